@@ -1,0 +1,376 @@
+"""Makes the built-in model: ``python -m radpref.models.make_builtin --out FOLDER``.
+
+Three steps, each saved so that a killed run goes on where it was:
+
+1. *Shape.* A LLaVA of five million parameters from config, with its own byte-level BPE tokenizer (trained on
+   phantom reports and the findings lexicon), chat template and PIL image processor.
+2. *Sight.* The tower learns from an endless stream of phantoms and their lesion masks: binary cross-entropy for
+   every patch and finding, and for the whole film through a smooth maximum over patches. A tower trained from
+   scratch on reports alone does not see small opacities (docs/architecture.md).
+3. *Words.* With the tower frozen, projector and language model learn to write phantom reports for a short while:
+   enough to be fluent, not enough to be good. Supervised fine-tuning is the pipeline's own first stage.
+
+Weights are stored in float16: half the size, and half an ulp of a float16 is far below what training moves.
+The linear head of step 2 is stored beside them (``tower_head.safetensors``), so that what the tower sees can be
+measured (`benchmarks/builtin_model.py`) and used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from radpref.data import phantom
+from radpref.recipe import TaskSection
+
+SIZE = 128
+PATCH = 16
+WIDTH = 192
+VOCABULARY = 1536
+SPECIAL = ("<pad>", "<image>", "<|user|>", "<|assistant|>", "<|end|>")
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    "{% endif %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+WORLD = 1
+"""Seed of the phantoms that the built-in model is made from; the default world of a recipe has another."""
+
+
+# ------------------------------------------------------------------------------------------------ shape
+
+
+def make_tokenizer(texts: Iterator[str]) -> Any:
+    """A byte-level BPE tokenizer: any text can be written, phantom reports in few pieces."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<|end|>",
+        extra_special_tokens={"image_token": "<image>"},
+        model_max_length=1024,
+    )
+
+
+def build(tokenizer: Any) -> tuple[Any, Any]:
+    """An untrained LLaVA and its processor, from config alone."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    images = CLIPImageProcessorPil(
+        size={"height": SIZE, "width": SIZE},
+        do_center_crop=False,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.25, 0.25, 0.25],
+    )
+    processor = LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        image_size=SIZE,
+        patch_size=PATCH,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-1,
+        image_seq_length=(SIZE // PATCH) ** 2,
+        tie_word_embeddings=True,
+    )
+    return LlavaForConditionalGeneration(config), processor
+
+
+# ------------------------------------------------------------------------------------------------ sight
+
+
+class Films(torch.utils.data.IterableDataset[tuple[Tensor, Tensor, str, str]]):
+    """An endless stream of phantoms: pixels (3, SIZE, SIZE), patch targets (patches, findings), texts."""
+
+    def __init__(self, processor: Any, start: int, names: list[str]) -> None:
+        self.processor, self.start, self.names = processor, start, names
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, str, str]]:
+        worker = torch.utils.data.get_worker_info()
+        number, of = (worker.id, worker.num_workers) if worker else (0, 1)
+        index = self.start + number
+        while True:
+            film = phantom.draw(index, seed=WORLD, size=SIZE, view="lateral" if index % 8 == 7 else "frontal")
+            yield (*tensors(self.processor, film, self.names), *texts(film))
+            index += of
+
+
+def texts(film: phantom.Phantom) -> tuple[str, str]:
+    """The prompt and the report of a phantom, worded as the pipeline words them."""
+    task = TaskSection()
+    prompt = f"{task.prompt} Indication: {film.indication}" if film.indication else task.prompt
+    return prompt, film.report
+
+
+def tensors(processor: Any, film: phantom.Phantom, names: list[str]) -> tuple[Tensor, Tensor]:
+    """Pixels (3, SIZE, SIZE) float32, and which patches each finding touches, (patches, findings) float32."""
+    image = Image.fromarray(film.image).convert("RGB")
+    pixels = processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+    side = SIZE // PATCH
+    target = np.zeros((side * side, len(names)), dtype=np.float32)
+    for name, mask in film.masks.items():
+        coverage = mask.reshape(side, PATCH, side, PATCH).mean((1, 3)).reshape(-1)
+        # a patch counts when a noticeable part is touched; a lesion that touches no patch so much keeps its best one
+        target[:, names.index(name)] = coverage >= min(0.06, coverage.max()) if coverage.max() > 0 else 0
+    return pixels, torch.from_numpy(target)
+
+
+def film_logits(patch_logits: Tensor) -> Tensor:
+    """Logits of the whole film, (films, findings), from those of its patches, (films, patches, findings)."""
+    return torch.logsumexp(patch_logits, dim=1) - math.log(4.0)
+
+
+def tower_features(model: nn.Module, pixels: Tensor) -> Tensor:
+    """What the projector would be given: (films, patches, WIDTH), the class token left out."""
+    hidden: Tensor = model.model.vision_tower(pixel_values=pixels).last_hidden_state  # type: ignore[union-attr,operator]
+    return hidden[:, 1:]
+
+
+def schedule(step: int, steps: int, warmup: int = 50) -> float:
+    """Linear warm-up, then cosine to a hundredth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def train(
+    name: str,
+    modules: dict[str, nn.Module],
+    loss_of: Any,
+    batches: Iterator[Any],
+    *,
+    steps: int,
+    lr: float,
+    work: Path,
+    every: int = 100,
+) -> None:
+    """AdamW with warm-up and cosine under bfloat16 autocast where the machine has it; resumes from ``work``."""
+    from radpref.models.precision import fast_bfloat16
+
+    parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.02)
+    saved = work / f"{name}.pt"
+    first = 0
+    if saved.exists():
+        state = torch.load(saved, weights_only=True)
+        first = state["step"]
+        optimiser.load_state_dict(state["optimiser"])
+        for key, module in modules.items():
+            module.load_state_dict(state[key])
+    began, seen = time.time(), 0.0
+    for step in range(first, steps):
+        for group in optimiser.param_groups:
+            group["lr"] = lr * schedule(step, steps)
+        batch = next(batches)
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast_bfloat16()):
+            loss = loss_of(batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        seen = 0.95 * seen + 0.05 * loss.item() if step > first else loss.item()
+        if (step + 1) % every == 0 or step + 1 == steps:
+            state = {"step": step + 1, "optimiser": optimiser.state_dict()}
+            state |= {key: module.state_dict() for key, module in modules.items()}
+            torch.save(state, saved.with_suffix(".tmp"))
+            saved.with_suffix(".tmp").replace(saved)
+            rate = (step + 1 - first) / (time.time() - began)
+            print(f"{name}: step {step + 1} of {steps}, loss {seen:.4f}, {rate:.2f} steps/s", flush=True)
+
+
+def auc(scores: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
+    """Area under the ROC curve of one finding: the share of (present, absent) pairs in the right order."""
+    from scipy.stats import rankdata
+
+    positives = truth.sum()
+    negatives = len(truth) - positives
+    if not positives or not negatives:
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def measure_sight(
+    model: Any, head: nn.Linear, processor: Any, names: list[str], *, count: int, seed: int
+) -> dict[str, Any]:
+    """Image-level AUC of each finding on frontal phantoms of a world that the tower has not been trained on."""
+    scores, truths = [], []
+    with torch.no_grad():
+        for start in range(0, count, 50):
+            films = [phantom.draw(start + i, seed=seed, size=SIZE) for i in range(min(50, count - start))]
+            pairs = [tensors(processor, film, names) for film in films]
+            logits = head(tower_features(model, torch.stack([p for p, _ in pairs])))
+            scores.append(film_logits(logits).float().numpy())
+            truths.append(torch.stack([t for _, t in pairs]).amax(1).numpy() > 0)
+    score, truth = np.concatenate(scores), np.concatenate(truths)
+    return {
+        name: {"auc": auc(score[:, i], truth[:, i]), "present": int(truth[:, i].sum()), "films": count}
+        for i, name in enumerate(names)
+    }
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+
+def answer_loss(model: Any, processor: Any, batch: Any) -> Tensor:
+    """Mean cross-entropy of the reports' tokens, given the films and prompts."""
+    pixels, _, prompts, reports = batch
+    tokenizer = processor.tokenizer
+    image = "<image>" * (SIZE // PATCH) ** 2
+    heads = tokenizer([f"<|user|>{image}{p}<|end|><|assistant|>" for p in prompts], add_special_tokens=False)
+    tails = tokenizer([f"{r}<|end|>" for r in reports], add_special_tokens=False)
+    rows = [torch.tensor(h + t) for h, t in zip(heads["input_ids"], tails["input_ids"], strict=True)]
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
+    labels = ids.clone()
+    for row, h, t in zip(labels, heads["input_ids"], tails["input_ids"], strict=True):
+        row[: len(h)] = -100
+        row[len(h) + len(t) :] = -100
+    attention = (ids != tokenizer.pad_token_id).long()
+    hidden = model.model(input_ids=ids, attention_mask=attention, pixel_values=pixels, use_cache=False)[0]
+    wanted = labels[:, 1:] != -100
+    return F.cross_entropy(model.lm_head(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "builtin", help="where the checkpoint goes"
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/make-builtin"), help="where a killed run goes on")
+    parser.add_argument("--sight-steps", type=int, default=1500, help="steps of 64 films with their masks")
+    parser.add_argument("--word-steps", type=int, default=300, help="steps of 32 films with their reports")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(WORLD)
+    names = sorted(phantom.FINDINGS)
+
+    vocabulary = options.work / "tokenizer"
+    if not vocabulary.exists():
+        drawn = (phantom.draw(10_000_000 + i, seed=WORLD, size=32) for i in range(4000))
+        make_tokenizer(text for film in drawn for text in (*texts(film), film.impression)).save_pretrained(vocabulary)
+    from transformers import PreTrainedTokenizerFast
+
+    model, processor = build(PreTrainedTokenizerFast.from_pretrained(vocabulary))
+    tower, head = model.model.vision_tower, nn.Linear(WIDTH, len(names))
+    nn.init.constant_(head.bias, -3.0)
+
+    def stream(start: int, batch: int) -> Iterator[Any]:
+        films = Films(processor, start, names)
+        return iter(torch.utils.data.DataLoader(films, batch_size=batch, num_workers=options.workers))
+
+    def sight_loss(batch: Any) -> Tensor:
+        pixels, target, *_ = batch
+        pixels = pixels * (0.85 + 0.3 * torch.rand(len(pixels), 1, 1, 1)) + 0.2 * torch.randn(len(pixels), 1, 1, 1)
+        logits = head(tower_features(model, pixels)).float()
+        patches = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(3.0))
+        films = F.binary_cross_entropy_with_logits(film_logits(logits), target.amax(1))
+        return patches + 0.3 * films
+
+    torch.manual_seed(WORLD)
+    train(
+        "sight",
+        {"tower": tower, "head": head},
+        sight_loss,
+        stream(0, 64),
+        steps=options.sight_steps,
+        lr=1e-3,
+        work=options.work,
+    )
+    tower.eval()
+    sight = measure_sight(model, head, processor, names, count=1000, seed=WORLD + 1)
+    print(json.dumps(sight, indent=1))
+
+    tower.requires_grad_(False)
+    train(
+        "words",
+        {"projector": model.model.multi_modal_projector, "language": model.model.language_model},
+        lambda batch: answer_loss(model, processor, batch),
+        stream(5_000_000, 32),
+        steps=options.word_steps,
+        lr=1.5e-3,
+        work=options.work,
+    )
+    model.half().save_pretrained(options.out)
+    processor.save_pretrained(options.out)
+    save_file(
+        {"weight": head.weight.detach().half(), "bias": head.bias.detach().half()},
+        options.out / "tower_head.safetensors",
+        metadata={"findings": json.dumps(names)},
+    )
+    print(f"written to {options.out}")
+
+
+def load_head(folder: Path) -> tuple[nn.Linear, list[str]]:
+    """The tower's linear head and the names of its findings, from a checkpoint folder."""
+    from safetensors import safe_open
+
+    path = folder / "tower_head.safetensors"
+    weights = load_file(path)
+    with safe_open(path, "pt") as file:
+        names: list[str] = json.loads(file.metadata()["findings"])
+    head = nn.Linear(WIDTH, len(names))
+    head.load_state_dict({key: value.float() for key, value in weights.items()})
+    return head, names
+
+
+if __name__ == "__main__":
+    main()

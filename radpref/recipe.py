@@ -1,0 +1,384 @@
+"""What a run does: one YAML recipe, one section a stage, every knob typed, with a default and a line of help.
+
+A recipe is read in layers, later ones win: the defaults below, the recipe file, a preset inside it, the
+command line (``--section.key value``). The layer that each value came from is kept and written beside the
+value in the run folder. An unknown key or a wrong type is an error before any work, and names the nearest key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from radpref.errors import RadprefError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+LossName = Literal["dpo", "lc-dpo", "ipo", "kto", "orpo"]
+
+
+class RecipeError(RadprefError, ValueError):
+    """A recipe that cannot be run; the message says what was given, why not, and what to do."""
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are errors; no silent conversion of words to numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RunSection(Section):
+    seed: int = Field(17, description="seed of everything that draws: splits, sampling, training, bootstrap")
+    threads: int = Field(0, ge=0, description="CPU threads for torch; 0 leaves torch's own choice")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Precision = Field(
+        "auto",
+        description="auto: bfloat16 where this machine is faster with it (measured at start), else float32",
+    )
+
+
+class ModelSection(Section):
+    path: str = Field("builtin", description="builtin, a folder, or a model's name on the hub")
+    adapter: str | None = Field(None, description="a PEFT adapter to load on top before anything else")
+    revision: str | None = Field(None, description="revision on the hub")
+
+
+class PhantomSection(Section):
+    size: int = Field(128, ge=32, le=2048, description="height and width of a film in pixels")
+    seed: int = Field(0, description="seed of the world; the same seed draws the same patients")
+    lateral_share: float = Field(0.2, ge=0, le=1, description="share of studies with a lateral film as well")
+    prior_share: float = Field(0.25, ge=0, le=1, description="share of studies that have a prior")
+    masks: bool = Field(False, description="write the lesion masks beside the films")
+
+
+class TableSection(Section):
+    id: str = Field("id", description="column of the study id")
+    patient: str = Field("patient", description="column of the patient; falls back to the study id if absent")
+    images: str = Field("images", description="column of one image or a list: paths, or Hugging Face images")
+    findings: str = Field("findings", description="column of the reference report")
+    impression: str = Field("impression", description="column of the impression; may be absent")
+    indication: str = Field("indication", description="column of the indication; may be absent")
+    split: str = Field("split", description="column of the split; if absent, patients are split by hash")
+
+
+class DataSection(Section):
+    source: Literal["phantom", "openi", "table"] = Field("phantom", description="where studies come from")
+    root: str | None = Field(None, description="folder of the source; films are never read from outside it")
+    file: str | None = Field(
+        None,
+        description="table: JSONL, CSV or Parquet in root, or a data set's name; openi: reports file or folder",
+    )
+    train: int | None = Field(None, ge=1, description="most training studies to use; all if absent")
+    validation: int | None = Field(None, ge=1, description="most validation studies to use; all if absent")
+    test: int | None = Field(None, ge=1, description="most test studies to use; all if absent")
+    validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of patients held out to select on")
+    test_share: float = Field(0.2, gt=0, lt=0.5, description="share of patients held out to test on")
+    max_films: int = Field(2, ge=1, le=8, description="most films of a study that the model is shown")
+    phantom: PhantomSection = PhantomSection()
+    table: TableSection = TableSection()
+
+
+class TaskSection(Section):
+    prompt: str = Field("Write the findings of this chest X-ray.", description="the instruction of the report task")
+    indication: bool = Field(True, description="put the indication into the prompt where there is one")
+
+
+class LoraSection(Section):
+    rank: int = Field(16, ge=0, description="0 trains the language model in full")
+    alpha: float = Field(
+        32, gt=0, description="scale of the adapter: alpha / rank, or alpha / sqrt(rank) with rslora"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
+    rslora: bool = Field(False, description="rank-stabilised scale")
+
+
+class SftSection(Section):
+    enabled: bool = Field(True, description="false starts from the model as it is")
+    lora: LoraSection = LoraSection(rank=0)
+    lr: float = Field(1e-3, gt=0, description="peak learning rate, AdamW, cosine")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
+    epochs: float = Field(3, gt=0, description="passes over the training questions")
+    batch: int = Field(16, ge=1, description="questions a step and device")
+    accumulate: int = Field(1, ge=1, description="steps whose gradients are summed")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    train_tower: bool = Field(False, description="train the vision tower too; off keeps it frozen")
+    train_projector: bool = Field(True, description="train the projector between tower and language model")
+    save_steps: int = Field(50, ge=1, description="steps between checkpoints")
+
+
+class SampleSection(Section):
+    n: int = Field(4, ge=1, description="candidates a study")
+    temperature: float = Field(1.0, gt=0, description="1 samples the model's own distribution")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus; 1 keeps everything")
+    max_new_tokens: int = Field(192, ge=1, description="a longer answer is cut and marked unfinished")
+    batch: int = Field(16, ge=1, description="studies a batch; each is prefilled once for all its candidates")
+
+
+class JudgeSection(Section):
+    name: str = Field("green", description="green (findings-based) or text (BERTScore-like similarity)")
+    length_control: bool = Field(
+        False, description="divide by max(words / reference words, 1): LC-GREEN when building pairs"
+    )
+    workers: int = Field(1, ge=1, description="processes")
+
+
+class PairSection(Section):
+    tie: float = Field(1e-8, ge=0, description="no pair where best minus worst is at most this")
+    margin: float = Field(0.0, ge=0, description="least difference of scores that makes a pair")
+    limit: int | None = Field(None, ge=1, description="most pairs; the first by id")
+    drop_unfinished: bool = Field(True, description="candidates cut at max_new_tokens are never chosen")
+
+
+class AlignSection(Section):
+    loss: LossName = Field("dpo", description="dpo, lc-dpo, ipo, kto, orpo")
+    beta: float = Field(
+        0.1, gt=0, description="strength of the tie to the reference (orpo: weight of the odds ratio)"
+    )
+    length_alpha: float = Field(0.05, ge=0, description="lc-dpo: weight of the length difference in tokens")
+    nll: float = Field(0.0, ge=0, description="weight of an anchor: mean negative log-likelihood of the chosen side")
+    lora: LoraSection = LoraSection()
+    lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
+    epochs: float = Field(1, gt=0, description="passes over the pairs")
+    batch: int = Field(8, ge=1, description="pairs a step and device")
+    accumulate: int = Field(1, ge=1, description="steps whose gradients are averaged")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    max_length: int | None = Field(
+        None, ge=8, description="longest prompt plus answer in tokens; a longer pair is quarantined"
+    )
+    save_steps: int = Field(50, ge=1, description="steps between checkpoints")
+    gradient_checkpointing: bool = Field(False, description="less memory for more time")
+
+
+class SelectSection(Section):
+    by: Literal["green", "lc-green", "text", "last"] = Field(
+        "lc-green",
+        description="what chooses among checkpoints and betas on validation; last takes the last checkpoint",
+    )
+    betas: tuple[float, ...] = Field((), description="betas to try; empty takes align.beta alone")
+    checkpoints: bool = Field(True, description="also choose among the saved checkpoints")
+
+
+class EvaluateSection(Section):
+    sft_on_chosen: bool = Field(True, description="train the control: SFT on the chosen side of the same pairs")
+    resamples: int = Field(1000, ge=100, description="bootstrap resamples and permutations")
+    batch: int = Field(32, ge=1, description="studies a batch of greedy decoding")
+
+
+class ReportSection(Section):
+    studies: int = Field(40, ge=0, description="studies in the browser")
+    pairs: int = Field(20, ge=0, description="pairs in the browser")
+
+
+class Recipe(Section):
+    """The whole of a run."""
+
+    method: Literal["chexalign"] = Field("chexalign", description="the system that this recipe runs")
+    run: RunSection = RunSection()
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    task: TaskSection = TaskSection()
+    sft: SftSection = SftSection()
+    sample: SampleSection = SampleSection()
+    judge: JudgeSection = JudgeSection()
+    pair: PairSection = PairSection()
+    align: AlignSection = AlignSection()
+    select: SelectSection = SelectSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    report: ReportSection = ReportSection()
+
+
+# ---------------------------------------------------------------------------------------------- loading
+
+Layer = tuple[str, dict[str, Any]]
+"""Where values come from (``chexalign.yaml``, ``preset tiny``, ``the command line``) and a nested mapping."""
+
+SHORTHANDS = {"model": "model.path", "data": "data.source"}
+"""``--model X`` is ``--model.path X``; ``--data X`` is ``--data.source X``."""
+
+
+class Loaded(BaseModel):
+    """A recipe, and for every dotted key the layer that its value came from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    provenance: dict[str, str]
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("radpref") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ()) -> Loaded:
+    """Read a recipe by shipped name or path, and put a preset and ``key=value`` overrides on top.
+
+    Raises:
+        RecipeError: an unknown recipe, preset or key (with the nearest one), or a value of the wrong type.
+    """
+    where, content = _read_file(name)
+    presets = content.pop("presets", None) or {}
+    layers: list[Layer] = [(where, content)]
+    if preset is not None:
+        if preset not in presets:
+            raise RecipeError(
+                f"{where} has no preset `{preset}`{nearest(preset, presets)}. It has: {', '.join(presets) or 'none'}."
+            )
+        layers.append((f"preset {preset}", presets[preset] or {}))
+    for preset_name, values in presets.items():  # a typo in a preset nobody asked for is still a typo
+        _check_keys(values or {}, Recipe, f"preset {preset_name} of {where}")
+    layers.append(("the command line", _nested(overrides)))
+    return resolve(layers)
+
+
+def resolve(layers: Sequence[Layer]) -> Loaded:
+    """Merge layers, later ones winning, and validate the result."""
+    provenance = {key: "default" for key, _ in flatten(Recipe().model_dump())}
+    merged: dict[str, Any] = {}
+    for where, values in layers:
+        _check_keys(values, Recipe, where)
+        for key, value in flatten(values):
+            provenance[key] = where
+            _put(merged, key, value)
+    try:
+        recipe = Recipe.model_validate(merged)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            source = next((provenance[k] for k in provenance if k == key or key.startswith(k + ".")), "the recipe")
+            lines.append(f"`{key}` from {source} is {problem['input']!r}: {problem['msg'].lower()}")
+        raise RecipeError("the recipe cannot be run:\n  " + "\n  ".join(lines)) from None
+    return Loaded(recipe=recipe, provenance=provenance)
+
+
+def override(loaded: Loaded, overrides: Sequence[str]) -> Loaded:
+    """A loaded recipe with ``key=value`` words on top; everything else keeps its value and provenance."""
+    changes = _nested(overrides)
+    changed = resolve([("the run folder", loaded.recipe.model_dump()), ("the command line", changes)])
+    touched = {key for key, _ in flatten(changes)}
+    provenance = {
+        key: where if key in touched else loaded.provenance.get(key, "default")
+        for key, where in changed.provenance.items()
+    }
+    return Loaded(recipe=changed.recipe, provenance=provenance)
+
+
+def dump(loaded: Loaded) -> str:
+    """The resolved recipe as YAML; behind every value its help and where it came from."""
+    lines: list[str] = []
+
+    def walk(section: BaseModel, prefix: str, depth: int) -> None:
+        for name, field in type(section).model_fields.items():
+            value = getattr(section, name)
+            key = f"{prefix}{name}"
+            indent = "  " * depth
+            if isinstance(value, Section):
+                lines.append(f"{indent}{name}:")
+                walk(value, f"{key}.", depth + 1)
+                continue
+            text = yaml.safe_dump(
+                list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10_000
+            )
+            text = text.strip().removesuffix("...").strip()
+            lines.append(f"{indent}{name}: {text}  # {field.description} [{loaded.provenance.get(key, 'default')}]")
+
+    walk(loaded.recipe, "", 0)
+    return "\n".join(lines) + "\n"
+
+
+def nearest(word: str, choices: Iterator[str] | Mapping[str, Any] | Sequence[str]) -> str:
+    """``; did you mean `x`?`` for the closest choice, or nothing."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and leaf values of a nested mapping."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def keys() -> list[str]:
+    """Every dotted key that a recipe may hold."""
+    return [key for key, _ in flatten(Recipe().model_dump())]
+
+
+def _read_file(name: str) -> tuple[str, dict[str, Any]]:
+    path = Path(name)
+    if name in shipped():
+        text, where = (
+            (resources.files("radpref") / "recipes" / f"{name}.yaml").read_text("utf-8"),
+            f"{name}.yaml",
+        )
+    elif path.is_file():
+        text, where = path.read_text("utf-8"), path.name
+    else:
+        raise RecipeError(
+            f"there is no recipe `{name}`{nearest(name, shipped())} "
+            f"Give a shipped name ({', '.join(shipped())}) or the path of a YAML file."
+        )
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not valid YAML: {error}") from None
+    if content is None:
+        return where, {}
+    if not isinstance(content, dict):
+        raise RecipeError(f"{where} holds a {type(content).__name__}; a recipe is a mapping of sections.")
+    return where, content
+
+
+def _nested(overrides: Sequence[str]) -> dict[str, Any]:
+    """``["align.beta=0.05"]`` to ``{"align": {"beta": 0.05}}``; values are read as YAML."""
+    result: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise RecipeError(f"`{override}` is not an override; write --section.key value.")
+        key = SHORTHANDS.get(key, key).replace("-", "_")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        if isinstance(value, str):  # YAML 1.1 reads 1e-5 as a word
+            try:
+                value = float(value) if any(c.isdigit() for c in value) else value
+            except ValueError:
+                value = text
+        _put(result, key, value)
+    return result
+
+
+def _put(target: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        inner = target.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"`{key}` goes below `{section}`, which has been given the value {inner!r}.")
+        target = inner
+    target[name] = value
+
+
+def _check_keys(values: Any, model: type[BaseModel], where: str, prefix: str = "") -> None:
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"`{prefix.rstrip('.') or where}` in {where} is {values!r}; it must be a section of keys.")
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        field = model.model_fields.get(str(name))
+        if field is None:
+            everywhere = keys() + list(model.model_fields)
+            hint = nearest(str(name), list(model.model_fields)) or nearest(key, everywhere)
+            raise RecipeError(f"`{key}` in {where} is not a key of a recipe{hint or '.'}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            _check_keys(value, field.annotation, where, f"{key}.")

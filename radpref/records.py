@@ -1,0 +1,211 @@
+"""The typed rows that travel down the road: Study, Question, Completion, Judgement, Pair, Metric.
+
+Every row is immutable, has an ``id`` that is unique in its table, and round-trips through JSON. An unknown
+field or a wrong type is an error when a row is read, so that a table written by another version is noticed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Presence = Literal["present", "absent", "uncertain"]
+Side = Literal["left", "right", "bilateral"]
+Severity = Literal["mild", "moderate", "severe"]
+Change = Literal["new", "worse", "better", "unchanged"]
+View = Literal["frontal", "lateral", "unknown"]
+Split = Literal["train", "validation", "test"]
+ErrorKind = Literal[
+    "false_finding",  # GREEN (a): the candidate reports what the reference does not
+    "missing_finding",  # GREEN (b): the candidate leaves out what the reference reports
+    "wrong_place",  # GREEN (c): right finding, wrong side or place
+    "wrong_severity",  # GREEN (d): right finding, wrong severity
+    "false_comparison",  # GREEN (e): a comparison that the reference does not make
+    "missing_comparison",  # GREEN (f): a comparison of the reference left out
+]
+
+
+class Record(BaseModel):
+    """Base of all rows: frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Span(Record):
+    """Character offsets into a plain text, end exclusive."""
+
+    start: int = Field(ge=0)
+    end: int = Field(ge=0)
+
+
+class Finding(Record):
+    """One statement of a report (or, for phantoms, of the truth) about one finding."""
+
+    name: str
+    """A term of the findings vocabulary in lower case, e.g. ``pleural effusion``."""
+    presence: Presence = "present"
+    side: Side | None = None
+    place: str | None = None
+    """Anatomical place without the side, e.g. ``lower zone``, ``base``, ``apex``."""
+    severity: Severity | None = None
+    change: Change | None = None
+    span: Span | None = None
+    """Where in the text the finding is named; None for a truth that has no text."""
+
+
+class Film(Record):
+    """One image of a study."""
+
+    path: str
+    """Absolute path of the image file."""
+    view: View = "unknown"
+    rows: int | None = None
+    cols: int | None = None
+    """The film's true height and width in pixels, where the file has been squashed out of its aspect."""
+    masks: dict[str, str] = Field(default_factory=dict)
+    """Finding name to the path of its binary lesion mask (PNG, the film's size), where known."""
+
+
+class Study(Record):
+    """Images of one patient at one time, with what a radiologist wrote about them."""
+
+    id: str
+    patient: str
+    """The unit of splitting; equal to ``id`` where the source knows no patients."""
+    films: tuple[Film, ...]
+    findings: str
+    """The FINDINGS section: the reference report."""
+    impression: str = ""
+    indication: str = ""
+    comparison: str = ""
+    prior: str | None = None
+    """``id`` of the study before this one."""
+    split: Split = "train"
+    truth: tuple[Finding, ...] | None = None
+    """What is really there; known for phantoms only."""
+    labels: dict[str, int | None] = Field(default_factory=dict)
+    """Labels that came with the source: 1 positive, 0 negative, -1 uncertain, None blank."""
+
+
+class Quarantined(Record):
+    """A row that could not be used, and why. It is counted and shown, never dropped silently."""
+
+    id: str
+    stage: str
+    reason: str
+
+
+class Question(Record):
+    """What a model is asked about a study, and the reference answer."""
+
+    id: str
+    study: str
+    patient: str
+    split: Split
+    films: tuple[Film, ...]
+    prompt: str
+    reference: str
+    task: str = "report"
+    truth: tuple[Finding, ...] | None = None
+    """What is really there; known for phantoms only."""
+
+
+class Completion(Record):
+    """One answer of a model."""
+
+    id: str
+    """``{question}/{index}`` within one system's table."""
+    question: str
+    index: int
+    """Number of the candidate, from 0."""
+    text: str
+    tokens: int
+    """Generated tokens, the end token included."""
+    finished: bool
+    """False when the answer was cut at ``max_new_tokens``."""
+
+
+class ReportError(Record):
+    """One disagreement between a candidate report and its reference."""
+
+    kind: ErrorKind
+    finding: str
+    significant: bool = True
+    reference_span: Span | None = None
+    candidate_span: Span | None = None
+    note: str = ""
+    """A few words for a reader, e.g. ``right instead of left``."""
+
+
+class Judgement(Record):
+    """What a judge says of one completion; ``unscored`` with a reason when it could not judge."""
+
+    id: str
+    """The completion's id."""
+    question: str
+    judge: str
+    score: float | None
+    unscored: str | None = None
+    """The reason why there is no score; None when there is one."""
+    matched: tuple[Finding, ...] = ()
+    """Findings of the candidate that agree with the reference (findings-based judges only)."""
+    errors: tuple[ReportError, ...] = ()
+    words: int = 0
+    reference_words: int = 0
+
+
+class Pair(Record):
+    """A preference: the one record that serves every method."""
+
+    id: str
+    question: str
+    patient: str
+    films: tuple[Film, ...]
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_spans: tuple[Span, ...] = ()
+    rejected_spans: tuple[Span, ...] = ()
+    """What differs on each side; empty for a pair that is preferred as a whole."""
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+    corrupted: tuple[Film, ...] = ()
+    """The corrupted films, in the order of ``films``; empty where there is no visual term."""
+    provenance: dict[str, str] = Field(default_factory=dict)
+    """Sampler, seed, judge, editor, corruption: how this pair came to be."""
+
+
+class Metric(Record):
+    """One number of the results table."""
+
+    id: str
+    """``{system}/{name}``."""
+    system: str
+    """Who is measured: ``sft``, ``aligned``, ``sft on chosen``, a trivial baseline."""
+    name: str
+    """The metric with its averaging rule in the name, e.g. ``label_f1_micro_14_uncertain-positive``."""
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    """Bootstrap interval of 95 % over ``unit``."""
+    n: int = 0
+    unit: str = "study"
+    seed: int = 0
+
+
+class Comparison(Record):
+    """A paired test between two systems on one metric."""
+
+    id: str
+    """``{name}:{after}-{before}``."""
+    name: str
+    before: str
+    after: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    """Two-sided, from the paired permutation test over patients."""
+    n: int
+    seed: int = 0
