@@ -63,6 +63,8 @@ class Film(Record):
     rows: int | None = None
     cols: int | None = None
     """The film's true height and width in pixels, where the file has been squashed out of its aspect."""
+    digest: str = ""
+    """Hash of the file's bytes, filled in when the studies are read; caches are keyed by it."""
     masks: dict[str, str] = Field(default_factory=dict)
     """Finding name to the path of its binary lesion mask (PNG, the film's size), where known."""
 
@@ -207,5 +209,7 @@ class Comparison(Record):
     high: float
     p: float
     """Two-sided, from the paired permutation test over patients."""
+    p_holm: float | None = None
+    """``p`` after Holm's correction over the metrics tested together."""
     n: int
     seed: int = 0

@@ -124,9 +124,21 @@ class Table(Generic[Row]):
         for key, row in entries:
             self._rows[row_id(row)] = (key, row)
 
+    def write(self, rows: Iterable[Row], key: str = "") -> None:
+        """Make ``rows``, in their order, the whole content of the table.
+
+        Raises:
+            StoreError: an id stands twice, or the disk is full or not writable.
+        """
+        rows = list(rows)
+        self._rows = {row_id(row): (key, row) for row in rows}
+        if len(self._rows) < len(rows):
+            raise StoreError(f"{self.path.name} was given {len(rows) - len(self._rows)} ids twice; ids are unique.")
+        self.finish(self._rows)
+
     def finish(self, ids: Iterable[str]) -> list[Row]:
         """Keep the rows of ``ids``, in that order, as the whole content of the table; returns them."""
-        kept = {id: self._rows[id] for id in ids if id in self._rows}
+        kept = {id: self._rows[id] for id in list(ids) if id in self._rows}
         content = b"".join(_line(key, row) for key, row in kept.values())
         if not self.path.exists() or self.path.read_bytes() != content:
             write_atomically(self.path, content)

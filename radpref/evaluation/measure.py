@@ -269,7 +269,7 @@ def _by_patient(patients: Sequence[str], values: Array) -> Array:
     names = sorted(set(patients))
     index = {name: row for row, name in enumerate(names)}
     grouped = np.zeros((len(names), values.shape[1]))
-    np.add.at(grouped, [index[patient] for patient in patients], values)
+    np.add.at(grouped, np.array([index[patient] for patient in patients], dtype=np.intp), values)
     return grouped
 
 

@@ -151,7 +151,7 @@ def _body(rng: np.random.Generator) -> Body:
         knob=0.075 + 0.035 * u[12] * (0.5 + age / 120),
         fat=0.04 + 0.16 * u[13] ** 1.5,
         breast=(0.03 + 0.06 * u[14]) if woman else 0.0,
-        bone=0.105 - 0.0006 * (age - 50) + 0.03 * u[15],
+        bone=0.165 - 0.0008 * (age - 50) + 0.04 * u[15],
         spacing=0.150 + 0.025 * u[16],
         rib_phase=u[17],
         rib_slope=0.7 + 0.6 * u[18],
@@ -378,20 +378,14 @@ def _history(
     extra = _lesion(name, rng)
     if gone[0] < 0.25 and all(lesion.name != name for lesion in current):
         earlier.append(extra)
-    return tuple(current), _settled(earlier, current)
+    before = _reconcile(earlier)
+    if {lesion.name: lesion for lesion in before} != {lesion.name: lesion for lesion in earlier}:
+        same = tuple(replace(lesion, change="unchanged") for lesion in current)  # the earlier film would hide one
+        return same, same
+    return tuple(current), before
 
 
 def _regraded(lesion: Lesion, grade: int) -> Lesion:
     severity = SEVERITIES[grade]
     place = ("apex" if severity == "mild" else None) if lesion.name == "pneumothorax" else lesion.place
     return replace(lesion, severity=severity, place=place)
-
-
-def _settled(earlier: Sequence[Lesion], current: Sequence[Lesion]) -> tuple[Lesion, ...]:
-    """The earlier findings, reconciled; those that the current visit calls unchanged stay as they are."""
-    kept = {lesion.name: lesion for lesion in current}
-    settled = _reconcile(earlier)
-    pinned = {lesion.name: lesion for lesion in earlier if lesion.name in kept}
-    if all(pinned.get(lesion.name, lesion) == lesion for lesion in settled) and len(settled) == len(earlier):
-        return settled
-    return tuple(lesion for name in NAMES for lesion in earlier if lesion.name == name and name in pinned)

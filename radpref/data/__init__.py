@@ -1,0 +1,22 @@
+"""Where studies come from, and the one gate they all pass.
+
+A source is a function ``(section, cache, seed) -> Found`` in a module of its own, named in ``SOURCES``
+(``radpref.data.load``). It only says what is there. The gate (``load_studies``) refuses what cannot be used, decodes
+every film once, splits by patient and checks that no patient, study or film stands on both sides of a split.
+"""
+
+from radpref.data.gate import MAX_CHARACTERS
+from radpref.data.load import SOURCES, load_studies
+from radpref.data.source import DataError, Found, Loaded
+from radpref.data.splits import leakage, split_by_patient
+
+__all__ = [
+    "MAX_CHARACTERS",
+    "SOURCES",
+    "DataError",
+    "Found",
+    "Loaded",
+    "leakage",
+    "load_studies",
+    "split_by_patient",
+]

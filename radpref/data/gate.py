@@ -1,0 +1,157 @@
+"""What is refused whatever the source: rows without a usable id, report or film, and films that do not decode."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from radpref.data.source import quarantine
+from radpref.images import FilmError, decode, pixel_hash
+from radpref.records import Film, Quarantined, Study
+
+MAX_CHARACTERS = 20_000
+"""Longest findings section. The longest of Open-i has under 1,000; more is a whole record or an unclosed quote."""
+MAX_ID = 200
+
+# Marks of removed text: XXXX (Open-i), ___ (MIMIC-CXR), [** ... **] (MIMIC-III), <PHI>, [REDACTED]
+_REMOVED = re.compile(r"\b[Xx]{3,}\b|_{2,}|\[\*\*.*?\*\*\]|<[A-Z_]+>|\[[A-Z ]+\]")
+_VIEW_ORDER = {"frontal": 0, "unknown": 1, "lateral": 2}
+
+
+def admit(studies: Iterable[Study]) -> tuple[list[Study], list[Quarantined]]:
+    """Studies whose rows can be used, films frontal first, and the others with the reason. Reads no film."""
+    good: list[Study] = []
+    bad: list[Quarantined] = []
+    seen: set[str] = set()
+    for study in studies:
+        reason = _problem(study) or ("duplicate id: an earlier row has it" if study.id in seen else None)
+        if reason:
+            bad.append(quarantine(study.id[:MAX_ID], reason))
+            continue
+        seen.add(study.id)
+        films = tuple(sorted(study.films, key=lambda film: _VIEW_ORDER[film.view]))
+        good.append(study if films == study.films else study.model_copy(update={"films": films}))
+    return good, bad
+
+
+def _problem(study: Study) -> str | None:
+    if not study.id:
+        return "no id: the cell is empty"
+    if len(study.id) > MAX_ID or not study.id.isprintable():
+        return f"id not usable: more than {MAX_ID} characters, or not printable; check the column map"
+    if not study.findings.strip():
+        return "no findings: the section is empty"
+    if not any(letter.isalpha() for letter in _REMOVED.sub("", study.findings)):
+        return "no findings: nothing but marks of removed text (XXXX, ___) and punctuation"
+    if len(study.findings) > MAX_CHARACTERS:
+        return (
+            f"report too long: {len(study.findings):,} characters, at most {MAX_CHARACTERS:,}; "
+            "give the findings section alone"
+        )
+    return _film_problem(study.films)
+
+
+def _film_problem(films: Sequence[Film]) -> str | None:
+    if not films:
+        return "no films"
+    if all(film.view == "lateral" for film in films):
+        return "no frontal film: laterals only"
+    return None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one reading of a film told."""
+
+    reason: str | None
+    """Why it cannot be used; None when it can."""
+    pixels: str = ""
+    """``images.pixel_hash`` of the decoded film."""
+
+
+class FilmCheck:
+    """Decodes films once, in threads, and remembers the good ones by path, size and time of change.
+
+    Only films that passed are remembered: a film that failed may be repaired, or its decoder installed, and is
+    tried again. The memory is a file of JSON lines in ``cache``, appended while the check runs, so that a check
+    that was killed goes on where it stopped.
+    """
+
+    _VERSION = 1  # part of every key: raise it when decoding or hashing changes
+
+    def __init__(self, cache: Path, progress: Callable[[int], None] | None = None) -> None:
+        self._file = cache / "films-checked.jsonl"
+        self._progress = progress or (lambda _: None)
+        self._known: dict[str, str] = {}
+        if self._file.is_file():
+            for line in self._file.read_bytes().splitlines():
+                try:
+                    key, pixels = json.loads(line)
+                    self._known[str(key)] = str(pixels)
+                except ValueError:
+                    continue  # the line that was being written when a run was killed
+
+    def __call__(self, films: Sequence[Film]) -> dict[str, Verdict]:
+        """A verdict for the path of every film. Memory: one decoded film a thread."""
+        keys = {film.path: self._key(film.path) for film in films}
+        verdicts = {path: Verdict(None, self._known[key]) for path, key in keys.items() if key in self._known}
+        todo = [path for path in keys if path not in verdicts]
+        self._progress(len(verdicts))
+        if not todo:
+            return verdicts
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+            if out.tell() and not self._ends_clean():
+                out.write("\n")
+            for path, verdict in zip(todo, pool.map(_look, todo), strict=True):
+                verdicts[path] = verdict
+                if verdict.reason is None:
+                    self._known[keys[path]] = verdict.pixels
+                    out.write(json.dumps([keys[path], verdict.pixels]) + "\n")
+                self._progress(1)
+        return verdicts
+
+    def _key(self, path: str) -> str:
+        try:
+            stat = Path(path).stat()
+        except OSError:
+            return ""
+        return f"{self._VERSION}:{stat.st_size}:{stat.st_mtime_ns}:{path}"
+
+    def _ends_clean(self) -> bool:
+        with self._file.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+
+def _look(path: str) -> Verdict:
+    try:
+        image = decode(path)
+    except FilmError as error:
+        return Verdict(error.reason)
+    if all(low == high for low, high in image.getextrema()):  # type: ignore[misc]  # RGB: one pair a channel
+        return Verdict("film blank: every pixel has the same value; give the original film")
+    return Verdict(None, pixel_hash(image))
+
+
+def without_bad_films(study: Study, verdicts: dict[str, Verdict]) -> tuple[Study | None, list[Quarantined]]:
+    """The study with the films that decode, or None when none is left; and what goes into quarantine."""
+    bad: list[Quarantined] = []
+    films: list[Film] = []
+    for number, film in enumerate(study.films, start=1):
+        reason = verdicts[film.path].reason
+        if reason is None:
+            films.append(film)
+        else:
+            bad.append(quarantine(f"{study.id}#film-{number}", reason))
+    if not bad:
+        return study, []
+    reason = "no usable film left" if not films else _film_problem(films)
+    if reason:
+        return None, [*bad, quarantine(study.id, f"{reason}: see its films")]
+    return study.model_copy(update={"films": tuple(films)}), bad

@@ -1,0 +1,165 @@
+"""``load_studies``: from a section of the recipe to studies that can be used, split, checked and capped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from radpref.data import openi, table
+from radpref.data.gate import FilmCheck, admit, without_bad_films
+from radpref.data.source import DataError, Found, Loaded, Source, nearest, quarantine
+from radpref.data.splits import SPLITS, draw, join_shared, leakage, split_by_patient
+from radpref.recipe import DataSection
+from radpref.records import Quarantined, Split, Study
+
+PHANTOMS: dict[Split, int] = {"train": 2000, "validation": 200, "test": 400}
+"""How many phantoms are drawn where the recipe sets no number."""
+
+
+def phantom(section: DataSection, cache: Path, seed: int) -> Found:
+    """The built-in world. Its own seed (``data.phantom.seed``) draws the patients; ``seed`` is not used."""
+    from radpref.data.phantom import studies
+
+    return Found(
+        studies(
+            section.phantom,
+            train=section.train or PHANTOMS["train"],
+            validation=section.validation or PHANTOMS["validation"],
+            test=section.test or PHANTOMS["test"],
+            folder=cache / "phantom",
+        ),
+        split=True,
+    )
+
+
+SOURCES: dict[str, Source] = {"phantom": phantom, "openi": openi.find, "table": table.find}
+"""All data sets, by the name that ``data.source`` takes. A new one is a function here and a test."""
+
+
+def load_studies(
+    section: DataSection, cache: Path, seed: int, progress: Callable[[int], None] | None = None
+) -> Loaded:
+    """Studies of ``section.source``, ready for use.
+
+    Rows without a usable id, report or film are quarantined; every film of a chosen study is decoded once (the
+    result is kept in ``cache``). Patients are split by hash unless the source has splits; those that it lacks
+    are taken out of its train patients. ``section.train``, ``.validation``, ``.test`` take the first so many in
+    the order of the hash. A film that stands in two splits keeps its held-out study and quarantines the other,
+    where the split is ours. ``progress`` is called with the number of films that were just checked.
+
+    Raises DataError: no such source, folder, file or column; nothing usable; a split of the source that leaks.
+    """
+    if section.source not in SOURCES:
+        raise DataError(
+            f"data.source {section.source!r} is none of {', '.join(SOURCES)}{nearest(section.source, SOURCES)}"
+        )
+    if section.validation_share + section.test_share >= 1:
+        raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
+    found = SOURCES[section.source](section, cache, seed)
+    studies, refused = admit(found.studies)
+    quarantined = [*found.quarantined, *refused]
+    notes = list(found.notes)
+    if not studies:
+        raise DataError(f"{section.source}: no usable study among {len(quarantined)} rows ({_reasons(quarantined)})")
+    published: dict[str, Split] = {study.id: study.split for study in studies} if found.split else {}
+    if found.split:  # films by path; their pixels are compared when they are decoded
+        _refuse_leaks(leakage(studies, {film.path: film.path for study in studies for film in study.films}))
+    studies, joined = join_shared(studies)
+    if joined:
+        notes.append(f"{joined:,} patients share a film with another patient and are split together with it")
+    studies, made = _split(studies, found.split, section, seed)
+    notes += made
+    chosen, refused, leaks = _choose(studies, published, section, seed, FilmCheck(cache, progress))
+    _refuse_leaks(leaks)
+    quarantined += refused
+    if not chosen:
+        raise DataError(f"{section.source}: no usable study left ({_reasons(quarantined)})")
+    counts = Counter(study.split for study in chosen)
+    notes.append(
+        f"{section.source}: " + ", ".join(f"{counts[split]:,} {split}" for split in SPLITS) + " studies of "
+        f"{len({study.patient for study in chosen}):,} patients"
+    )
+    if quarantined:
+        notes.append(f"{len(quarantined):,} rows in quarantine: {_reasons(quarantined)}")
+    return Loaded(chosen, quarantined, notes)
+
+
+def _split(studies: list[Study], ready: bool, section: DataSection, seed: int) -> tuple[list[Study], list[str]]:
+    """Studies with their splits; what the source lacks is drawn from its train patients."""
+    have = {study.split for study in studies} if ready else {"train"}
+    lacking = frozenset(split for split in SPLITS if split not in have)
+    if not lacking or "train" not in have:
+        return studies, []
+    train = [study for study in studies if not ready or study.split == "train"]
+    rest = [study for study in studies if ready and study.split != "train"]
+    drawn = split_by_patient(
+        train,
+        seed=seed,
+        validation_share=section.validation_share,
+        test_share=section.test_share,
+        only=lacking,
+    )
+    note = f"{' and '.join(sorted(lacking))} drawn by hash of the patient (seed {seed})"
+    return [*drawn, *rest], [note]
+
+
+def _choose(
+    studies: list[Study], published: dict[str, Split], section: DataSection, seed: int, check: FilmCheck
+) -> tuple[list[Study], list[Quarantined], list[str]]:
+    """The studies within the caps whose films decode, held-out splits first so that they keep shared films.
+
+    Films are checked in steps as they are needed, so that a cap saves the time for the rest.
+    """
+    caps: dict[Split, int | None] = {"train": section.train, "validation": section.validation, "test": section.test}
+    chosen: dict[Split, list[Study]] = {split: [] for split in SPLITS}
+    quarantined: list[Quarantined] = []
+    owner: dict[str, Study] = {}
+    leaks: Counter[str] = Counter()
+    for split in reversed(SPLITS):
+        queue = sorted(
+            (study for study in studies if study.split == split),
+            key=lambda study: (draw(seed, study.patient), study.id),
+        )
+        cap = len(queue) if caps[split] is None else int(caps[split] or 0)
+        while queue and len(chosen[split]) < cap:
+            step = max(cap - len(chosen[split]), 32)
+            batch, queue = queue[:step], queue[step:]
+            verdicts = check([film for study in batch for film in study.films])
+            for study in batch:
+                if len(chosen[split]) == cap:
+                    break
+                usable, bad = without_bad_films(study, verdicts)
+                quarantined += bad
+                if usable is None:
+                    continue
+                pixels = [verdicts[film.path].pixels for film in usable.films]
+                other = next((owner[hashed] for hashed in pixels if hashed in owner), None)
+                if other is not None and other.split != split:
+                    if published.get(other.id) != published.get(study.id):
+                        leaks[f"{split} and {other.split}"] += 1
+                    else:
+                        quarantined.append(quarantine(study.id, f"film shared: the same picture is in {other.split}"))
+                    continue
+                owner.update(dict.fromkeys(pixels, usable))
+                chosen[split].append(usable)
+    kept = {study.id for studies_of in chosen.values() for study in studies_of}
+    result = [
+        study if study.prior is None or study.prior in kept else study.model_copy(update={"prior": None})
+        for split in SPLITS
+        for study in chosen[split]
+    ]
+    return result, quarantined, [f"{n} studies whose film stands in {pair}" for pair, n in sorted(leaks.items())]
+
+
+def _refuse_leaks(problems: list[str]) -> None:
+    if problems:
+        raise DataError(
+            f"the data set's own splits leak: {'; '.join(problems)}. Results on them would be too good. "
+            "Take the rows out of train, or set data.table.split to '' to split by patient"
+        )
+
+
+def _reasons(quarantined: list[Quarantined]) -> str:
+    counts = Counter(row.reason.split(":")[0] for row in quarantined)
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(8)) or "none"

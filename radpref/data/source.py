@@ -1,0 +1,116 @@
+"""What a source hands over, and the tools that sources share: texts, and paths that stay inside the root."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radpref.recipe import DataSection, RecipeError
+from radpref.records import Quarantined, Study
+
+
+class DataError(RecipeError):
+    """Data that cannot be used as the recipe says; the message says what was given, why not, and what to do."""
+
+
+class RowError(ValueError):
+    """One row that cannot be used; the message becomes its reason in quarantine."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source holds, before the gate."""
+
+    studies: list[Study]
+    quarantined: list[Quarantined] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    split: bool = False
+    """True where ``Study.split`` comes from the source; otherwise patients are split by hash."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Studies that can be used (train, validation, test, each in a fixed random order), and what cannot, and why."""
+
+    studies: list[Study]
+    quarantined: list[Quarantined]
+    notes: list[str]
+    """Sentences for the terminal and the report: counts only, no identifier and no report text."""
+
+
+Source = Callable[[DataSection, Path, int], Found]
+
+
+def quarantine(identifier: str, reason: str) -> Quarantined:
+    return Quarantined(id=identifier, stage="data", reason=reason)
+
+
+def text_of(value: Any) -> str:
+    """A cell as text: None and NaN are empty, whole floats lose their ``.0``, lists of strings are joined.
+
+    Control characters become blanks and lone surrogates U+FFFD, so that the text can be written anywhere.
+    Raises RowError for what is no text (a mapping, bytes, an image).
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+        value = "\n".join(value)
+    if isinstance(value, bool | dict | list | tuple | bytes | bytearray):
+        raise RowError(f"cell is no text: found {type(value).__name__}; check the column map")
+    text = _CONTROL.sub(" ", str(value)).encode("utf-8", "replace").decode("utf-8")
+    return text.strip()
+
+
+def inside(root: Path, given: str) -> Path:
+    """The absolute path of ``given`` (relative to ``root``), links followed; ``root`` must be resolved already.
+
+    Raises RowError for a path that leads out of ``root`` by ``..``, by being absolute elsewhere or by a link, and
+    for URLs. Whether the file exists is not looked at.
+    """
+    given = given.strip()
+    if not given:
+        raise RowError("no films: the path is empty")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", given):
+        raise RowError("film is a URL: nothing is fetched while data is read; download it and give its path")
+    try:
+        path = (root / given.replace("\\", "/")).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name with a NUL or too long
+        raise RowError(f"path cannot be followed: {type(error).__name__}; check the row") from None
+    if not path.is_relative_to(root):
+        raise RowError("path leads out of data.root: films are read from inside it only; move or copy the film there")
+    return path
+
+
+def root_of(section: DataSection) -> Path:
+    """``data.root`` as an existing absolute folder, links followed. Raises DataError."""
+    if section.root is None:
+        raise DataError(f"data.source is {section.source}, but data.root is not set; give the folder of the data")
+    root = Path(section.root).expanduser()
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise DataError(f"data.root {str(root)!r} {what}; give the folder of the data")
+    return root.resolve()
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` with the nearest of ``names``, upper and lower case alike, or nothing."""
+    import difflib
+
+    lower = {candidate.lower(): candidate for candidate in names}
+    match = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    return f"; did you mean {lower[match[0]]!r}?" if match else ""
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names for a message, cut after ``most``."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f", and {len(names) - most} more" if len(names) > most else "")
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

@@ -1,0 +1,149 @@
+"""Answers that look at no image: what any system has to beat before its numbers mean anything.
+
+Each is a dictionary of question id to text. A template of a normal chest reaches a respectable BLEU and no
+finding at all; a report of another patient, or one that states what is common, reaches more than one would
+think. They stand in every table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from radpref.evaluation.counts import claimed
+from radpref.findings import read
+from radpref.records import Finding, Question
+
+Answers = dict[str, str]
+
+NORMAL_REPORT = (
+    "The heart is normal in size. The mediastinum is unremarkable. The lungs are clear. "
+    "There is no focal consolidation. There is no pleural effusion or pneumothorax. "
+    "The bony structures are intact."
+)
+"""The constant normal report."""
+
+BASELINES = (
+    "constant normal report",
+    "most frequent report",
+    "most frequent findings",
+    "shuffled reference",
+    "nearest length",
+)
+"""The names of all baselines."""
+
+_SOLITARY = {"cardiomegaly", "edema", "scoliosis", "emphysema", "pneumonia"}
+"""Findings that take no article."""
+
+
+def baselines(train: Sequence[Question], test: Sequence[Question], seed: int) -> dict[str, Answers]:
+    """Trivial answers to the test questions, by name of the baseline.
+
+    - ``constant normal report``: one fixed text of a normal chest.
+    - ``most frequent report``: the training reference that occurs most often (case and spaces aside); of
+      several, the one of the most usual length.
+    - ``most frequent findings``: one text that states the findings that a constant should state, namely
+      those that maximise the micro F1 over the training references, and denies what most of them deny.
+    - ``shuffled reference``: the reference of another patient's test study.
+    - ``nearest length``: the training reference whose length is nearest to the test reference's. It is told
+      the right length, which no system is, and nothing else.
+
+    A baseline that needs training references, or a second patient, is left out where there is none.
+    """
+    references = [question.reference for question in train]
+    made = (
+        _constant(test, NORMAL_REPORT),
+        _constant(test, most_frequent_report(references)),
+        _constant(test, most_frequent_findings(references)),
+        _shuffled(test, seed),
+        _nearest_length(train, test, seed),
+    )
+    return {name: answers for name, answers in zip(BASELINES, made, strict=True) if answers is not None}
+
+
+def most_frequent_report(references: Iterable[str]) -> str | None:
+    """The most frequent text, as first written; None where there is no text."""
+    texts: dict[str, str] = {}
+    times: Counter[str] = Counter()
+    for reference in references:
+        key = " ".join(reference.casefold().split())
+        if key:
+            texts.setdefault(key, reference)
+            times[key] += 1
+    if not times:
+        return None
+    top = max(times.values())
+    usual = float(np.median([len(key.split()) for key in times.elements()]))
+    best = min((key for key in times if times[key] == top), key=lambda key: (abs(len(key.split()) - usual), key))
+    return texts[best]
+
+
+def most_frequent_findings(references: Sequence[str]) -> str | None:
+    """The constant report with the best name-level micro F1 on ``references``; None where there are none.
+
+    Of the findings sorted by frequency, stating the first k gives 2 sum(c_1..c_k) / (k n + sum(c)); the best k
+    is taken. Side, place and severity are each finding's most frequent ones.
+    """
+    reports = [read(reference) for reference in references]
+    if not reports:
+        return None
+    times = Counter(name for report in reports for name in claimed(report))
+    ranked = sorted(times, key=lambda name: (-times[name], name))
+    hits = np.cumsum([times[name] for name in ranked])
+    f1 = 2 * hits / (len(reports) * np.arange(1, len(ranked) + 1) + hits[-1]) if ranked else np.zeros(0)
+    stated = ranked[: int(np.argmax(f1)) + 1] if ranked else []
+    denied_times = Counter(
+        name for report in reports for name in {f.name for f in report if f.presence == "absent"} - claimed(report)
+    )
+    denied = [
+        name
+        for name, count in sorted(denied_times.items(), key=lambda item: (-item[1], item[0]))
+        if count > len(reports) / 2 and name not in stated
+    ]
+    sentences = [_statement(name, [f for report in reports for f in report if f.name == name]) for name in stated]
+    sentences += [f"There is no {name}." for name in denied]
+    return " ".join(sentences) or NORMAL_REPORT
+
+
+def _statement(name: str, seen: Sequence[Finding]) -> str:
+    """``There is a mild left pleural effusion.``: the finding with its most usual qualities."""
+    seen = [finding for finding in seen if finding.presence != "absent"]
+    severity, side, place = (
+        Counter(getattr(finding, attribute) for finding in seen).most_common(1)[0][0]
+        for attribute in ("severity", "side", "place")
+    )
+    words = " ".join(word for word in (severity, side, name) if word)
+    where = f" in the {place}" if place else ""
+    article = "" if name in _SOLITARY or side == "bilateral" else "an " if words[0] in "aeiou" else "a "
+    return f"There is {article}{words}{where}."
+
+
+def _constant(test: Sequence[Question], text: str | None) -> Answers | None:
+    return None if text is None else {question.id: text for question in test}
+
+
+def _shuffled(test: Sequence[Question], seed: int) -> Answers | None:
+    """Patients in a random order, then everyone takes the reference that stands one largest patient further on.
+
+    Nobody gets a reference of their own as long as no patient holds more than half of the studies.
+    """
+    sizes = Counter(question.patient for question in test)
+    if len(sizes) < 2:
+        return None
+    generator = np.random.default_rng(seed)
+    patients = [sorted(sizes)[index] for index in generator.permutation(len(sizes))]
+    place = {patient: index for index, patient in enumerate(patients)}
+    ordered = sorted(test, key=lambda question: (place[question.patient], question.id))
+    shift = max(sizes.values())
+    return {q.id: ordered[(index + shift) % len(ordered)].reference for index, q in enumerate(ordered)}
+
+
+def _nearest_length(train: Sequence[Question], test: Sequence[Question], seed: int) -> Answers | None:
+    if not train:
+        return None
+    generator = np.random.default_rng(seed)
+    train = [train[index] for index in generator.permutation(len(train))]  # ties go to any, not to the first by id
+    lengths = np.array([len(question.reference.split()) for question in train])
+    return {q.id: train[int(np.argmin(np.abs(lengths - len(q.reference.split()))))].reference for q in test}

@@ -1,0 +1,131 @@
+"""Read one film. PNG, JPEG, TIFF, BMP and WebP through Pillow, DICOM through pydicom."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from radpref.images.dicom import decode_dicom, is_dicom
+from radpref.images.values import MAX_PIXELS, FilmError, check_size, to_8_bit
+from radpref.records import Film
+
+# Only what films come in: other formats of Pillow start programs (EPS) or are rarely tested against bad files.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
+ASPECT_TOLERANCE = 0.01
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+
+
+def read_film(film: Film) -> Image.Image:
+    """The film as an upright picture in its true aspect, mode RGB, 8 bits a channel.
+
+    8-bit films keep their values. Films of 16 or 32 bits or in floats are windowed by their own range (least
+    value to black, greatest to white); DICOM goes through its modality and VOI transforms first, and MONOCHROME1
+    is turned so that bone is white. Transparency is laid on black. Where ``film.rows`` and ``film.cols`` say that
+    the file was squashed, the side that is too long is shortened; no pixel is invented.
+
+    Raises FilmError (missing, unreadable, cut short, too small, too large, several frames, no decoder).
+    """
+    image = decode(film.path)
+    size = _true_size(image.size, film.rows, film.cols)
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def read_mask(film: Film, name: str) -> NDArray[np.bool_]:
+    """Lesion mask ``name``: bool, (height, width) as of ``read_film(film)``. Raises FilmError, KeyError."""
+    image = decode(film.masks[name]).convert("L")
+    size = _true_size(image.size, film.rows, film.cols)
+    return np.asarray(image.resize(size, Image.Resampling.NEAREST)) > 127
+
+
+def decode(path: str | Path) -> Image.Image:
+    """The file as an upright RGB picture, in the file's own aspect. Raises FilmError."""
+    path = Path(path)
+    if not path.is_file():
+        raise FilmError("film missing: there is no such file; check data.root and the path in the row")
+    try:
+        if path.stat().st_size == 0:
+            raise FilmError("film empty: the file has 0 bytes; copy it again")
+        return decode_dicom(path) if is_dicom(path) else _decode_picture(path)
+    except FilmError:
+        raise
+    except UnidentifiedImageError:
+        raise FilmError(
+            f"film of unknown format: neither DICOM nor any of {', '.join(FORMATS)}; convert it to PNG"
+        ) from None
+    except Image.DecompressionBombError:
+        raise FilmError(f"film too large: more than {MAX_PIXELS:,} pixels; scale it down") from None
+    except PermissionError:
+        raise FilmError("film not readable: permission denied; check the file's rights") from None
+    except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error) as error:
+        # Pillow's plugins raise any of these on broken files
+        cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
+        what = "film cut short" if cut else "film broken"
+        raise FilmError(f"{what}: {_plain(error, path)}; copy or export it again") from error
+
+
+def film_hash(film: Film) -> str:
+    """32 hexadecimal digits of the file's bytes: equal for copies of one file. Raises FilmError if unreadable."""
+    try:
+        with Path(film.path).open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        raise FilmError(f"film not readable: {error.strerror}; check data.root and the path in the row") from error
+
+
+def film_key(film: Film) -> str:
+    """Key for anything computed from ``read_film(film)``: the bytes and the true size, which decide the pixels."""
+    return f"{film_hash(film)}-{film.rows or 0}x{film.cols or 0}"
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """32 hexadecimal digits of size and pixels: equal for one picture saved twice without loss, in any format."""
+    digest = hashlib.blake2b(repr((image.mode, image.size)).encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+def _decode_picture(path: Path) -> Image.Image:
+    with Image.open(path, formats=FORMATS) as image:
+        check_size(*image.size)
+        if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+            raise FilmError(
+                f"film with several frames: {getattr(image, 'n_frames', 0)} pages in one TIFF; "
+                "save the one that is meant"
+            )
+        white_is_zero = image.format == "TIFF" and image.getexif().get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode in DEEP_MODES:
+        values = np.asarray(upright)
+        # Pillow inverts white-is-zero for 8 bits only
+        return Image.fromarray(to_8_bit(-values.astype(np.float32) if white_is_zero else values)).convert("RGB")
+    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _true_size(size: tuple[int, int], rows: int | None, cols: int | None) -> tuple[int, int]:
+    """(width, height) in the true aspect: the side that is too long is shortened, the other one stays."""
+    if not rows or not cols or rows < 1 or cols < 1:
+        return size
+    width, height = size
+    aspect = cols / rows
+    if abs(width / height / aspect - 1) <= ASPECT_TOLERANCE:
+        return size
+    if width / height > aspect:
+        return max(1, round(height * aspect)), height
+    return width, max(1, round(width / aspect))
+
+
+def _plain(error: Exception, path: Path) -> str:
+    """The library's words without the path, which may name a patient."""
+    return (
+        str(error).replace(str(path), "the file").splitlines()[0].strip(" .") if str(error) else type(error).__name__
+    )

@@ -1,0 +1,88 @@
+"""Small pictures for people: thumbnails, contact sheets with lesion masks, data URIs for the report."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from radpref.images.film import read_film, read_mask
+from radpref.images.values import FilmError
+from radpref.records import Film
+
+COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 114, 178),
+)
+"""Okabe and Ito (2008): told apart with any colour vision."""
+_LINE = 12
+_GAP = 4
+
+
+def thumbnail(film: Film, side: int = 256, *, masks: bool = False) -> Image.Image:
+    """The film, RGB, at most ``side`` pixels high and wide, aspect kept; with its lesion masks tinted on request.
+
+    Masks take ``COLOURS`` in the order of ``film.masks``. Raises FilmError.
+    """
+    image = read_film(film)
+    if masks and film.masks:
+        pixels = np.asarray(image, np.float32).copy()
+        for number, name in enumerate(film.masks):
+            mask = read_mask(film, name)
+            pixels[mask] = 0.6 * pixels[mask] + 0.4 * np.array(_colour(number), np.float32)
+        image = Image.fromarray(pixels.astype(np.uint8))
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
+
+
+def contact_sheet(
+    cells: Sequence[tuple[Film, str]], *, side: int = 192, columns: int = 6, masks: bool = False
+) -> Image.Image:
+    """Films in rows of ``columns``, each with a caption of up to three lines; RGB.
+
+    A film that cannot be read stands as a grey cell with the reason. The names of masks are written in their colours.
+    """
+    rows = -(-len(cells) // columns)
+    step = side + _GAP
+    height = step + 3 * _LINE
+    sheet = Image.new("RGB", (columns * step + _GAP, max(rows, 1) * height + _GAP), "black")
+    draw = ImageDraw.Draw(sheet)
+    for number, (film, caption) in enumerate(cells):
+        left, top = _GAP + (number % columns) * step, _GAP + (number // columns) * height
+        try:
+            picture = thumbnail(film, side, masks=masks)
+            sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
+        except FilmError as error:
+            draw.rectangle((left, top, left + side, top + side), fill=(60, 60, 60))
+            caption = f"{caption}\n{error.reason}"
+        if masks:
+            for line, name in enumerate(film.masks):
+                draw.text((left + 2, top + 1 + line * _LINE), name, fill=_colour(line))
+        for line, text in enumerate(caption.splitlines()[:3]):
+            draw.text((left, top + side + line * _LINE), _fit(draw, text, side), fill="white")
+    return sheet
+
+
+def data_uri(image: Image.Image, quality: int = 80) -> str:
+    """The picture as a JPEG data URI, to stand in a page without a file beside it."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _colour(number: int) -> tuple[int, int, int]:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str, width: int) -> str:
+    while text and draw.textlength(text) > width:
+        text = text[:-1]
+    return text

@@ -1,0 +1,48 @@
+"""Vision-language models: any Hugging Face image-text-to-text model, from a name to answers.
+
+``load`` gives a ``Vlm`` that has proved to work; ``encode_prompt``, ``encode_answer`` and ``collate`` make the
+tensors of training and scoring; ``generate`` answers questions; ``attach_lora`` and ``freeze`` say what is
+trained. All forwards run under ``autocast(vlm)``.
+"""
+
+from radpref.models.adapt import attach_lora, freeze, language_targets, merged, trainable_summary
+from radpref.models.chat import collate, encode_answer, encode_prompt, messages
+from radpref.models.decoding import decode, generate
+from radpref.models.fingerprint import fingerprint
+from radpref.models.loading import find, load, save
+from radpref.models.vlm import (
+    ModelError,
+    Turn,
+    Vlm,
+    autocast,
+    image_token_ids,
+    language_model,
+    unwrapped,
+    vision_tower,
+)
+
+__all__ = [
+    "ModelError",
+    "Turn",
+    "Vlm",
+    "attach_lora",
+    "autocast",
+    "collate",
+    "decode",
+    "encode_answer",
+    "encode_prompt",
+    "find",
+    "fingerprint",
+    "freeze",
+    "generate",
+    "image_token_ids",
+    "language_model",
+    "language_targets",
+    "load",
+    "merged",
+    "messages",
+    "save",
+    "trainable_summary",
+    "unwrapped",
+    "vision_tower",
+]

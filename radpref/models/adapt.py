@@ -1,0 +1,81 @@
+"""What is trained: LoRA on the language model only, or whole parts, and a table of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from radpref.models.vlm import ModelError, Vlm, language_model, unwrapped, vision_tower
+from radpref.recipe import LoraSection
+
+
+def language_targets(model: Any) -> list[str]:
+    """Full names of the linear layers inside the language model's decoder stack, in the order of the model.
+
+    Names such as ``q_proj`` alone would match the vision tower as well. The head and the embeddings are left
+    out: exact KL terms and cached hidden states rest on a head that stays as it is.
+    """
+    inner, decoder = unwrapped(model), language_model(model)
+    inside = {id(module) for module in decoder.modules() if isinstance(module, nn.Linear)}
+    names = [name for name, module in inner.named_modules() if id(module) in inside]
+    head = inner.get_output_embeddings()
+    return [name for name in names if inner.get_submodule(name) is not head]
+
+
+def attach_lora(vlm: Vlm, section: LoraSection) -> Vlm:
+    """``vlm`` with a fresh LoRA adapter (Hu et al. 2021) on its language model; all else is frozen.
+
+    The adapter's weights are float32 and trainable, its output starts at zero. The model is changed in place.
+    Raises ModelError for ``rank`` 0 (which means training in full: see ``freeze``) and for a model that has an
+    adapter already.
+    """
+    if section.rank == 0:
+        raise ModelError("lora.rank is 0, which trains the language model in full and needs no adapter")
+    if hasattr(vlm.model, "peft_config"):
+        raise ModelError(f"{vlm.name} has an adapter already; merge it first (radpref.models.merged) or train that one")
+    config = LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        use_rslora=section.rslora,
+        target_modules=language_targets(vlm.model),
+        bias="none",
+    )
+    return replace(vlm, model=get_peft_model(vlm.model, config))
+
+
+def merged(vlm: Vlm) -> Vlm:
+    """``vlm`` with its adapter folded into the weights, and no adapter any more; in place."""
+    return replace(vlm, model=vlm.model.merge_and_unload()) if hasattr(vlm.model, "peft_config") else vlm
+
+
+def freeze(vlm: Vlm, *, language: bool = True, projector: bool = False, tower: bool = False) -> None:
+    """Sets, in place, which parts of a model without adapter are trained: True trains, False freezes.
+
+    ``language`` is the decoder stack with embeddings and head, ``tower`` the image encoder, ``projector`` all
+    between them. What is trained is kept in float32, whatever the dtype of the rest: in bfloat16 an optimiser's
+    small steps would be rounded away. Run forwards under ``autocast(vlm)``.
+    """
+    inner = unwrapped(vlm.model)
+    head = inner.get_output_embeddings()
+    parts = {id(p): language for module in (language_model(inner), head) if module is not None for p in module.parameters()}
+    parts |= {id(p): tower for p in vision_tower(inner).parameters()}
+    for parameter in inner.parameters():
+        parameter.requires_grad_(parts.get(id(parameter), projector))
+        if parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(torch.float32)
+
+
+def trainable_summary(model: nn.Module) -> list[tuple[str, int]]:
+    """(module, trainable parameters), layers of a stack taken together under ``*``, in the order of the model."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            group = re.sub(r"\.\d+(?=\.|$)", ".*", name.rsplit(".", 1)[0])
+            counts[group] = counts.get(group, 0) + parameter.numel()
+    return list(counts.items())

@@ -1,0 +1,209 @@
+"""From a name or folder to a model that has proved to work: safetensors only, no foreign code, checked once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
+
+from radpref.models.chat import learn_turn
+from radpref.models.decoding import check_decoding
+from radpref.models.fingerprint import fingerprint
+from radpref.models.precision import pick_device, pick_dtypes
+from radpref.models.processors import load_processor
+from radpref.models.vlm import ModelError, Vlm
+from radpref.recipe import ModelSection, RunSection
+
+BUILTIN = Path(__file__).parent / "builtin"
+_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_BASE = "radpref.json"
+"""File beside an adapter that names the fingerprint of the model it was trained on."""
+
+
+def load(section: ModelSection, run: RunSection) -> Vlm:
+    """The model of a recipe, in evaluation mode on its device, with its adapter where it has one.
+
+    Only safetensors are read and no code of a checkpoint is run. A name that is no folder is looked up on the
+    hub (or in its cache, with HF_HUB_OFFLINE=1). Two test prompts with a grey film then go through model and
+    decoding (``check_decoding``), so that a processor that does not fit shows now and not in the results.
+    Raises ModelError, saying what to do, for whatever cannot be used.
+    """
+    folder, name = find(section.path, section.revision), section.path
+    config = _config(folder, name)
+    _only_safetensors(folder, name)
+    device = pick_device(run.device)
+    dtype, compute = pick_dtypes(run.precision, device)
+    processor = load_processor(folder, name)
+    turn = learn_turn(processor, processor.tokenizer, name)
+    model = _weights(folder, name, config, dtype)
+    adapter = Path(section.adapter).expanduser() if section.adapter else None
+    if adapter is not None:
+        model = _with_adapter(model, adapter, folder, name)
+    vlm = Vlm(
+        model=model.to(device).eval(),
+        processor=processor,
+        tokenizer=processor.tokenizer,
+        name=name,
+        folder=folder,
+        device=device,
+        dtype=dtype,
+        compute=compute,
+        fingerprint=fingerprint(folder, adapter),
+        turn=turn,
+    )
+    check_decoding(vlm)
+    return vlm
+
+
+def save(vlm: Vlm, folder: Path) -> None:
+    """Writes what ``load`` reads: the adapter where there is one, else weights and processor, as safetensors.
+
+    Beside an adapter stands the fingerprint of its base, which ``load`` compares.
+    """
+    vlm.model.save_pretrained(folder)
+    if hasattr(vlm.model, "peft_config"):
+        record = {"base": fingerprint(vlm.folder)}
+        (folder / _BASE).write_text(json.dumps(record) + "\n", encoding="utf-8")
+    else:
+        vlm.processor.save_pretrained(folder)
+
+
+def find(path: str, revision: str | None = None) -> Path:
+    """The folder of a model: ``builtin``, a folder, or a name on the hub, whose files are fetched to its cache.
+
+    Raises ModelError where there is none, with the nearest name beside it.
+    """
+    if path == "builtin":
+        folder = BUILTIN
+    else:
+        folder = Path(path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    near = difflib.get_close_matches(folder.name, _neighbours(folder), n=1, cutoff=0.5)
+    hint = f"; did you mean {folder.parent / near[0]}?" if near else ""
+    if path == "builtin" or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
+        raise ModelError(f"model.path is {path!r}, but there is no folder {folder}{hint}")
+    try:
+        return Path(
+            snapshot_download(path, revision=revision, allow_patterns=_FILES, ignore_patterns=["*/*"])
+        ).resolve()
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model.path is {path!r}, which is no folder here{hint}, and the hub did not give it either: {error}. "
+            "Check the name, log in with `hf auth login` where the model is gated, or download it and name its folder."
+        ) from error
+
+
+def _neighbours(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
+
+
+def _config(folder: Path, name: str) -> Any:
+    file = folder / "config.json"
+    if not file.exists():
+        if (folder / "adapter_config.json").exists():
+            raise ModelError(f"{name} is an adapter, not a model: set model.adapter to it and model.path to its base")
+        raise ModelError(f"{name} has no config.json, so that it is not a saved transformers model")
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        if "auto_map" in raw:
+            raise ModelError(
+                f"{name} can only be run with Python code from its own checkpoint (auto_map in config.json), which "
+                "radpref never executes: such code could do anything, and it breaks with transformers' versions. "
+                "Use a model whose family is part of transformers, or a converted checkpoint of it."
+            ) from error
+        raise ModelError(
+            f"{name} is a model of type {raw.get('model_type')!r}, which this transformers does not know: {error}"
+        ) from error
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or config.is_encoder_decoder:
+        raise ModelError(
+            f"{name} is a model of type {config.model_type!r}, which is not a decoder that takes images and text. "
+            "Use a vision-language model (LLaVA, Idefics3, Gemma3, Qwen-VL, InternVL ...)."
+        )
+    return config
+
+
+def _only_safetensors(folder: Path, name: str) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+    found = f"only pickled ones ({', '.join(pickled[:3])}), which can run any code when they are read" if pickled else "none"
+    raise ModelError(
+        f"{name} has no weights in safetensors: {found}. Use a revision of the model that has model.safetensors, or "
+        "convert it where you trust it: load it there with transformers and call save_pretrained."
+    )
+
+
+def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
+    try:
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        raise ModelError(f"the weights of {name} do not load: {error}") from error
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"{name} lacks {len(missing)} of its model's weights, which would be random: {', '.join(missing[:3])}. "
+            "The download is incomplete, or config.json belongs to another model."
+        )
+    if not Path(name).expanduser().is_dir() and folder != BUILTIN:
+        model.name_or_path = model.config._name_or_path = name  # what an adapter records as its base
+    return model
+
+
+def _with_adapter(model: Any, adapter: Path, folder: Path, name: str) -> Any:
+    """``model`` with the adapter, after proof that the adapter was made for it."""
+    settings_file, weights_file = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    if not settings_file.is_file():
+        near = difflib.get_close_matches(adapter.name, _neighbours(adapter), n=1, cutoff=0.5)
+        hint = f"; did you mean {adapter.parent / near[0]}?" if near else ""
+        raise ModelError(f"model.adapter is {str(adapter)!r}, but there is no {settings_file}{hint}")
+    if not weights_file.is_file():
+        raise ModelError(
+            f"the adapter {adapter} has no adapter_model.safetensors. Pickled weights (adapter_model.bin) can run any "
+            "code when they are read and are refused; save the adapter again with safe_serialization."
+        )
+    _same_base(adapter, json.loads(settings_file.read_text(encoding="utf-8")), folder, name)
+    with safe_open(weights_file, "pt") as file:
+        saved = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    try:
+        whole = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(f"the adapter {adapter} does not fit {name}, so that it was made for another base: {error}") from error
+    expected = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(whole).items()}
+    if saved != expected:
+        odd = sorted(key for key in saved.keys() | expected.keys() if saved.get(key) != expected.get(key))
+        raise ModelError(
+            f"the adapter {adapter} does not fit {name}: {len(odd)} tensors are missing, unknown or of another shape "
+            f"({', '.join(odd[:3])}). It was made for another base."
+        )
+    return whole
+
+
+def _same_base(adapter: Path, settings: dict[str, Any], folder: Path, name: str) -> None:
+    """By fingerprint where ``save`` recorded one; else by name, which is all that other tools leave."""
+    record = adapter / _BASE
+    given = settings.get("base_model_name_or_path")
+    if record.is_file():
+        if json.loads(record.read_text(encoding="utf-8"))["base"] == fingerprint(folder):
+            return
+        raise ModelError(
+            f"the adapter {adapter} was trained on a model with other weights, config or processor ({given}) than "
+            f"{name}. Set model.path to that model."
+        )
+    if given and Path(given).name not in {Path(name).name, folder.name}:
+        raise ModelError(
+            f"the adapter {adapter} was made for {given!r}, not for {name!r}. Set model.path to its base; where both "
+            "are the same model under two names, correct base_model_name_or_path in adapter_config.json."
+        )

@@ -1,0 +1,330 @@
+"""Fill the page: from ``ReportData`` to one self-contained HTML file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from radpref.evaluation import ERROR_KINDS, ERROR_METRICS, HEADLINE, METRICS
+from radpref.evaluation.tables import format_p
+from radpref.images import FilmError, data_uri, thumbnail
+from radpref.records import Comparison, Film, Finding, Judgement, Metric, Pair, Span
+from radpref.report import charts
+from radpref.report.data import PairView, ReportData, StudyView
+from radpref.report.marking import Mark, differing, marked
+from radpref.report.verdict import direction, verdict
+
+FILM_SIDE = 288
+"""Pixels of a film's longer side in the page."""
+FILM_BYTES = 3_500_000
+"""Most bytes of all films in the page together, as they stand in it; films beyond are named, not shown."""
+_MOST_DOTS = 1200
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One chart of the training section: the log's keys that it draws, each with the class that colours it."""
+
+    title: str
+    keys: Mapping[str, tuple[str, str]]
+    note: str = ""
+    rule: float | None = None
+
+
+CURVES: tuple[Curve, ...] = (
+    Curve("Loss", {"loss": ("loss", "after")}),
+    Curve("Reward margin", {"rewards/margins": ("margin", "after")}, "Chosen minus rejected, in units of beta times log-ratio; 0 at the start.", 0.0),
+    Curve("Reward accuracy", {"rewards/accuracies": ("accuracy", "after")}, "Share of pairs whose chosen side has the higher reward; dashed: chance.", 0.5),
+    Curve(
+        "Log-probability of both sides",
+        {"logps/chosen": ("chosen", "chosen"), "logps/rejected": ("rejected", "rejected")},
+        "The chosen side may fall too: the loss only asks that it falls less than the rejected side. A gentle fall is "
+        "usual; a steep one of both means that the model leaves the language it knew. A smaller learning rate, a larger "
+        "beta or the NLL anchor (align.nll) holds it.",
+    ),
+    Curve("KL to the reference", {"kl": ("KL", "after")}, "How far the model has moved from where it started."),
+    Curve(
+        "Length of both sides",
+        {"length/chosen": ("chosen", "chosen"), "length/rejected": ("rejected", "rejected")},
+        "Tokens. A standing gap is a preference that can be read off the length alone.",
+    ),
+    Curve("Token accuracy", {"mean_token_accuracy": ("accuracy", "after")}),
+    Curve("Gradient norm", {"grad_norm": ("norm", "after")}),
+    Curve("Learning rate", {"learning_rate": ("rate", "after")}),
+)
+"""What the training section draws, where the log has it."""
+
+
+def render(data: ReportData) -> str:
+    """One HTML page that needs no other file and no network: styles, script, charts and films are inside.
+
+    All text of the data is escaped. A Content-Security-Policy lets run only the page's own script, by its hash,
+    and load nothing. Films are read from their files; one that cannot be read is shown as its reason.
+    """
+    style, script = _asset("style.css"), _asset("page.js")
+    films = _Films(FILM_BYTES)
+    template = _environment().get_template("page.html.j2")
+    return template.render(
+        data=data,
+        style=Markup(style),
+        script=Markup(script),
+        policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'",
+        verdict=verdict(data),
+        forest=_forest(data),
+        headline=_table(data, HEADLINE),
+        everything=_table(data, tuple(METRICS)),
+        tests=[_test(row) for row in data.comparisons if row.name in METRICS],
+        test_chart=_test_chart(data),
+        labels=_labels(data),
+        errors=_errors(data),
+        training=[(log.name, _curves(log.rows)) for log in data.training],
+        length=_score_against_length(data.candidates),
+        pair_charts=_pair_charts(data.scored_pairs),
+        quarantined=Counter((row.stage, row.reason) for row in data.quarantined).most_common(),
+        recipe=_recipe(data),
+        choices=_choices(data),
+        studies=[_study(view, films) for view in data.studies],
+        pairs=[_pair(view, films) for view in data.pairs],
+        systems={data.before: "before", data.after: "after", data.control: "control"},
+    )
+
+
+# ------------------------------------------------------------------------------------------ page
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("radpref.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "signed": _signed, "p": format_p, "percent": _percent, "words": _words}
+    return environment
+
+
+def _asset(name: str) -> str:
+    return resources.files("radpref.report").joinpath(name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def _signed(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:+,.{digits}f}".replace("-", "−")
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def _words(text: str) -> int:
+    return len(text.split())
+
+
+# ------------------------------------------------------------------------------------------ results
+
+
+def _systems(data: ReportData) -> tuple[list[str], list[str]]:
+    """Systems in the order they come, models first and trivial baselines apart."""
+    every = list(dict.fromkeys(metric.system for metric in data.metrics))
+    return [name for name in every if name not in data.baselines], [name for name in every if name in data.baselines]
+
+
+def _css(data: ReportData, system: str) -> str:
+    known = {data.before: "before", data.after: "after", data.control: "control"}
+    return known.get(system, "baseline" if system in data.baselines else "other")
+
+
+def _forest(data: ReportData) -> Markup:
+    models, trivial = _systems(data)
+    metrics = {metric.system: metric for metric in data.metrics if metric.name == data.main}
+    rows = [
+        charts.Estimate(system, _css(data, system), value, metrics[system].low, metrics[system].high)
+        for system in models + trivial
+        if system in metrics and (value := metrics[system].value) is not None
+    ]
+    return charts.forest(rows, label=f"{METRICS[data.main].title} of each system with its interval")
+
+
+def _table(data: ReportData, names: Sequence[str]) -> dict[str, Any]:
+    """Metrics down, systems across; a metric that no system has is left out."""
+    models, trivial = _systems(data)
+    cells = {(metric.system, metric.name): metric for metric in data.metrics}
+    tests = {row.name: row for row in data.comparisons if (row.before, row.after) == (data.before, data.after)}
+    rows = []
+    for name in names:
+        row: list[Metric | None] = [cells.get((system, name)) for system in models + trivial]
+        if not any(cell is not None and cell.value is not None for cell in row):
+            continue
+        definition = METRICS[name]
+        rows.append(
+            {
+                "name": name,
+                "title": definition.title,
+                "rule": definition.rule,
+                "better": {"higher": "↑", "lower": "↓", "neither": ""}[definition.better],
+                "cells": row,
+                "change": direction(tests[name]) if name in tests else "none",
+                "n": max(cell.n for cell in row if cell is not None),
+                "main": name == data.main,
+            }
+        )
+    return {"systems": [(name, _css(data, name)) for name in models + trivial], "rows": rows, "after": data.after}
+
+
+def _test(row: Comparison) -> dict[str, Any]:
+    return {"row": row, "title": METRICS[row.name].title, "rule": METRICS[row.name].rule, "change": direction(row)}
+
+
+def _test_chart(data: ReportData) -> Markup:
+    """Differences after minus before of the metrics that share a scale."""
+    rows = [
+        charts.Estimate(METRICS[row.name].title, direction(row), row.difference, row.low, row.high)
+        for row in data.comparisons
+        if (row.before, row.after) == (data.before, data.after) and row.name in HEADLINE
+        if METRICS[row.name].better != "neither"
+    ]
+    return charts.forest(rows, label="Paired differences with their intervals", zero=True)
+
+
+def _labels(data: ReportData) -> list[dict[str, Any]]:
+    """One row a CheXpert class, most frequent first: positives, and F1 of each model."""
+    systems = [name for name in (data.before, data.after, data.control) if name in data.labels]
+    if not systems:
+        return []
+    by_name = {system: {score.name: score for score in data.labels[system]} for system in systems}
+    rows = [
+        {"name": score.name, "positives": score.positives, "scores": [(s, by_name[s].get(score.name)) for s in systems]}
+        for score in data.labels[systems[0]]
+    ]
+    return sorted(rows, key=lambda row: -row["positives"])
+
+
+def _errors(data: ReportData) -> dict[str, Any]:
+    """GREEN's error kinds of each model, as totals and as bars per report."""
+    systems = [name for name in (data.before, data.control, data.after) if name in data.errors]
+    per_report = {(metric.system, metric.name): metric.value for metric in data.metrics}
+    css = {system: _css(data, system) for system in systems}
+    rows = []
+    for kind, name in zip(ERROR_KINDS, ERROR_METRICS, strict=True):
+        values = {system: value for system in systems if (value := per_report.get((system, name))) is not None}
+        rows.append((METRICS[name].title, values))
+    chart = charts.bars(rows, css, label="Significant errors per report by kind", form=lambda value: f"{value:.2f}")
+    totals = [
+        (METRICS[name].title, [data.errors[system].get(kind, 0) for system in systems])
+        for kind, name in zip(ERROR_KINDS, ERROR_METRICS, strict=True)
+    ]
+    return {"systems": list(css.items()), "chart": chart, "totals": totals if systems else []}
+
+
+# ------------------------------------------------------------------------------------------ training and pairs
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    drawn = []
+    for curve in CURVES:
+        series = [
+            charts.Series(name, css, [(float(row["step"]), float(row[key])) for row in rows if key in row and "step" in row])
+            for key, (name, css) in curve.keys.items()
+        ]
+        chart = charts.lines(series, x="step", label=curve.title, rule=curve.rule)
+        if chart:
+            legend = [(one.name, one.css) for one in series if one.points] if len(series) > 1 else []
+            drawn.append({"title": curve.title, "chart": chart, "note": curve.note, "legend": legend})
+    return drawn
+
+
+def _score_against_length(candidates: Sequence[Judgement]) -> dict[str, Any] | None:
+    """The judge's score of the sampled candidates against their length relative to the reference."""
+    points = [(row.words / row.reference_words, row.score) for row in candidates if row.score is not None and row.reference_words]
+    if not points:
+        return None
+    shown = points[:: -(-len(points) // _MOST_DOTS)]
+    chart = charts.scatter(
+        [charts.Series("candidates", "after", shown)],
+        x="words / reference words",
+        y="score",
+        label="Judge score of each candidate against its length",
+        rule_x=1.0,
+    )
+    return {"chart": chart, "n": len(points), "shown": len(shown), "correlation": _rank_correlation(np.array(points))}
+
+
+def _rank_correlation(points: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
+    """Spearman's rho; None where one side does not vary."""
+    if len(points) < 3 or np.ptp(points[:, 0]) == 0 or np.ptp(points[:, 1]) == 0:
+        return None
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(points[:, 0], points[:, 1]).statistic)
+
+
+def _pair_charts(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Distributions of both sides' scores and lengths."""
+    scores = [(pair.chosen_score, pair.rejected_score) for pair in pairs]
+    scored = [(chosen, rejected) for chosen, rejected in scores if chosen is not None and rejected is not None]
+    lengths = [(_words(pair.chosen), _words(pair.rejected)) for pair in pairs]
+    drawn = []
+    for title, x, values in (("Scores of both sides", "score", scored), ("Lengths of both sides", "words", lengths)):
+        series = [
+            charts.Series(name, name, [(float(value[side]), 0.0) for value in values])
+            for side, name in enumerate(("chosen", "rejected"))
+        ]
+        chart = charts.histogram(series, x=x, label=title)
+        if chart:
+            means = [float(np.mean([value[side] for value in values])) for side in (0, 1)]
+            drawn.append({"title": title, "chart": chart, "chosen": means[0], "rejected": means[1]})
+    return drawn
+
+
+def _recipe(data: ReportData) -> list[tuple[str, list[Any]]]:
+    """The settings by section, in their order."""
+    sections: dict[str, list[Any]] = {}
+    for setting in data.recipe:
+        sections.setdefault(setting.key.partition(".")[0], []).append(setting)
+    return list(sections.items())
+
+
+def _choices(data: ReportData) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for choice in data.selection for name in choice.scores))
+    return {"names": names, "rows": data.selection}
+
+
+# ------------------------------------------------------------------------------------------ browsers
+
+
+class _Films:
+    """Films as data URIs, each file once, until the page has enough of them."""
+
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+        self._made: dict[Film, dict[str, str]] = {}
+
+    def show(self, films: Sequence[Film]) -> list[dict[str, str]]:
+        return [self._one(film) for film in films]
+
+    def _one(self, film: Film) -> dict[str, str]:
+        key = film.model_copy(update={"masks": {}})
+        if key not in self._made_keys():
+            self._made[key] = self._make(film)
+        return self._made[key]

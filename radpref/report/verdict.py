@@ -1,0 +1,273 @@
+"""The result in words: is it a gain, and is it more than chance, length, the pairs themselves, or a template?
+
+Nothing here is written by hand for one outcome: every sentence follows from the metrics and the paired tests, and
+what was not measured is said to be unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from radpref.evaluation import HEADLINE, METRICS
+from radpref.evaluation.tables import format_p
+from radpref.records import Comparison, Metric
+from radpref.report.data import ReportData
+
+Answer = Literal["yes", "no", "partly", "unknown"]
+Level = Literal["good", "mixed", "none", "bad", "unknown"]
+ALPHA = 0.05
+FEW_PATIENTS = 100
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question that a gain has to answer, and the answer with its numbers."""
+
+    question: str
+    answer: Answer
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The headline, what it rests on, and what a reader should keep in mind."""
+
+    level: Level
+    headline: str
+    checks: tuple[Check, ...]
+    caveats: tuple[str, ...]
+
+
+def verdict(data: ReportData) -> Verdict:
+    """The verdict on ``data.after`` against ``data.before`` by the main metric."""
+    numbers = _Numbers(data)
+    chance, change = _chance(numbers)
+    if change == "gain":
+        checks = (chance, _length(numbers), _control(numbers), _trivial(numbers), _cost(numbers))
+    else:
+        checks = (chance, _control(numbers), _trivial(numbers), _cost(numbers))
+    level, headline = _headline(numbers, change, {check.question: check.answer for check in checks})
+    return Verdict(level, headline, checks, _caveats(numbers))
+
+
+CHANCE = "More than chance?"
+LENGTH = "More than length?"
+CONTROL = "More than SFT on the same pairs?"
+TRIVIAL = "Above trivial answers?"
+COST = "Without a price elsewhere?"
+
+Change = Literal["gain", "loss", "none", "unknown"]
+
+
+class _Numbers:
+    """The metrics and tests of a report, by name."""
+
+    def __init__(self, data: ReportData) -> None:
+        self.data = data
+        self.before, self.after, self.control, self.main = data.before, data.after, data.control, data.main
+        self._metrics = {(metric.system, metric.name): metric for metric in data.metrics}
+        self._tests = {(row.name, row.before, row.after): row for row in data.comparisons}
+
+    def metric(self, system: str, name: str) -> Metric | None:
+        found = self._metrics.get((system, name))
+        return found if found is not None and found.value is not None else None
+
+    def value(self, system: str, name: str) -> float | None:
+        found = self.metric(system, name)
+        return None if found is None else found.value
+
+    def test(self, name: str, before: str) -> Comparison | None:
+        return self._tests.get((name, before, self.after))
+
+    def systems(self) -> list[str]:
+        return list(dict.fromkeys(system for system, _ in self._metrics))
+
+
+def direction(row: Comparison) -> Change:
+    """Gain or loss where test and interval agree that the difference is not chance; else none."""
+    sign = {"higher": 1, "lower": -1, "neither": 0}[METRICS[row.name].better]
+    low, high = sorted((sign * row.low, sign * row.high))
+    if row.p < ALPHA and low > 0:
+        return "gain"
+    if row.p < ALPHA and high < 0:
+        return "loss"
+    return "none"
+
+
+def _chance(numbers: _Numbers) -> tuple[Check, Change]:
+    row = numbers.test(numbers.main, numbers.before)
+    title = METRICS[numbers.main].title
+    if row is None:
+        return Check(CHANCE, "unknown", f"There is no paired test of {title}: it needs both systems on at least two patients."), "unknown"
+    change = direction(row)
+    said = f"{title} changed by {_signed(row.difference)} ({_interval(row)}; p {_p(row.p)}, {_count(row.n, 'study', 'studies')})."
+    if change == "gain":
+        return Check(CHANCE, "yes", said), change
+    if change == "loss":
+        return Check(CHANCE, "no", f"{said} The change is more than chance, but for the worse."), change
+    if row.p < ALPHA or row.low > 0 or row.high < 0:
+        return Check(CHANCE, "no", f"{said} Test and interval disagree, so it is not taken for more than chance."), change
+    return Check(CHANCE, "no", f"{said} Swapping the two models' answers at random moves it as far."), change
+
+
+def _length(numbers: _Numbers) -> Check:
+    before, after = (numbers.value(system, "words_mean") for system in (numbers.before, numbers.after))
+    ratio = numbers.value(numbers.before, "verbosity_ratio_total")
+    row = numbers.test("lc-green_mean", numbers.before)
+    if before is None or after is None or row is None:
+        return Check(LENGTH, "unknown", "Lengths or LC-GREEN were not measured on both.")
+    grown = after / before - 1 if before else 0.0
+    words = f"Reports are {_longer(grown)} ({before:.1f} to {after:.1f} words)"
+    control = f"LC-GREEN changed by {_signed(row.difference)} ({_interval(row)})"
+    change = direction(row)
+    if change != "gain":
+        fell = "falls" if change == "loss" else "shows no gain"
+        return Check(LENGTH, "no", f"{words}, and with length controlled the score {fell}: {control}.")
+    if grown > 0.1 and ratio is not None and ratio < 0.95:
+        return Check(
+            LENGTH,
+            "partly",
+            f"{words}; {control}. LC-GREEN does not count words up to the reference's length, which the model before "
+            f"did not reach ({ratio:.2f} of it), so part of the gain may be room to say more.",
+        )
+    return Check(LENGTH, "yes", f"{words}; {control}.")
+
+
+def _control(numbers: _Numbers) -> Check:
+    row = numbers.test(numbers.main, numbers.control)
+    title = METRICS[numbers.main].title
+    if row is None:
+        return Check(CONTROL, "unknown", "The control, SFT on the chosen side of the same pairs, was not run, so the loss itself has no proof.")
+    said = f"Against SFT on the chosen side, {title} differs by {_signed(row.difference)} ({_interval(row)}; p {_p(row.p)})."
+    change = direction(row)
+    if change == "gain":
+        return Check(CONTROL, "yes", said)
+    if change == "loss":
+        return Check(CONTROL, "no", f"{said} Plain SFT on the same pairs is better.")
+    return Check(CONTROL, "no", f"{said} That is within chance: plain SFT on the same pairs does as well.")
+
+
+def _trivial(numbers: _Numbers) -> Check:
+    names = [name for name in numbers.data.baselines if numbers.value(name, numbers.main) is not None]
+    value, metric = numbers.value(numbers.after, numbers.main), numbers.metric(numbers.after, numbers.main)
+    title = METRICS[numbers.main].title
+    if not names or value is None or metric is None:
+        return Check(TRIVIAL, "unknown", "No trivial baseline was measured beside the model.")
+    best = max(names, key=lambda name: numbers.value(name, numbers.main) or 0.0)
+    reached = numbers.value(best, numbers.main) or 0.0
+    row = numbers.test(numbers.main, best)
+    above = direction(row) == "gain" if row is not None else metric.low is not None and metric.low > reached
+    ahead = _ahead(numbers, names)
+    also = f" Elsewhere a trivial answer is ahead: {ahead}." if ahead else ""
+    if above:
+        return Check(TRIVIAL, "partly" if ahead else "yes", f"{title} is {value:.3f}; the best trivial answer, “{best}”, reaches {reached:.3f}.{also}")
+    so = "is not clearly above" if value > reached else "is below"
+    return Check(TRIVIAL, "no", f"{title} {so} what “{best}” reaches without looking at a film: {value:.3f} against {reached:.3f}.{also}")
+
+
+def _ahead(numbers: _Numbers, names: Sequence[str]) -> str:
+    """Headline metrics, the main one apart, on which some baseline is better than the model."""
+    found = []
+    for name in HEADLINE:
+        value = numbers.value(numbers.after, name)
+        better = METRICS[name].better
+        if name == numbers.main or value is None or better == "neither":
+            continue
+        sign = 1 if better == "higher" else -1
+        rivals = {rival: reached for rival in names if (reached := numbers.value(rival, name)) is not None}
+        best = max(rivals, key=lambda rival: sign * rivals[rival], default=None)
+        if best is not None and sign * rivals[best] > sign * value:
+            found.append(f"{METRICS[name].title} ({rivals[best]:.3f}, “{best}”, against {value:.3f})")
+    return "; ".join(found)
+
+
+def _cost(numbers: _Numbers) -> Check:
+    tests = [row for name in METRICS if name != numbers.main and (row := numbers.test(name, numbers.before)) is not None]
+    tests = [row for row in tests if METRICS[row.name].better != "neither"]
+    if not tests:
+        return Check(COST, "unknown", "No other metric was tested.")
+    lost = [row for row in tests if direction(row) == "loss" and (row.p if row.p_holm is None else row.p_holm) < ALPHA]
+    if not lost:
+        return Check(COST, "yes", f"None of the {len(tests)} other tested metrics got worse by more than chance (Holm-corrected).")
+    said = ", ".join(f"{METRICS[row.name].title} {_signed(row.difference)}" for row in lost)
+    return Check(COST, "no", f"Worse by more than chance (Holm-corrected): {said}.")
+
+
+def _headline(numbers: _Numbers, change: Change, answers: dict[str, Answer]) -> tuple[Level, str]:
+    title = METRICS[numbers.main].title
+    before, after = (numbers.value(system, numbers.main) for system in (numbers.before, numbers.after))
+    if change == "unknown" or before is None or after is None:
+        return "unknown", f"Not enough was measured to say whether {title} changed."
+    moved = f"{title} went from {before:.3f} to {after:.3f}"
+    if change == "loss":
+        return "bad", f"Alignment made it worse: {moved}."
+    if change == "none":
+        return "none", f"No gain: {moved}, which is within chance."
+    buts = []
+    if answers[LENGTH] == "no":
+        buts.append("with length controlled nothing is left of it")
+    elif answers[LENGTH] == "partly":
+        buts.append("longer reports may be part of it")
+    if answers[CONTROL] == "no":
+        buts.append("SFT on the chosen side of the same pairs does at least as well")
+    if answers[TRIVIAL] == "no":
+        buts.append("a trivial answer does at least as well")
+    if answers[COST] == "no":
+        buts.append("other metrics pay for it")
+    unknown = [
+        what
+        for question, what in ((LENGTH, "length"), (CONTROL, "SFT on the same pairs"), (TRIVIAL, "trivial answers"))
+        if answers[question] == "unknown"
+    ]
+    if buts:
+        return "mixed", f"A gain with a but: {moved}, more than chance, yet {_join(buts)}."
+    if unknown:
+        return "mixed", f"A gain, not fully examined: {moved}, more than chance; not compared with {_join(unknown)}."
+    return "good", f"A gain: {moved}, more than chance, more than length, more than SFT on the same pairs."
+
+
+def _caveats(numbers: _Numbers) -> tuple[str, ...]:
+    data = numbers.data
+    found = []
+    if data.source == "phantom":
+        found.append("The films are drawn. This is a test bed with a known truth; no claim about patients rests on it.")
+    main = numbers.metric(numbers.after, numbers.main)
+    if main is not None and main.n < FEW_PATIENTS:
+        found.append(f"The test rests on {_count(main.n, 'study', 'studies')}; only a large difference can show.")
+    shares = [numbers.value(system, "unscored_share_green") for system in (data.before, data.after)]
+    if any(share is not None and share > 0.02 for share in shares):
+        said = " before and ".join("unknown" if share is None else f"{share:.1%}" for share in shares)
+        found.append(f"Of the answers, the judge could not score {said} after; they count in no judged number.")
+    found.append(
+        "One training run of each: the interval covers the choice of patients, not the seed of the training."
+    )
+    return (*found, *data.notes)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _interval(row: Comparison) -> str:
+    return f"95 % interval {_signed(row.low)} to {_signed(row.high)}"
+
+
+def _p(p: float) -> str:
+    text = format_p(p)
+    return text.replace("<", "< ") if text.startswith("<") else f"= {text}"
+
+
+def _longer(grown: float) -> str:
+    if abs(grown) < 0.02:
+        return "as long as before"
+    return f"{abs(grown):.0%} {'longer' if grown > 0 else 'shorter'}"
+
+
+def _count(n: int, one: str, many: str) -> str:
+    return f"{n:,} {one if n == 1 else many}"
+
+
+def _join(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,61 @@
+"""The report task (CheXalign): films and indication in, the findings section out."""
+
+from __future__ import annotations
+
+import re
+
+from radpref.recipe import TaskSection
+from radpref.records import Question, Study
+
+MAX_INDICATION = 300
+"""Most characters of an indication in the prompt; a longer one is cut at a word."""
+
+_VIEW_ORDER = {"frontal": 0, "unknown": 1, "lateral": 2}
+_REMOVED = r"(?:\b[Xx]{3,}\b|_{2,}|\[\*\*.*?\*\*\])"
+_AGE = re.compile(rf"{_REMOVED}[\s-]*(?:years?|y)?[\s-]*(?:olds?|o)\b[\s,]*|{_REMOVED}\s*y/?o\b[\s,]*")
+# words that joined something removed to the rest, and now hang before "and", a full stop or the end
+_LOOSE = re.compile(
+    r"\b(?:with|and|or|of|in|on|to|by|for|from|since|the|an?)\s*(?=(?:and|or)\b|[.,;:?]|$)", re.IGNORECASE
+)
+_HEADING = re.compile(r"^\s*(?:clinical\s+)?(?:indications?|history|reason for (?:exam|study))\s*:\s*", re.IGNORECASE)
+
+
+def report_question(study: Study, task: TaskSection, max_films: int) -> Question:
+    """The question that asks for the findings of ``study``; its id is ``{study.id}:report``.
+
+    At most ``max_films`` films, frontal first. The prompt is ``task.prompt``, followed by a line with the indication
+    where ``task.indication`` is on and the study has one. The reference is the findings section, its whitespace
+    joined to single blanks and otherwise unchanged.
+    """
+    films = sorted(study.films, key=lambda film: _VIEW_ORDER[film.view])[:max_films]
+    indication = clean_indication(study.indication) if task.indication else ""
+    return Question(
+        id=f"{study.id}:report",
+        study=study.id,
+        patient=study.patient,
+        split=study.split,
+        films=tuple(films),
+        prompt=f"{task.prompt}\nIndication: {indication}" if indication else task.prompt,
+        reference=" ".join(study.findings.split()),
+        task="report",
+        truth=study.truth,
+    )
+
+
+def clean_indication(text: str) -> str:
+    """The indication on one line without marks of removed text (XXXX, ___); empty where nothing is left of it.
+
+    ``XXXX-year-old XXXX with chest pain.`` becomes ``chest pain.``; ages and names that were removed say nothing.
+    """
+    text = re.sub(_REMOVED, "", _AGE.sub("", _HEADING.sub("", " ".join(text.split()))))
+    before = None
+    while text != before:  # what hangs loose after one word is gone may leave the next one loose
+        before, text = text, _LOOSE.sub("", " ".join(text.split()))
+        text = re.sub(r"\s+([.,;:?!])", r"\1", text)
+        text = re.sub(r"(?:[.,;:]\s*)+([.,;:])", r"\1", text)
+    text = re.sub(r"^(?:[\s.,;:/-]|(?:with|and|of|who|for)\b)+", "", text, flags=re.IGNORECASE).rstrip(" ,;:/-")
+    if sum(letter.isalpha() for letter in text) < 2:
+        return ""
+    if len(text) > MAX_INDICATION:
+        text = text[:MAX_INDICATION].rsplit(" ", 1)[0].rstrip(" ,;:") + " ..."
+    return text

@@ -1,0 +1,150 @@
+"""What is trained on: rows of prompt, films and answer, the items made of them, and their encoded prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from radpref.images import film_key, read_film
+from radpref.losses import Objective
+from radpref.models import Vlm, encode_answer, encode_prompt
+from radpref.pairs import unpair
+from radpref.records import Film, Pair
+from radpref.store import content_key
+from radpref.training.errors import TrainingError
+
+CACHE_BYTES = 1 << 29
+"""Memory for encoded prompts: some 3,500 films of 112 pixels, or 50 of 896."""
+
+
+class Row(NamedTuple):
+    """A prompt with its films and one answer to it."""
+
+    key: str
+    """Content key of prompt, films, answer and model: equal keys, equal reference log-probs."""
+    prompt_key: str
+    """Content key of prompt and films alone."""
+    prompt: str
+    films: tuple[Film, ...]
+    answer: str
+    finished: bool = True
+    """False for an answer that was cut: no end of turn is put after it."""
+
+
+class Item(NamedTuple):
+    """What one loss is computed on: both sides of a pair, or one side and a mismatched row (KTO)."""
+
+    pair: str
+    chosen: Row | None
+    rejected: Row | None
+    mismatched: Row | None = None
+    """This item's prompt with the answer to another one."""
+
+    def rows(self) -> list[Row]:
+        """The rows that there are: chosen, rejected, mismatched."""
+        return [row for row in self[1:] if isinstance(row, Row)]
+
+
+def keyed(model: str, film_keys: Callable[[Film], str] = film_key) -> Callable[..., Row]:
+    """A maker of rows for the model with the given fingerprint; a film is hashed once, by its path and size.
+
+    The maker takes ``(prompt, films, answer, finished=True)`` and raises FilmError for an unreadable film.
+    """
+    known: dict[Hashable, str] = {}
+
+    def hashed(film: Film) -> str:
+        name = (film.path, film.rows, film.cols)
+        if name not in known:
+            known[name] = film_keys(film)
+        return known[name]
+
+    def make(prompt: str, films: Sequence[Film], answer: str, finished: bool = True) -> Row:
+        prompt_key = content_key(prompt, [hashed(film) for film in films])
+        key = content_key(model, prompt_key, answer, finished)
+        return Row(key, prompt_key, prompt, tuple(films), answer, finished)
+
+    return make
+
+
+def items(pairs: Sequence[Pair], objective: Objective, row: Callable[..., Row]) -> list[Item]:
+    """The items of an objective: one a pair, or (``objective.unpaired``) one a side with a mismatched row.
+
+    The mismatched answer of a side is that of the same side of the next pair on another question, so that all
+    items together see every answer twice, once with its prompt and once with another: KTO's reference point as
+    in TRL, but fixed beforehand rather than drawn from the batch, so that its reference log-probs can be stored.
+    Raises TrainingError where all pairs belong to one question.
+    """
+
+    def side(pair: Pair, chosen: bool, answer_of: Pair | None = None) -> Row:
+        source = answer_of or pair
+        answer = source.chosen if chosen else source.rejected
+        finished = source.provenance.get("chosen_finished" if chosen else "rejected_finished", "yes") == "yes"
+        return row(pair.prompt, pair.films, answer, finished)
+
+    if not objective.unpaired:
+        return [Item(pair.id, side(pair, True), side(pair, False)) for pair in pairs]
+    mates = _mates(pairs)
+    return [
+        Item(
+            one.pair.id,
+            side(one.pair, True) if one.desirable else None,
+            None if one.desirable else side(one.pair, False),
+            side(one.pair, one.desirable, mates[one.pair.id]),
+        )
+        for one in unpair(pairs)
+    ]
+
+
+def _mates(pairs: Sequence[Pair]) -> dict[str, Pair]:
+    """For each pair the next one, in a circle, that belongs to another question."""
+    if pairs and len({pair.question for pair in pairs}) < 2:
+        raise TrainingError(
+            "kto needs pairs of at least two questions: its reference point is estimated from answers to other "
+            "prompts. Use dpo, or give more questions."
+        )
+    mates: dict[str, Pair] = {}
+    nearest: Pair | None = None
+    for i in reversed(range(2 * len(pairs))):  # the first round finds what the last pairs wrap around to
+        pair, after = pairs[i % len(pairs)], pairs[(i + 1) % len(pairs)]
+        if after.question != pair.question:
+            nearest = after
+        if nearest is not None:
+            mates[pair.id] = nearest
+    return mates
+
+
+class Prompts:
+    """Encoded prompts, kept in memory while they fit.
+
+    Once the memory is full, nothing is thrown out: training passes over all prompts in a new order each epoch,
+    so that those that stay are hit every time, whereas a cache of the latest would hardly ever be.
+    """
+
+    def __init__(self, vlm: Vlm, limit: int = CACHE_BYTES) -> None:
+        self._vlm, self._left = vlm, limit
+        self._kept: dict[str, dict[str, Tensor]] = {}
+
+    def __call__(self, row: Row) -> dict[str, Tensor]:
+        """``encode_prompt`` of the row. Raises FilmError or ValueError where a film cannot be used."""
+        if row.prompt_key in self._kept:
+            return self._kept[row.prompt_key]
+        encoded = encode_prompt(self._vlm, row.prompt, [read_film(film) for film in row.films])
+        size = sum(tensor.nbytes for tensor in encoded.values())
+        if size <= self._left:
+            self._left -= size
+            self._kept[row.prompt_key] = encoded
+        return encoded
+
+
+def answer_ids(vlm: Vlm, row: Row) -> list[int]:
+    """Token ids of the row's answer, with the end of turn unless the answer was cut.
+
+    Raises ValueError for an answer without tokens or with special ones.
+    """
+    ids = encode_answer(vlm, row.answer)
+    end = len(vlm.turn.end)
+    if len(ids) == end:
+        raise ValueError("the answer is empty")
+    return ids if row.finished else ids[:-end]
