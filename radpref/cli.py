@@ -58,7 +58,7 @@ def _plain(text: str) -> str:
 
 
 def overrides(extra: list[str]) -> list[str]:
-    """``--align.beta 0.05 --judge.length_control=true`` as ``key=value`` words.
+    """``--align.beta 0.05 --judge.name=lc-green`` as ``key=value`` words.
 
     Raises:
         RecipeError: a word that is not an option, or an option without a value.
@@ -141,6 +141,7 @@ for _stage, _text in {
     "prepare": "Compute the reference log-probabilities of the pairs.",
     "align": "Align the model with the pairs.",
     "select": "Choose the checkpoint and beta on the validation studies.",
+    "control": "Train SFT on the chosen side of the same pairs, the control of every gain.",
     "evaluate": "Measure every system on the held-out patients.",
     "report": "Write report.html.",
 }.items():

@@ -36,7 +36,8 @@ STAGES = (
     Stage("prepare", stages.prepare, ("pair", "sft")),
     Stage("align", stages.align, ("pair", "prepare", "sft")),
     Stage("select", stages.select, ("studies", "sft", "align")),
-    Stage("evaluate", stages.evaluate, ("studies", "sft", "pair", "select")),
+    Stage("control", stages.control, ("studies", "pair", "sft")),
+    Stage("evaluate", stages.evaluate, ("studies", "sft", "select", "control")),
     Stage("report", stages.report, ("evaluate",)),
 )
 
@@ -77,12 +78,8 @@ def _work(run: Run, stage: Stage, limit: int | None) -> None:
 
 def status_table(run: Run) -> RichTable:
     """A row a stage: finished or not, the last result line, the seconds it took in all sittings."""
-    last: dict[str, str] = {}
-    spent: dict[str, float] = {}
-    for event in run.events():
-        if event["event"] == "finished":
-            last[event["stage"]] = event["result"]
-            spent[event["stage"]] = spent.get(event["stage"], 0.0) + event["seconds"]
+    last = {event["stage"]: event["result"] for event in run.events() if event["event"] == "finished"}
+    spent = run.seconds()
     table = RichTable("stage", "finished", "result", "seconds", title=str(run.folder), title_justify="left")
     for stage in STAGES:
         done = "yes" if run.done(stage.name) else "no"

@@ -20,6 +20,7 @@ from radpref.errors import RadprefError
 
 Precision = Literal["auto", "float32", "bfloat16"]
 LossName = Literal["dpo", "lc-dpo", "ipo", "kto", "orpo"]
+JudgeName = Literal["green", "text", "lc-green", "lc-text"]
 
 
 class RecipeError(RadprefError, ValueError):
@@ -120,11 +121,10 @@ class SampleSection(Section):
 
 
 class JudgeSection(Section):
-    name: str = Field("green", description="green (findings-based) or text (BERTScore-like similarity)")
-    length_control: bool = Field(
-        False, description="divide by max(words / reference words, 1): LC-GREEN when building pairs"
+    name: JudgeName = Field(
+        "green",
+        description="green (findings-based), text (similarity of words), lc-green and lc-text (length-controlled)",
     )
-    workers: int = Field(1, ge=1, description="processes")
 
 
 class PairSection(Section):
@@ -161,11 +161,16 @@ class SelectSection(Section):
         description="what chooses among checkpoints and betas on validation; last takes the last checkpoint",
     )
     betas: tuple[float, ...] = Field((), description="betas to try; empty takes align.beta alone")
-    checkpoints: bool = Field(True, description="also choose among the saved checkpoints")
+    checkpoints: bool = Field(
+        True, description="choose among all saved checkpoints; false takes the last of each beta"
+    )
 
 
 class EvaluateSection(Section):
-    sft_on_chosen: bool = Field(True, description="train the control: SFT on the chosen side of the same pairs")
+    control: bool = Field(True, description="train the control: SFT on the chosen side of the same pairs")
+    control_lrs: tuple[float, ...] = Field(
+        (), description="learning rates of the control, chosen like the aligned model; empty takes align.lr alone"
+    )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples and permutations")
     batch: int = Field(32, ge=1, description="studies a batch of greedy decoding")
 
@@ -312,6 +317,21 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def keys() -> list[str]:
     """Every dotted key that a recipe may hold."""
     return [key for key, _ in flatten(Recipe().model_dump())]
+
+
+def helps() -> dict[str, str]:
+    """Every dotted key with its line of help."""
+    found: dict[str, str] = {}
+
+    def walk(model: type[BaseModel], prefix: str) -> None:
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                walk(field.annotation, f"{prefix}{name}.")
+            else:
+                found[f"{prefix}{name}"] = field.description or ""
+
+    walk(Recipe, "")
+    return found
 
 
 def _read_file(name: str) -> tuple[str, dict[str, Any]]:

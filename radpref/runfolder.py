@@ -20,7 +20,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -118,6 +118,14 @@ class Run:
             except ValueError:
                 continue
 
+    def seconds(self) -> dict[str, float]:
+        """Seconds that each stage has taken, over all sittings that ended."""
+        spent: dict[str, float] = {}
+        for event in self.events():
+            if event["event"] == "finished":
+                spent[event["stage"]] = spent.get(event["stage"], 0.0) + event["seconds"]
+        return spent
+
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Write the recipe and hold the folder for this process alone.
@@ -192,12 +200,15 @@ def stopwatch() -> Iterator[list[float]]:
     seconds.append(round(time.monotonic() - began, 2))
 
 
-def progress(items: Iterable[Any], *, total: int, unit: str, what: str, done: int = 0) -> Any:
-    """A progress bar on standard error: count, rate, time left. ``update(n)`` moves it when items is empty."""
+def progress(*, total: int, unit: str, what: str, done: int = 0) -> Any:
+    """A progress bar on standard error with count, rate and time left; ``update(n)`` moves it."""
     from tqdm import tqdm
 
-    quiet = not sys.stderr.isatty()
     return tqdm(
-        items or None, total=total, initial=done, unit=f" {unit}", desc=f"{what:9}", mininterval=10 if quiet else 0.2,
-        dynamic_ncols=True, leave=True,
-    )  # fmt: skip
+        total=total,
+        initial=done,
+        unit=f" {unit}",
+        desc=f"{what:9}",
+        mininterval=0.2 if sys.stderr.isatty() else 10,
+        dynamic_ncols=True,
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radpref.data.source import quarantine
-from radpref.images import FilmError, decode, pixel_hash
+from radpref.images import FilmError, decode, film_hash, pixel_hash
 from radpref.records import Film, Quarantined, Study
 
 MAX_CHARACTERS = 20_000
@@ -40,10 +40,8 @@ def admit(studies: Iterable[Study]) -> tuple[list[Study], list[Quarantined]]:
 
 
 def _problem(study: Study) -> str | None:
-    if not study.id:
-        return "no id: the cell is empty"
-    if len(study.id) > MAX_ID or not study.id.isprintable():
-        return f"id not usable: more than {MAX_ID} characters, or not printable; check the column map"
+    if not 0 < len(study.id) <= MAX_ID or not study.id.isprintable():
+        return f"id not usable: empty, more than {MAX_ID} characters, or not printable; check the column map"
     if not study.findings.strip():
         return "no findings: the section is empty"
     if not any(letter.isalpha() for letter in _REMOVED.sub("", study.findings)):
@@ -72,6 +70,8 @@ class Verdict:
     """Why it cannot be used; None when it can."""
     pixels: str = ""
     """``images.pixel_hash`` of the decoded film."""
+    digest: str = ""
+    """``images.film_hash``: of the file's bytes."""
 
 
 class FilmCheck:
@@ -87,19 +87,19 @@ class FilmCheck:
     def __init__(self, cache: Path, progress: Callable[[int], None] | None = None) -> None:
         self._file = cache / "films-checked.jsonl"
         self._progress = progress or (lambda _: None)
-        self._known: dict[str, str] = {}
+        self._known: dict[str, Verdict] = {}
         if self._file.is_file():
             for line in self._file.read_bytes().splitlines():
                 try:
-                    key, pixels = json.loads(line)
-                    self._known[str(key)] = str(pixels)
+                    key, pixels, digest = json.loads(line)
+                    self._known[str(key)] = Verdict(None, str(pixels), str(digest))
                 except ValueError:
                     continue  # the line that was being written when a run was killed
 
     def __call__(self, films: Sequence[Film]) -> dict[str, Verdict]:
         """A verdict for the path of every film. Memory: one decoded film a thread."""
         keys = {film.path: self._key(film.path) for film in films}
-        verdicts = {path: Verdict(None, self._known[key]) for path, key in keys.items() if key in self._known}
+        verdicts = {path: self._known[key] for path, key in keys.items() if key in self._known}
         todo = [path for path in keys if path not in verdicts]
         self._progress(len(verdicts))
         if not todo:
@@ -111,8 +111,8 @@ class FilmCheck:
             for path, verdict in zip(todo, pool.map(_look, todo), strict=True):
                 verdicts[path] = verdict
                 if verdict.reason is None:
-                    self._known[keys[path]] = verdict.pixels
-                    out.write(json.dumps([keys[path], verdict.pixels]) + "\n")
+                    self._known[keys[path]] = verdict
+                    out.write(json.dumps([keys[path], verdict.pixels, verdict.digest]) + "\n")
                 self._progress(1)
         return verdicts
 
@@ -131,26 +131,27 @@ class FilmCheck:
 
 def _look(path: str) -> Verdict:
     try:
-        image = decode(path)
+        image, digest = decode(path), film_hash(Film(path=path))
     except FilmError as error:
         return Verdict(error.reason)
     if all(low == high for low, high in image.getextrema()):  # type: ignore[misc]  # RGB: one pair a channel
         return Verdict("film blank: every pixel has the same value; give the original film")
-    return Verdict(None, pixel_hash(image))
+    return Verdict(None, pixel_hash(image), digest)
 
 
 def without_bad_films(study: Study, verdicts: dict[str, Verdict]) -> tuple[Study | None, list[Quarantined]]:
-    """The study with the films that decode, or None when none is left; and what goes into quarantine."""
+    """The study with the films that decode, their digests filled in, and what goes into quarantine.
+
+    None where no film is left, or laterals only.
+    """
     bad: list[Quarantined] = []
     films: list[Film] = []
     for number, film in enumerate(study.films, start=1):
-        reason = verdicts[film.path].reason
-        if reason is None:
-            films.append(film)
+        verdict = verdicts[film.path]
+        if verdict.reason is None:
+            films.append(film.model_copy(update={"digest": verdict.digest}))
         else:
-            bad.append(quarantine(f"{study.id}#film-{number}", reason))
-    if not bad:
-        return study, []
+            bad.append(quarantine(f"{study.id}#film-{number}", verdict.reason))
     reason = "no usable film left" if not films else _film_problem(films)
     if reason:
         return None, [*bad, quarantine(study.id, f"{reason}: see its films")]

@@ -82,7 +82,7 @@ def load_studies(
     )
     if quarantined:
         notes.append(f"{len(quarantined):,} rows in quarantine: {_reasons(quarantined)}")
-    return Loaded(chosen, quarantined, notes)
+    return Loaded(chosen, _unique(quarantined), notes)
 
 
 def _split(studies: list[Study], ready: bool, section: DataSection, seed: int) -> tuple[list[Study], list[str]]:
@@ -143,11 +143,17 @@ def _choose(
                     continue
                 owner.update(dict.fromkeys(pixels, usable))
                 chosen[split].append(usable)
-    kept = {study.id for studies_of in chosen.values() for study in studies_of}
+    # in step with each other, so that the first so many studies hold the splits in proportion
+    places = sorted(
+        ((rank + 0.5) / len(studies_of), SPLITS.index(split), rank)
+        for split, studies_of in chosen.items()
+        for rank in range(len(studies_of))
+    )
+    result = [chosen[SPLITS[split]][rank] for _, split, rank in places]
+    kept = {study.id for study in result}
     result = [
         study if study.prior is None or study.prior in kept else study.model_copy(update={"prior": None})
-        for split in SPLITS
-        for study in chosen[split]
+        for study in result
     ]
     return result, quarantined, [f"{n} studies whose film stands in {pair}" for pair, n in sorted(leaks.items())]
 
@@ -158,6 +164,16 @@ def _refuse_leaks(problems: list[str]) -> None:
             f"the data set's own splits leak: {'; '.join(problems)}. Results on them would be too good. "
             "Take the rows out of train, or set data.table.split to '' to split by patient"
         )
+
+
+def _unique(quarantined: list[Quarantined]) -> list[Quarantined]:
+    """The same rows with ids that are unique in their table: the second of an id ends in ``~2``."""
+    seen: Counter[str] = Counter()
+    rows = []
+    for row in quarantined:
+        seen[row.id] += 1
+        rows.append(row if seen[row.id] == 1 else row.model_copy(update={"id": f"{row.id}~{seen[row.id]}"}))
+    return rows
 
 
 def _reasons(quarantined: list[Quarantined]) -> str:

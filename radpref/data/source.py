@@ -34,7 +34,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Studies that can be used (train, validation, test, each in a fixed random order), and what cannot, and why."""
+    """What can be used, and what cannot, and why.
+
+    The studies stand in a fixed random order in which every beginning holds the splits in proportion.
+    """
 
     studies: list[Study]
     quarantined: list[Quarantined]

@@ -46,12 +46,13 @@ def split_by_patient(
 def leakage(studies: Sequence[Study], hashes: Mapping[str, str] | None = None) -> list[str]:
     """What stands in more than one split: a sentence each for patients, study ids and films; empty when clean.
 
-    ``hashes``: a film's path to its hash; without it every film's bytes are read (FilmError if one cannot be).
+    ``hashes``: a film's path to its hash. Without it ``Film.digest`` serves, and where that is empty the film's
+    bytes are read (FilmError if they cannot be).
     The sentences hold counts and no identifiers.
     """
 
     def of(path: str) -> str:
-        return hashes[path] if hashes is not None else film_hash(films[path])
+        return hashes[path] if hashes is not None else films[path].digest or film_hash(films[path])
 
     films = {film.path: film for study in studies for film in study.films}
     where: dict[str, dict[str, set[Split]]] = {"patient": {}, "study id": {}, "film": {}}

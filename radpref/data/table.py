@@ -70,7 +70,9 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
         identifier = place
         try:
             cell = _cells(row, columns)
-            identifier = text_of(cell("id")) if "id" in columns else place.replace(" ", "-")
+            identifier = (text_of(cell("id")) if "id" in columns else place.replace(" ", "-")) or place
+            if identifier == place:
+                raise RowError("no id: the cell is empty")
             split = _split_of(cell("split")) if "split" in columns else "train"
             if split is None:
                 unsplit += 1

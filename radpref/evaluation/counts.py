@@ -74,7 +74,7 @@ def label_counts(answer: Mapping[str, int | None], reference: Mapping[str, int |
 
 
 def judge_counts(judgement: Judgement, name: str) -> Counts:
-    """Score, errors by kind (significant ones) and matched findings of a scored answer; nothing of an unscored one."""
+    """Score, significant errors by kind and matched findings of a scored answer; nothing of an unscored one."""
     if judgement.score is None:
         return {f"{name}:n": 0.0, f"{name}:asked": 1.0}
     counts = {
@@ -83,7 +83,7 @@ def judge_counts(judgement: Judgement, name: str) -> Counts:
         f"{name}:score": judgement.score,
         f"{name}:matched": float(len(judgement.matched)),
     }
-    significant = [error.kind for error in judgement.errors if error.significant]
+    significant: list[str] = [error.kind for error in judgement.errors if error.significant]
     return counts | {f"{name}:{kind}": float(significant.count(kind)) for kind in ERROR_KINDS}
 
 

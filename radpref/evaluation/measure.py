@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radpref.evaluation import counts, resampling
-from radpref.evaluation.metrics import ERROR_METRICS, HEADLINE, METRICS, Definition, Sums, f1, ratio
+from radpref.evaluation.metrics import HEADLINE, METRICS, Definition, Sums, f1, ratio
 from radpref.findings import CLASSES_14, labels, read
 from radpref.judges import JUDGES, Case, length_controlled
 from radpref.records import Comparison, Judgement, Metric, Question
@@ -177,12 +177,16 @@ def by_label(measured: Measured, rule: str = "uncertain-positive") -> list[Label
     for name in CLASSES_14:
         tp, fp, fn = (sums[f"label:{rule}:{name}:{part}"] for part in ("tp", "fp", "fn"))
         scores.append(
-            LabelScore(name, int(tp + fn), _number(ratio(tp, tp + fp)), _number(ratio(tp, tp + fn)), _number(f1(tp, fp, fn)))
+            LabelScore(
+                name, int(tp + fn), _number(ratio(tp, tp + fp)), _number(ratio(tp, tp + fn)), _number(f1(tp, fp, fn))
+            )
         )
     return scores
 
 
-def _judge(questions: Sequence[Question], answers: Mapping[str, str], known: Judgements) -> dict[str, dict[str, Judgement]]:
+def _judge(
+    questions: Sequence[Question], answers: Mapping[str, str], known: Judgements
+) -> dict[str, dict[str, Judgement]]:
     cases = {q.id: Case(id=q.id, question=q.id, reference=q.reference, candidate=answers[q.id]) for q in questions}
     judged: dict[str, dict[str, Judgement]] = {}
     for name in _JUDGED:
@@ -194,7 +198,7 @@ def _judge(questions: Sequence[Question], answers: Mapping[str, str], known: Jud
     green = judged["green"]
     # The length control of the judges, around judgements that are already there.
     controlled = length_controlled(lambda asked: [green[case.question] for case in asked])(list(cases.values()))
-    judged["lc-green"] = {case: row for case, row in zip(cases, controlled, strict=True)}
+    judged["lc-green"] = dict(zip(cases, controlled, strict=True))
     return judged
 
 
@@ -252,7 +256,9 @@ def _metrics(
 def _paired(before: Measured, after: Measured) -> tuple[Array, Array]:
     """Both tables of counts, with a judge's columns at zero where it did not score both answers."""
     if before.columns != after.columns:
-        raise ValueError(f"{before.system!r} and {after.system!r} were measured by different versions; measure both again")
+        raise ValueError(
+            f"{before.system!r} and {after.system!r} were measured by different versions; measure both again"
+        )
     first, second = before.values.copy(), after.values.copy()
     columns = np.array(before.columns)
     for judge in ("green", "lc-green", "text"):

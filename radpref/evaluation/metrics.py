@@ -35,7 +35,8 @@ class Definition:
 
 def ratio(above: Array, below: Array) -> Array:
     """``above / below``, NaN where ``below`` is not positive."""
-    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+    value: Array = np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
+    return value
 
 
 def f1(tp: Array, fp: Array, fn: Array) -> Array:
@@ -82,7 +83,10 @@ def _mean(column: str, count: str) -> Callable[[Sums], Array]:
 
 def _judged(judge: str, title: str, what: str) -> Definition:
     return Definition(
-        title, f"{what}; mean over the studies that the judge scored", _mean(f"{judge}:score", f"{judge}:n"), count=f"{judge}:n"
+        title,
+        f"{what}; mean over the studies that the judge scored",
+        _mean(f"{judge}:score", f"{judge}:n"),
+        count=f"{judge}:n",
     )
 
 
@@ -90,7 +94,9 @@ def _finding(source: str, rule: str) -> dict[str, Definition]:
     prefix = f"{source}:{rule}"
     against = "what the reference says" if source == "reference" else "what is really there"
     suffix = f"micro_{source}_{rule}"
-    said = f"names of findings against {against}; counts summed over studies (micro); {rule.replace('-', ' counts as ')}"
+    said = (
+        f"names of findings against {against}; counts summed over studies (micro); {rule.replace('-', ' counts as ')}"
+    )
 
     def counts(sums: Sums) -> tuple[Array, Array, Array]:
         return sums[f"{prefix}:tp"], sums[f"{prefix}:fp"], sums[f"{prefix}:fn"]
@@ -105,7 +111,9 @@ def _finding(source: str, rule: str) -> dict[str, Definition]:
 
     count = f"{source}:n"
     return {
-        f"finding_f1_{suffix}": Definition(f"Finding F1, {source}", f"F1 of {said}", lambda s: f1(*counts(s)), count=count),
+        f"finding_f1_{suffix}": Definition(
+            f"Finding F1, {source}", f"F1 of {said}", lambda s: f1(*counts(s)), count=count
+        ),
         f"finding_precision_{suffix}": Definition(
             f"Finding precision, {source}", f"precision of {said}", precision, count=count
         ),
@@ -199,7 +207,11 @@ METRICS: dict[str, Definition] = {
         for name, kind in zip(ERROR_METRICS, ERROR_KINDS, strict=True)
     },
     "errors_per_report_all": Definition(
-        "Errors", "significant errors of all six GREEN kinds per scored report", _all_errors, better="lower", count="green:n"
+        "Errors",
+        "significant errors of all six GREEN kinds per scored report",
+        _all_errors,
+        better="lower",
+        count="green:n",
     ),
     "matched_per_report": Definition(
         "Matched", "matched findings per scored report", _mean("green:matched", "green:n"), count="green:n"

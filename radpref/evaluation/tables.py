@@ -14,7 +14,11 @@ from radpref.records import Comparison, Metric
 
 
 def terminal_table(
-    metrics: Sequence[Metric], *, baselines: Sequence[str] = BASELINES, names: Sequence[str] = HEADLINE, title: str = ""
+    metrics: Sequence[Metric],
+    *,
+    baselines: Sequence[str] = BASELINES,
+    names: Sequence[str] = HEADLINE,
+    title: str = "",
 ) -> Table:
     """Metrics down, systems across, in the order they come, with intervals; trivial baselines last and dim."""
     systems = list(dict.fromkeys(metric.system for metric in metrics))

@@ -33,6 +33,8 @@ def decode_dicom(path: Path) -> Image.Image:
         from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
     except ImportError:
         raise FilmError("film is DICOM: pydicom is not installed; pip install 'radpref[dicom]'") from None
+    # its warnings about odd values print the values, and those may name a patient
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     try:
         header = pydicom.dcmread(path, force=path.suffix.lower() in SUFFIXES)
         rows, cols = header.get("Rows"), header.get("Columns")

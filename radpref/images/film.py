@@ -80,7 +80,7 @@ def film_hash(film: Film) -> str:
 
 def film_key(film: Film) -> str:
     """Key for anything computed from ``read_film(film)``: the bytes and the true size, which decide the pixels."""
-    return f"{film_hash(film)}-{film.rows or 0}x{film.cols or 0}"
+    return f"{film.digest or film_hash(film)}-{film.rows or 0}x{film.cols or 0}"
 
 
 def pixel_hash(image: Image.Image) -> str:

@@ -9,7 +9,7 @@ from radpref.models.adapt import attach_lora, freeze, language_targets, merged, 
 from radpref.models.chat import collate, encode_answer, encode_prompt, messages
 from radpref.models.decoding import decode, generate
 from radpref.models.fingerprint import fingerprint
-from radpref.models.loading import find, load, save
+from radpref.models.loading import load, locate, save
 from radpref.models.vlm import (
     ModelError,
     Turn,
@@ -31,7 +31,6 @@ __all__ = [
     "decode",
     "encode_answer",
     "encode_prompt",
-    "find",
     "fingerprint",
     "freeze",
     "generate",
@@ -39,6 +38,7 @@ __all__ = [
     "language_model",
     "language_targets",
     "load",
+    "locate",
     "merged",
     "messages",
     "save",

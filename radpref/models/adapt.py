@@ -37,7 +37,9 @@ def attach_lora(vlm: Vlm, section: LoraSection) -> Vlm:
     if section.rank == 0:
         raise ModelError("lora.rank is 0, which trains the language model in full and needs no adapter")
     if hasattr(vlm.model, "peft_config"):
-        raise ModelError(f"{vlm.name} has an adapter already; merge it first (radpref.models.merged) or train that one")
+        raise ModelError(
+            f"{vlm.name} has an adapter already; merge it first (radpref.models.merged) or train that one"
+        )
     config = LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,
@@ -63,7 +65,9 @@ def freeze(vlm: Vlm, *, language: bool = True, projector: bool = False, tower: b
     """
     inner = unwrapped(vlm.model)
     head = inner.get_output_embeddings()
-    parts = {id(p): language for module in (language_model(inner), head) if module is not None for p in module.parameters()}
+    parts = {
+        id(p): language for module in (language_model(inner), head) if module is not None for p in module.parameters()
+    }
     parts |= {id(p): tower for p in vision_tower(inner).parameters()}
     for parameter in inner.parameters():
         parameter.requires_grad_(parts.get(id(parameter), projector))

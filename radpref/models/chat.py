@@ -129,9 +129,7 @@ def _end_of_turn(tokenizer: Any, after: str, name: str) -> tuple[int, ...]:
     return (int(tokenizer.eos_token_id),)
 
 
-def pad(
-    vlm: Vlm, prompts: Sequence[Mapping[str, Tensor]], side: Literal["left", "right"]
-) -> dict[str, Tensor]:
+def pad(vlm: Vlm, prompts: Sequence[Mapping[str, Tensor]], side: Literal["left", "right"]) -> dict[str, Tensor]:
     """One batch of the prompts: per-token tensors padded on ``side``, image tensors joined in row order.
 
     Returns ``input_ids`` and ``attention_mask`` (rows, longest), token types where any prompt has them, and the
@@ -170,9 +168,7 @@ def _pad_id(tokenizer: Any) -> int:
     return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0)
 
 
-def collate(
-    vlm: Vlm, prompts: Sequence[Mapping[str, Tensor]], answers: Sequence[Sequence[int]]
-) -> dict[str, Tensor]:
+def collate(vlm: Vlm, prompts: Sequence[Mapping[str, Tensor]], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """Right-padded rows ``[prompt | answer]``, ready for ``model(**batch)`` but for ``completion_mask``.
 
     ``prompts`` come from ``encode_prompt``, ``answers`` from ``encode_answer``; a prompt that stands in two rows

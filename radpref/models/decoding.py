@@ -12,6 +12,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from radpref.images import FilmError, read_film
+from radpref.models.cache import widen
 from radpref.models.chat import collate, encode_answer, encode_prompt, pad
 from radpref.models.vlm import ModelError, Vlm, autocast, image_token_ids, unwrapped
 from radpref.records import Completion, Film, Quarantined, Question
@@ -82,11 +84,10 @@ def decode(
     inputs = {name: value.to(vlm.device) for name, value in pad(vlm, prompts, "left").items()}
     positions = _positions(model, inputs)
     keep = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
-    with autocast(vlm):
+    with _arithmetic(vlm):
         out = vlm.model(**inputs, position_ids=positions, use_cache=True, **keep)
     cache = out.past_key_values
-    if n > 1:
-        cache.batch_repeat_interleave(n)
+    widen(cache, n, max_new_tokens)
     logits = out.logits[:, -1].float().repeat_interleave(n, 0)
     attention = inputs["attention_mask"].repeat_interleave(n, 0)
     position = positions.amax(-1, keepdim=True).repeat_interleave(n, -2)  # (..., rows, 1), the last one used
@@ -109,7 +110,7 @@ def decode(
             position = position.index_select(-2, alive)
         position = position + 1
         attention = torch.cat([attention, attention.new_ones(len(rows), 1)], dim=1)
-        with autocast(vlm):
+        with _arithmetic(vlm):
             out = vlm.model(
                 input_ids=token[:, None],
                 attention_mask=attention,
@@ -129,6 +130,11 @@ def end_ids(vlm: Vlm) -> frozenset[int]:
     listed = vlm.model.generation_config.eos_token_id
     ids = [vlm.turn.end[-1], vlm.tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])]
     return frozenset(i for i in ids if i is not None)
+
+
+def _arithmetic(vlm: Vlm) -> AbstractContextManager[Any]:
+    """On a CPU decoding stays in float32: autocast would cast all weights again for every token."""
+    return nullcontext() if vlm.device.type == "cpu" else autocast(vlm)
 
 
 def _positions(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -246,14 +252,19 @@ def check_decoding(vlm: Vlm) -> None:
     """
     grey = Image.new("RGB", (160, 128), (110, 110, 110))
     texts = ("Write the findings.", "Write the findings of this chest X-ray. Indication: cough and fever.")
-    words = ("No acute finding.", "Heart size is normal.", "Small left effusion.", "The lungs are clear without edema.")
+    words = (
+        "No acute finding.",
+        "Heart size is normal.",
+        "Small left effusion.",
+        "The lungs are clear without edema.",
+    )
     prompts = [encode_prompt(vlm, text, [grey]) for text in texts]
     _check_image_tokens(vlm, prompts[0]["input_ids"])
     answers = [encode_answer(vlm, text) for text in words]
     batch = collate(vlm, [prompts[0], prompts[0], prompts[1], prompts[1]], answers)
     spoken = batch.pop("completion_mask")
     try:
-        with torch.no_grad(), autocast(vlm):
+        with torch.no_grad(), _arithmetic(vlm):
             plain = vlm.model(**{k: v.to(vlm.device) for k, v in batch.items()}, use_cache=False).logits
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         raise ModelError(
@@ -280,10 +291,16 @@ def check_decoding(vlm: Vlm) -> None:
         ) from error
     never = _unspeakable(vlm, plain.shape[-1]).cpu()
     away = max(
-        float((torch.stack(got[: len(want)]).softmax(-1) - want.masked_fill(never, -torch.inf).softmax(-1)).abs().sum(-1).max()) / 2
+        float(
+            (torch.stack(got[: len(want)]).softmax(-1) - want.masked_fill(never, -torch.inf).softmax(-1))
+            .abs()
+            .sum(-1)
+            .max()
+        )
+        / 2
         for got, want in zip(seen, expected, strict=True)
     )
-    allowed = 1e-3 if vlm.compute == torch.float32 else 0.1
+    allowed = 1e-3 if vlm.dtype == torch.float32 else 0.1
     if not away <= allowed:  # also when it is not a number
         raise ModelError(
             f"{vlm.name}: decoding step by step gives other probabilities than one forward over the whole answer "

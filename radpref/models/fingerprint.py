@@ -22,7 +22,7 @@ _DECISIVE = (
 )
 
 
-def fingerprint(folder: Path, adapter: Path | None = None) -> str:
+def fingerprint(folder: Path, adapter: Path | str | None = None) -> str:
     """SHA-256 (hex) over weights, config, processor and tokenizer files of ``folder``, and over the adapter.
 
     File names and contents count, the folder's own name does not: a moved model keeps its fingerprint. Of the
@@ -32,6 +32,7 @@ def fingerprint(folder: Path, adapter: Path | None = None) -> str:
     for file in sorted({file for pattern in _DECISIVE for file in folder.glob(pattern) if file.is_file()}):
         whole.update(f"{file.name}\0{_content(file)}\n".encode())
     if adapter is not None:
+        adapter = Path(adapter).expanduser()
         for file in sorted(adapter.glob("*.safetensors")):
             whole.update(f"adapter/{file.name}\0{_content(file)}\n".encode())
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))

@@ -37,9 +37,8 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     decoding (``check_decoding``), so that a processor that does not fit shows now and not in the results.
     Raises ModelError, saying what to do, for whatever cannot be used.
     """
-    folder, name = find(section.path, section.revision), section.path
+    folder, name = locate(section), section.path
     config = _config(folder, name)
-    _only_safetensors(folder, name)
     device = pick_device(run.device)
     dtype, compute = pick_dtypes(run.precision, device)
     processor = load_processor(folder, name)
@@ -77,15 +76,20 @@ def save(vlm: Vlm, folder: Path) -> None:
         vlm.processor.save_pretrained(folder)
 
 
-def find(path: str, revision: str | None = None) -> Path:
+def locate(section: ModelSection) -> Path:
     """The folder of a model: ``builtin``, a folder, or a name on the hub, whose files are fetched to its cache.
 
-    Raises ModelError where there is none, with the nearest name beside it.
+    Raises ModelError where there is none (with the nearest name beside it) and where the files alone show that
+    it cannot be used: foreign code, pickled weights, not a vision-language model.
     """
-    if path == "builtin":
-        folder = BUILTIN
-    else:
-        folder = Path(path).expanduser()
+    folder = _folder(section.path, section.revision)
+    _config(folder, section.path)
+    _only_safetensors(folder, section.path)
+    return folder
+
+
+def _folder(path: str, revision: str | None) -> Path:
+    folder = BUILTIN if path == "builtin" else Path(path).expanduser()
     if folder.is_dir():
         return folder.resolve()
     near = difflib.get_close_matches(folder.name, _neighbours(folder), n=1, cutoff=0.5)
@@ -93,14 +97,13 @@ def find(path: str, revision: str | None = None) -> Path:
     if path == "builtin" or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", path):
         raise ModelError(f"model.path is {path!r}, but there is no folder {folder}{hint}")
     try:
-        return Path(
-            snapshot_download(path, revision=revision, allow_patterns=_FILES, ignore_patterns=["*/*"])
-        ).resolve()
+        files = snapshot_download(path, revision=revision, allow_patterns=_FILES, ignore_patterns=["*/*"])
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"model.path is {path!r}, which is no folder here{hint}, and the hub did not give it either: {error}. "
-            "Check the name, log in with `hf auth login` where the model is gated, or download it and name its folder."
+            f"model.path is {path!r}, which is no folder here{hint}, and the hub did not give it either: {error}. Check "
+            "the name, log in with `hf auth login` where the model is gated, or download it and name its folder."
         ) from error
+    return Path(files).resolve()
 
 
 def _neighbours(folder: Path) -> list[str]:
@@ -138,7 +141,11 @@ def _only_safetensors(folder: Path, name: str) -> None:
     if any(folder.glob("*.safetensors")):
         return
     pickled = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
-    found = f"only pickled ones ({', '.join(pickled[:3])}), which can run any code when they are read" if pickled else "none"
+    found = (
+        f"only pickled ones ({', '.join(pickled[:3])}), which can run any code when they are read"
+        if pickled
+        else "none"
+    )
     raise ModelError(
         f"{name} has no weights in safetensors: {found}. Use a revision of the model that has model.safetensors, or "
         "convert it where you trust it: load it there with transformers and call save_pretrained."
@@ -148,7 +155,12 @@ def _only_safetensors(folder: Path, name: str) -> None:
 def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise ModelError(f"the weights of {name} do not load: {error}") from error
@@ -180,7 +192,9 @@ def _with_adapter(model: Any, adapter: Path, folder: Path, name: str) -> Any:
     try:
         whole = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"the adapter {adapter} does not fit {name}, so that it was made for another base: {error}") from error
+        raise ModelError(
+            f"the adapter {adapter} does not fit {name}, so that it was made for another base: {error}"
+        ) from error
     expected = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(whole).items()}
     if saved != expected:
         odd = sorted(key for key in saved.keys() | expected.keys() if saved.get(key) != expected.get(key))

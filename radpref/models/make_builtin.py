@@ -154,10 +154,9 @@ class Films(torch.utils.data.IterableDataset[tuple[Tensor, Tensor, str, str]]):
 
 
 def texts(film: phantom.Phantom) -> tuple[str, str]:
-    """The prompt and the report of a phantom, worded as the pipeline words them."""
+    """The prompt and the report of a phantom, worded as `tasks.report_question` words them."""
     task = TaskSection()
-    prompt = f"{task.prompt} Indication: {film.indication}" if film.indication else task.prompt
-    return prompt, film.report
+    return f"{task.prompt}\nIndication: {film.report.indication}", film.report.findings
 
 
 def tensors(processor: Any, film: phantom.Phantom, names: list[str]) -> tuple[Tensor, Tensor]:
@@ -301,12 +300,12 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(WORLD)
-    names = sorted(phantom.FINDINGS)
+    names = sorted(phantom.NAMES)
 
     vocabulary = options.work / "tokenizer"
     if not vocabulary.exists():
         drawn = (phantom.draw(10_000_000 + i, seed=WORLD, size=32) for i in range(4000))
-        make_tokenizer(text for film in drawn for text in (*texts(film), film.impression)).save_pretrained(vocabulary)
+        make_tokenizer(text for film in drawn for text in (*texts(film), film.report.impression)).save_pretrained(vocabulary)
     from transformers import PreTrainedTokenizerFast
 
     model, processor = build(PreTrainedTokenizerFast.from_pretrained(vocabulary))

@@ -20,7 +20,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ModelError(f"run.device is {name!r}, which torch does not know; use auto, cpu, cuda, cuda:1 or mps") from error
+        raise ModelError(
+            f"run.device is {name!r}, which torch does not know; use auto, cpu, cuda, cuda:1 or mps"
+        ) from error
     absent = {
         "cuda": (device.index or 0) >= torch.cuda.device_count(),
         "mps": not torch.backends.mps.is_available(),

@@ -151,7 +151,7 @@ def _why_unscored(judgement: Judgement | None) -> str | None:
     return judgement.unscored or "no finite score"
 
 
-def summary(pairs: Sequence[Pair]) -> dict[str, float]:
+def statistics(pairs: Sequence[Pair]) -> dict[str, float]:
     """Means over the pairs: words and scores of both sides, and how often the chosen side is the longer one.
 
     A share of longer chosen sides far from one half, or a ratio of words far from 1, says that the preference

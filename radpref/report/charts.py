@@ -1,7 +1,7 @@
 """Small inline SVG charts, drawn by functions: data in, ``Markup`` out.
 
 Colours come from the page's CSS classes (``before``, ``after``, ``control``, ``baseline``, ...), so that one chart
-serves light and dark. Charts are drawn about 400 units wide, so that their text is legible on a phone; points that are not
+serves light and dark. Charts are drawn 400 units wide, so that their text is legible on a phone. Points that are not
 finite are left out, and a chart without any is empty markup.
 """
 
@@ -55,8 +55,10 @@ def number(value: float) -> str:
     """A tick's label: as few digits as tell it apart, with a true minus sign."""
     if value == 0:
         return "0"
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.0e}"
-    return text.replace("-", "−")
+    if abs(value) < 1e-4:
+        mantissa, _, power = f"{value:.1e}".partition("e")
+        return f"{mantissa.removesuffix('.0')}e{int(power)}".replace("-", "−")
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "−")
 
 
 def lines(series: Sequence[Series], *, x: str, label: str, rule: float | None = None) -> Markup:
@@ -74,9 +76,11 @@ def lines(series: Sequence[Series], *, x: str, label: str, rule: float | None = 
             body.append(_dot(frame.x(points[0][0]), frame.y(points[0][1]), 3, f"dot {one.css}"))
             continue
         path = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in points)
-        body.append(Markup('<polyline class="line {}" points="{}"><title>{}</title></polyline>').format(
-            one.css, path, one.name
-        ))
+        body.append(
+            Markup('<polyline class="line {}" points="{}"><title>{}</title></polyline>').format(
+                one.css, path, one.name
+            )
+        )
     return _svg(body, label)
 
 
@@ -110,9 +114,9 @@ def histogram(series: Sequence[Series], *, x: str, label: str, bins: int = 24) -
             corners += [(float(edges[index]), float(count)), (float(edges[index + 1]), float(count))]
         corners.append((float(edges[-1]), 0.0))
         path = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in corners)
-        body.append(Markup('<polygon class="area {}" points="{}"><title>{}</title></polygon>').format(
-            one.css, path, one.name
-        ))
+        body.append(
+            Markup('<polygon class="area {}" points="{}"><title>{}</title></polygon>').format(one.css, path, one.name)
+        )
     return _svg(body, label)
 
 
@@ -124,9 +128,11 @@ def forest(rows: Sequence[Estimate], *, label: str, zero: bool = False) -> Marku
     rows = [row for row in rows if math.isfinite(row.value)]
     if not rows:
         return Markup("")
-    left, right, step, top = 138, 50, 24, 8
+    left, right, step, top = _name_width([row.name for row in rows]), 50, 24, 8
     height = top + step * len(rows) + 26
-    ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None] + ([0.0] if zero else [])
+    ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None] + (
+        [0.0] if zero else []
+    )
     low, high = _padded(min(ends), max(ends))
 
     def place(value: float) -> float:
@@ -151,13 +157,17 @@ def forest(rows: Sequence[Estimate], *, label: str, zero: bool = False) -> Marku
 
 
 def bars(
-    rows: Sequence[tuple[str, Mapping[str, float]]], css: Mapping[str, str], *, label: str, form: Callable[[float], str]
+    rows: Sequence[tuple[str, Mapping[str, float]]],
+    css: Mapping[str, str],
+    *,
+    label: str,
+    form: Callable[[float], str],
 ) -> Markup:
-    """Groups of horizontal bars: a row a category, a bar a series; ``css`` names the series in order and colours them."""
+    """Groups of horizontal bars: a row a category, a bar a series; ``css`` orders and colours the series."""
     rows = [(name, values) for name, values in rows if any(math.isfinite(v) for v in values.values())]
     if not rows or not css:
         return Markup("")
-    left, right, bar, gap = 138, 46, 9, 11
+    left, right, bar, gap = _name_width([name for name, _ in rows]), 46, 10, 12
     step = bar * len(css) + gap
     height = step * len(rows) + 8
     top = max(v for _, values in rows for v in values.values() if math.isfinite(v)) or 1.0
@@ -171,11 +181,11 @@ def bars(
                 continue
             width = value / top * (_WIDTH - left - right)
             body.append(
-                Markup('<rect class="bar {}" x="{}" y="{:.1f}" width="{:.1f}" height="{}"><title>{}</title></rect>').format(
-                    colour, left, start + bar * offset, max(width, 0.0), bar - 1.5, f"{series}: {form(value)}"
-                )
+                Markup(
+                    '<rect class="bar {}" x="{}" y="{:.1f}" width="{:.1f}" height="{}"><title>{}</title></rect>'
+                ).format(colour, left, start + bar * offset, max(width, 0.0), bar - 1.5, f"{series}: {form(value)}")
             )
-            body.append(_text(left + width + 4, start + bar * offset + 7.5, form(value), "small"))
+            body.append(_text(left + width + 4, start + bar * offset + 7.6, form(value) if value else "0", "small"))
     return _svg(body, label, height)
 
 
@@ -213,6 +223,11 @@ class _Frame:
         return Markup("").join(parts)
 
 
+def _name_width(names: Sequence[str]) -> float:
+    """Room for the longest name at the left, at about 6 units a letter."""
+    return min(12 + 6.0 * max(len(name) for name in names), 0.45 * _WIDTH)
+
+
 def _padded(low: float, high: float, share: float = 0.06) -> tuple[float, float]:
     if high > low:
         return low - share * (high - low), high + share * (high - low)
@@ -227,7 +242,10 @@ def _thinned(points: list[Point]) -> list[Point]:
     """At most ``_MOST_POINTS`` points: means of neighbours, so that a long log stays a light page."""
     if len(points) <= _MOST_POINTS:
         return points
-    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in np.array_split(np.array(points), _MOST_POINTS)]
+    return [
+        (float(part[:, 0].mean()), float(part[:, 1].mean()))
+        for part in np.array_split(np.array(points), _MOST_POINTS)
+    ]
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,7 +15,9 @@ from radpref.records import Span
 
 LONGEST = 6000
 """Characters of a text that are shown, and compared; the rest is cut, and the cut is stated."""
-_WORD = re.compile(r"\w+|[^\w\s]")
+ALIKE = 0.34
+"""Share of common words from which two sentences are compared word by word."""
+_WORD_OR_STOP = re.compile(r"(?P<word>\w+(?:[.,'’-]\w+)*)|[.!?;:\n]")
 
 
 class Mark(NamedTuple):
@@ -26,18 +29,79 @@ class Mark(NamedTuple):
 
 
 def differing(first: str, second: str) -> tuple[list[Span], list[Span]]:
-    """The words of each text that the other has not at that place; case does not count, neighbours are one span."""
-    first, second = first[:LONGEST], second[:LONGEST]
-    words = [list(_WORD.finditer(text)) for text in (first, second)]
-    keys = [[word.group().casefold() for word in side] for side in words]
+    """The words of each text that the other has not; case does not count, neighbouring words are one span.
+
+    Reports say the same sentences in another order, so equal sentences are taken out first, wherever they stand;
+    what is left is put together by the words that it shares, and compared word by word. A sentence without a
+    counterpart differs as a whole.
+    """
+    sides = (_sentences(first[:LONGEST]), _sentences(second[:LONGEST]))
+    equal = Counter(_key(sentence) for sentence in sides[0]) & Counter(_key(sentence) for sentence in sides[1])
+    left, right = (_without(side, equal) for side in sides)
     spans: tuple[list[Span], list[Span]] = ([], [])
-    for operation, *bounds in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
-        if operation == "equal":
+    for mine, theirs in _counterparts(left, right):
+        if not mine or not theirs:
+            spans[0 if mine else 1].append(_stretch(mine or theirs))
             continue
-        for side, (start, end) in enumerate((bounds[:2], bounds[2:])):
-            if end > start:
-                spans[side].append(Span(start=words[side][start].start(), end=words[side][end - 1].end()))
-    return spans
+        blocks = difflib.SequenceMatcher(None, _key(mine), _key(theirs), autojunk=False).get_opcodes()
+        for operation, start, end, other_start, other_end in blocks:
+            if operation != "equal" and end > start:
+                spans[0].append(_stretch(mine[start:end]))
+            if operation != "equal" and other_end > other_start:
+                spans[1].append(_stretch(theirs[other_start:other_end]))
+    return sorted(spans[0], key=lambda span: span.start), sorted(spans[1], key=lambda span: span.start)
+
+
+_Sentence = list[re.Match[str]]
+"""The words of a sentence, with their places in the text; punctuation is no word."""
+
+
+def _sentences(text: str) -> list[_Sentence]:
+    sentences: list[_Sentence] = [[]]
+    for match in _WORD_OR_STOP.finditer(text):
+        if match["word"]:
+            sentences[-1].append(match)
+        elif sentences[-1]:
+            sentences.append([])
+    return [sentence for sentence in sentences if sentence]
+
+
+def _key(sentence: _Sentence) -> tuple[str, ...]:
+    return tuple(word.group().casefold() for word in sentence)
+
+
+def _without(sentences: Sequence[_Sentence], taken: Counter[tuple[str, ...]]) -> list[_Sentence]:
+    left, taken = [], taken.copy()
+    for sentence in sentences:
+        if taken[_key(sentence)]:
+            taken[_key(sentence)] -= 1
+        else:
+            left.append(sentence)
+    return left
+
+
+def _counterparts(left: Sequence[_Sentence], right: Sequence[_Sentence]) -> Iterator[tuple[_Sentence, _Sentence]]:
+    """Sentences put together, the most alike first (shared words over all words); an empty one where there is none."""
+    words = [set(_key(sentence)) for sentence in left], [set(_key(sentence)) for sentence in right]
+    alike = sorted(
+        (-len(mine & theirs) / len(mine | theirs), abs(i - j), i, j)
+        for i, mine in enumerate(words[0])
+        for j, theirs in enumerate(words[1])
+        if len(mine & theirs) / len(mine | theirs) >= ALIKE
+    )
+    partner: dict[int, int] = {}
+    for _, _, i, j in alike:
+        if i not in partner and j not in partner.values():
+            partner[i] = j
+    for i, mine in enumerate(left):
+        yield mine, right[partner[i]] if i in partner else []
+    for j, theirs in enumerate(right):
+        if j not in partner.values():
+            yield [], theirs
+
+
+def _stretch(words: _Sentence) -> Span:
+    return Span(start=words[0].start(), end=words[-1].end())
 
 
 def marked(text: str, marks: Iterable[Mark]) -> Markup:

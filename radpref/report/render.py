@@ -19,7 +19,7 @@ from markupsafe import Markup
 from radpref.evaluation import ERROR_KINDS, ERROR_METRICS, HEADLINE, METRICS
 from radpref.evaluation.tables import format_p
 from radpref.images import FilmError, data_uri, thumbnail
-from radpref.records import Comparison, Film, Finding, Judgement, Metric, Pair, Span
+from radpref.records import Film, Finding, Judgement, Metric, Pair, ReportError, Span
 from radpref.report import charts
 from radpref.report.data import PairView, ReportData, StudyView
 from radpref.report.marking import Mark, differing, marked
@@ -30,6 +30,8 @@ FILM_SIDE = 288
 FILM_BYTES = 3_500_000
 """Most bytes of all films in the page together, as they stand in it; films beyond are named, not shown."""
 _MOST_DOTS = 1200
+STUDY_KINDS = ("improved", "worse", "unchanged", "unscored")
+PAIR_KINDS = ("chosen longer", "rejected longer", "same length")
 
 
 @dataclass(frozen=True)
@@ -44,22 +46,32 @@ class Curve:
 
 CURVES: tuple[Curve, ...] = (
     Curve("Loss", {"loss": ("loss", "after")}),
-    Curve("Reward margin", {"rewards/margins": ("margin", "after")}, "Chosen minus rejected, in units of beta times log-ratio; 0 at the start.", 0.0),
-    Curve("Reward accuracy", {"rewards/accuracies": ("accuracy", "after")}, "Share of pairs whose chosen side has the higher reward; dashed: chance.", 0.5),
+    Curve("Token accuracy", {"mean_token_accuracy": ("accuracy", "after")}),
+    Curve(
+        "Reward margin",
+        {"reward_margin": ("margin", "after")},
+        "Reward of the chosen minus that of the rejected side; 0 where the model is still the reference.",
+        0.0,
+    ),
+    Curve(
+        "Reward accuracy",
+        {"reward_accuracy": ("accuracy", "after")},
+        "Share of the pairs whose chosen side has the higher reward. Dashed: chance.",
+        0.5,
+    ),
     Curve(
         "Log-probability of both sides",
-        {"logps/chosen": ("chosen", "chosen"), "logps/rejected": ("rejected", "rejected")},
-        "The chosen side may fall too: the loss only asks that it falls less than the rejected side. A gentle fall is "
-        "usual; a steep one of both means that the model leaves the language it knew. A smaller learning rate, a larger "
-        "beta or the NLL anchor (align.nll) holds it.",
+        {"chosen_logp": ("chosen", "chosen"), "rejected_logp": ("rejected", "rejected")},
+        "The chosen side may fall too: the loss only asks that it falls less than the rejected side. A gentle fall "
+        "is usual; a steep one of both means that the model leaves the language it knew. A smaller learning rate, a "
+        "larger beta or the NLL anchor (align.nll) holds it.",
     ),
-    Curve("KL to the reference", {"kl": ("KL", "after")}, "How far the model has moved from where it started."),
+    Curve("KL to the reference", {"kl": ("KL", "after")}, "Per token, on the answers of the pairs."),
     Curve(
         "Length of both sides",
-        {"length/chosen": ("chosen", "chosen"), "length/rejected": ("rejected", "rejected")},
+        {"chosen_tokens": ("chosen", "chosen"), "rejected_tokens": ("rejected", "rejected")},
         "Tokens. A standing gap is a preference that can be read off the length alone.",
     ),
-    Curve("Token accuracy", {"mean_token_accuracy": ("accuracy", "after")}),
     Curve("Gradient norm", {"grad_norm": ("norm", "after")}),
     Curve("Learning rate", {"learning_rate": ("rate", "after")}),
 )
@@ -75,6 +87,8 @@ def render(data: ReportData) -> str:
     style, script = _asset("style.css"), _asset("page.js")
     films = _Films(FILM_BYTES)
     template = _environment().get_template("page.html.j2")
+    studies = [_study(view, films) for view in data.studies]
+    pairs = [_pair(view, films) for view in data.pairs]
     return template.render(
         data=data,
         style=Markup(style),
@@ -85,7 +99,7 @@ def render(data: ReportData) -> str:
         forest=_forest(data),
         headline=_table(data, HEADLINE),
         everything=_table(data, tuple(METRICS)),
-        tests=[_test(row) for row in data.comparisons if row.name in METRICS],
+        tests=_tests(data),
         test_chart=_test_chart(data),
         labels=_labels(data),
         errors=_errors(data),
@@ -95,8 +109,11 @@ def render(data: ReportData) -> str:
         quarantined=Counter((row.stage, row.reason) for row in data.quarantined).most_common(),
         recipe=_recipe(data),
         choices=_choices(data),
-        studies=[_study(view, films) for view in data.studies],
-        pairs=[_pair(view, films) for view in data.pairs],
+        studies=studies,
+        study_kinds=_counted(STUDY_KINDS, studies),
+        pairs=pairs,
+        pair_kinds=_counted(PAIR_KINDS, pairs),
+        headline_title=METRICS[data.main].title,
         systems={data.before: "before", data.after: "after", data.control: "control"},
     )
 
@@ -113,7 +130,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "signed": _signed, "p": format_p, "percent": _percent, "words": _words}
+    environment.filters |= {"number": _number, "signed": _signed, "p": format_p, "score": _score}
     return environment
 
 
@@ -133,8 +150,9 @@ def _signed(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:+,.{digits}f}".replace("-", "−")
 
 
-def _percent(value: float) -> str:
-    return f"{value:.0%}"
+def _score(value: float | None) -> str:
+    """A number of any size, with about three figures."""
+    return _number(value, 1 if value is not None and abs(value) >= 10 else 3)
 
 
 def _words(text: str) -> int:
@@ -192,8 +210,14 @@ def _table(data: ReportData, names: Sequence[str]) -> dict[str, Any]:
     return {"systems": [(name, _css(data, name)) for name in models + trivial], "rows": rows, "after": data.after}
 
 
-def _test(row: Comparison) -> dict[str, Any]:
-    return {"row": row, "title": METRICS[row.name].title, "rule": METRICS[row.name].rule, "change": direction(row)}
+def _tests(data: ReportData) -> list[tuple[tuple[str, str], list[dict[str, Any]]]]:
+    """The paired tests by pair of systems, in the order they come."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in data.comparisons:
+        definition = METRICS[row.name]
+        cells = {"row": row, "title": definition.title, "rule": definition.rule, "change": direction(row)}
+        groups.setdefault((row.before, row.after), []).append(cells)
+    return list(groups.items())
 
 
 def _test_chart(data: ReportData) -> Markup:
@@ -214,7 +238,11 @@ def _labels(data: ReportData) -> list[dict[str, Any]]:
         return []
     by_name = {system: {score.name: score for score in data.labels[system]} for system in systems}
     rows = [
-        {"name": score.name, "positives": score.positives, "scores": [(s, by_name[s].get(score.name)) for s in systems]}
+        {
+            "name": score.name,
+            "positives": score.positives,
+            "scores": [(s, by_name[s].get(score.name)) for s in systems],
+        }
         for score in data.labels[systems[0]]
     ]
     return sorted(rows, key=lambda row: -row["positives"])
@@ -226,7 +254,7 @@ def _errors(data: ReportData) -> dict[str, Any]:
     per_report = {(metric.system, metric.name): metric.value for metric in data.metrics}
     css = {system: _css(data, system) for system in systems}
     rows = []
-    for kind, name in zip(ERROR_KINDS, ERROR_METRICS, strict=True):
+    for name in ERROR_METRICS:
         values = {system: value for system in systems if (value := per_report.get((system, name))) is not None}
         rows.append((METRICS[name].title, values))
     chart = charts.bars(rows, css, label="Significant errors per report by kind", form=lambda value: f"{value:.2f}")
@@ -244,7 +272,9 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     drawn = []
     for curve in CURVES:
         series = [
-            charts.Series(name, css, [(float(row["step"]), float(row[key])) for row in rows if key in row and "step" in row])
+            charts.Series(
+                name, css, [(float(row["step"]), float(row[key])) for row in rows if key in row and "step" in row]
+            )
             for key, (name, css) in curve.keys.items()
         ]
         chart = charts.lines(series, x="step", label=curve.title, rule=curve.rule)
@@ -256,7 +286,11 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _score_against_length(candidates: Sequence[Judgement]) -> dict[str, Any] | None:
     """The judge's score of the sampled candidates against their length relative to the reference."""
-    points = [(row.words / row.reference_words, row.score) for row in candidates if row.score is not None and row.reference_words]
+    points = [
+        (row.words / row.reference_words, row.score)
+        for row in candidates
+        if row.score is not None and row.reference_words
+    ]
     if not points:
         return None
     shown = points[:: -(-len(points) // _MOST_DOTS)]
@@ -313,18 +347,154 @@ def _choices(data: ReportData) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ browsers
 
 
+def _counted(kinds: Sequence[str], items: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many items there are of each kind, in the order of ``kinds``, those without any left out."""
+    counts = Counter(item["kind"] for item in items)
+    return {kind: counts[kind] for kind in kinds if counts[kind]}
+
+
 class _Films:
     """Films as data URIs, each file once, until the page has enough of them."""
 
     def __init__(self, budget: int) -> None:
         self._left = budget
-        self._made: dict[Film, dict[str, str]] = {}
+        self._made: dict[tuple[str, int | None, int | None], dict[str, str]] = {}
 
     def show(self, films: Sequence[Film]) -> list[dict[str, str]]:
-        return [self._one(film) for film in films]
+        """Each film as ``{view, uri, problem}``; without ``uri`` it cannot be shown, and ``problem`` says why."""
+        shown = []
+        for film in films:
+            key = (film.path, film.rows, film.cols)
+            if key not in self._made:
+                self._made[key] = self._read(film)
+            shown.append(self._made[key])
+        return shown
 
-    def _one(self, film: Film) -> dict[str, str]:
-        key = film.model_copy(update={"masks": {}})
-        if key not in self._made_keys():
-            self._made[key] = self._make(film)
-        return self._made[key]
+    def _read(self, film: Film) -> dict[str, str]:
+        try:
+            uri = data_uri(thumbnail(film, FILM_SIDE), quality=72)
+        except FilmError as error:
+            return {"view": film.view, "uri": "", "problem": error.reason}
+        if len(uri) > self._left:
+            return {"view": film.view, "uri": "", "problem": "left out to keep this page small"}
+        self._left -= len(uri)
+        return {"view": film.view, "uri": uri, "problem": ""}
+
+
+def _study(view: StudyView, films: _Films) -> dict[str, Any]:
+    question = view.question
+    removed, added = differing(view.before, view.after)
+    wanted = {finding.name for finding in view.reference_findings if finding.presence != "absent"}
+    columns = [
+        {
+            "title": "Reference",
+            "css": "reference",
+            "text": marked(question.reference, _error_marks(view.after_judgement, "reference")),
+            "words": _words(question.reference),
+            "score": None,
+            "unscored": None,
+            "findings": [
+                _chip(finding, "plain") for finding in view.reference_findings if finding.presence != "absent"
+            ],
+            "denied": _denied(view.reference_findings),
+            "errors": [],
+        }
+    ]
+    for title, css, text, spans, judgement, findings in (
+        ("Before", "before", view.before, removed, view.before_judgement, view.before_findings),
+        ("After", "after", view.after, added, view.after_judgement, view.after_findings),
+    ):
+        marks = [Mark(span, f"differs {css}") for span in spans] + _error_marks(judgement, "candidate")
+        columns.append(
+            {
+                "title": title,
+                "css": css,
+                "text": marked(text, marks),
+                "words": _words(text),
+                "score": judgement.score if judgement else None,
+                "unscored": judgement.unscored if judgement else None,
+                "findings": _chips(findings, wanted),
+                "denied": _denied(findings),
+                "errors": [_error(error) for error in judgement.errors] if judgement else [],
+            }
+        )
+    change = _change(view)
+    return {
+        "id": question.study,
+        "prompt": question.prompt,
+        "films": films.show(question.films),
+        "columns": columns,
+        "truth": None if question.truth is None else [_chip(finding, "plain") for finding in question.truth],
+        "change": change,
+        "kind": "unscored"
+        if change is None
+        else "unchanged"
+        if abs(change) < 1e-9
+        else "improved"
+        if change > 0
+        else "worse",
+    }
+
+
+def _pair(view: PairView, films: _Films) -> dict[str, Any]:
+    pair = view.pair
+    chosen, rejected = differing(pair.chosen, pair.rejected)
+    return {
+        "id": pair.id,
+        "films": films.show(pair.films),
+        "reference": marked(view.reference, ()),
+        "reference_words": _words(view.reference),
+        "chosen": marked(pair.chosen, [Mark(span, "differs chosen") for span in chosen]),
+        "rejected": marked(pair.rejected, [Mark(span, "differs rejected") for span in rejected]),
+        "chosen_words": _words(pair.chosen),
+        "rejected_words": _words(pair.rejected),
+        "chosen_score": pair.chosen_score,
+        "rejected_score": pair.rejected_score,
+        "kind": _longer_side(_words(pair.chosen), _words(pair.rejected)),
+    }
+
+
+def _longer_side(chosen: int, rejected: int) -> str:
+    return "same length" if chosen == rejected else "chosen longer" if chosen > rejected else "rejected longer"
+
+
+def _change(view: StudyView) -> float | None:
+    scores = [judgement.score if judgement else None for judgement in (view.before_judgement, view.after_judgement)]
+    return None if scores[0] is None or scores[1] is None else scores[1] - scores[0]
+
+
+def _error_marks(judgement: Judgement | None, side: str) -> list[Mark]:
+    """Where the judge saw errors: in the candidate's text, or what it misses in the reference's."""
+    marks = []
+    for error in judgement.errors if judgement else ():
+        span: Span | None = error.candidate_span if side == "candidate" else error.reference_span
+        if span is not None:
+            marks.append(Mark(span, f"error {error.kind}", _error(error)["said"]))
+    return marks
+
+
+def _error(error: ReportError) -> dict[str, Any]:
+    kind = error.kind.replace("_", " ")
+    said = f"{kind}: {error.finding}" + (f" ({error.note})" if error.note else "")
+    return {"kind": error.kind, "said": said, "significant": error.significant}
+
+
+def _chips(findings: Sequence[Finding], wanted: set[str]) -> list[dict[str, str]]:
+    """What a model claims, each against the reference by name, and what it leaves out."""
+    claims = [finding for finding in findings if finding.presence != "absent"]
+    missing = sorted(wanted - {finding.name for finding in claims})
+    return [_chip(finding, "matched" if finding.name in wanted else "false") for finding in claims] + [
+        {"text": name, "css": "missing", "title": "in the reference, not here"} for name in missing
+    ]
+
+
+def _chip(finding: Finding, css: str) -> dict[str, str]:
+    titles = {"matched": "in the reference too", "false": "not in the reference", "plain": ""}
+    words = (finding.severity, finding.side, finding.name)
+    parts = [" ".join(word for word in words if word), finding.place, finding.change]
+    hedge = "possible " if finding.presence == "uncertain" else ""
+    return {"text": hedge + ", ".join(part for part in parts if part), "css": css, "title": titles[css]}
+
+
+def _denied(findings: Sequence[Finding]) -> list[str]:
+    return list(dict.fromkeys(finding.name for finding in findings if finding.presence == "absent"))

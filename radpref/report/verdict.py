@@ -44,10 +44,8 @@ def verdict(data: ReportData) -> Verdict:
     """The verdict on ``data.after`` against ``data.before`` by the main metric."""
     numbers = _Numbers(data)
     chance, change = _chance(numbers)
-    if change == "gain":
-        checks = (chance, _length(numbers), _control(numbers), _trivial(numbers), _cost(numbers))
-    else:
-        checks = (chance, _control(numbers), _trivial(numbers), _cost(numbers))
+    length = [_length(numbers)] if change == "gain" else []  # without a gain there is none that length could explain
+    checks = (chance, *length, _control(numbers), _trivial(numbers), _cost(numbers))
     level, headline = _headline(numbers, change, {check.question: check.answer for check in checks})
     return Verdict(level, headline, checks, _caveats(numbers))
 
@@ -100,15 +98,20 @@ def _chance(numbers: _Numbers) -> tuple[Check, Change]:
     row = numbers.test(numbers.main, numbers.before)
     title = METRICS[numbers.main].title
     if row is None:
-        return Check(CHANCE, "unknown", f"There is no paired test of {title}: it needs both systems on at least two patients."), "unknown"
+        return Check(
+            CHANCE, "unknown", f"There is no paired test of {title}: it needs both systems on at least two patients."
+        ), "unknown"
     change = direction(row)
-    said = f"{title} changed by {_signed(row.difference)} ({_interval(row)}; p {_p(row.p)}, {_count(row.n, 'study', 'studies')})."
+    rests = f"{_interval(row)}; p {_p(row.p)}, {_count(row.n, 'study', 'studies')}"
+    said = f"{title} changed by {_signed(row.difference)} ({rests})."
     if change == "gain":
         return Check(CHANCE, "yes", said), change
     if change == "loss":
         return Check(CHANCE, "no", f"{said} The change is more than chance, but for the worse."), change
     if row.p < ALPHA or row.low > 0 or row.high < 0:
-        return Check(CHANCE, "no", f"{said} Test and interval disagree, so it is not taken for more than chance."), change
+        return Check(
+            CHANCE, "no", f"{said} Test and interval disagree, so it is not taken for more than chance."
+        ), change
     return Check(CHANCE, "no", f"{said} Swapping the two models' answers at random moves it as far."), change
 
 
@@ -139,8 +142,13 @@ def _control(numbers: _Numbers) -> Check:
     row = numbers.test(numbers.main, numbers.control)
     title = METRICS[numbers.main].title
     if row is None:
-        return Check(CONTROL, "unknown", "The control, SFT on the chosen side of the same pairs, was not run, so the loss itself has no proof.")
-    said = f"Against SFT on the chosen side, {title} differs by {_signed(row.difference)} ({_interval(row)}; p {_p(row.p)})."
+        return Check(
+            CONTROL,
+            "unknown",
+            "The control, SFT on the chosen side of the same pairs, was not run, so the loss itself has no proof.",
+        )
+    rests = f"{_interval(row)}; p {_p(row.p)}"
+    said = f"Against SFT on the chosen side, {title} differs by {_signed(row.difference)} ({rests})."
     change = direction(row)
     if change == "gain":
         return Check(CONTROL, "yes", said)
@@ -162,9 +170,17 @@ def _trivial(numbers: _Numbers) -> Check:
     ahead = _ahead(numbers, names)
     also = f" Elsewhere a trivial answer is ahead: {ahead}." if ahead else ""
     if above:
-        return Check(TRIVIAL, "partly" if ahead else "yes", f"{title} is {value:.3f}; the best trivial answer, “{best}”, reaches {reached:.3f}.{also}")
+        return Check(
+            TRIVIAL,
+            "partly" if ahead else "yes",
+            f"{title} is {value:.3f}; the best trivial answer, “{best}”, reaches {reached:.3f}.{also}",
+        )
     so = "is not clearly above" if value > reached else "is below"
-    return Check(TRIVIAL, "no", f"{title} {so} what “{best}” reaches without looking at a film: {value:.3f} against {reached:.3f}.{also}")
+    return Check(
+        TRIVIAL,
+        "no",
+        f"{title} {so} what “{best}” reaches without looking at a film: {value:.3f} against {reached:.3f}.{also}",
+    )
 
 
 def _ahead(numbers: _Numbers, names: Sequence[str]) -> str:
@@ -184,13 +200,21 @@ def _ahead(numbers: _Numbers, names: Sequence[str]) -> str:
 
 
 def _cost(numbers: _Numbers) -> Check:
-    tests = [row for name in METRICS if name != numbers.main and (row := numbers.test(name, numbers.before)) is not None]
+    tests = [
+        row for name in METRICS if name != numbers.main and (row := numbers.test(name, numbers.before)) is not None
+    ]
     tests = [row for row in tests if METRICS[row.name].better != "neither"]
     if not tests:
         return Check(COST, "unknown", "No other metric was tested.")
-    lost = [row for row in tests if direction(row) == "loss" and (row.p if row.p_holm is None else row.p_holm) < ALPHA]
+    lost = [
+        row for row in tests if direction(row) == "loss" and (row.p if row.p_holm is None else row.p_holm) < ALPHA
+    ]
     if not lost:
-        return Check(COST, "yes", f"None of the {len(tests)} other tested metrics got worse by more than chance (Holm-corrected).")
+        return Check(
+            COST,
+            "yes",
+            f"None of the {len(tests)} other tested metrics got worse by more than chance (Holm-corrected).",
+        )
     said = ", ".join(f"{METRICS[row.name].title} {_signed(row.difference)}" for row in lost)
     return Check(COST, "no", f"Worse by more than chance (Holm-corrected): {said}.")
 
@@ -232,7 +256,9 @@ def _caveats(numbers: _Numbers) -> tuple[str, ...]:
     data = numbers.data
     found = []
     if data.source == "phantom":
-        found.append("The films are drawn. This is a test bed with a known truth; no claim about patients rests on it.")
+        found.append(
+            "The films are drawn. This is a test bed with a known truth; no claim about patients rests on it."
+        )
     main = numbers.metric(numbers.after, numbers.main)
     if main is not None and main.n < FEW_PATIENTS:
         found.append(f"The test rests on {_count(main.n, 'study', 'studies')}; only a large difference can show.")

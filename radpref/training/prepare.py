@@ -23,7 +23,7 @@ from radpref.losses import LOSSES
 from radpref.models import Vlm, autocast
 from radpref.recipe import AlignSection
 from radpref.records import Pair, Quarantined
-from radpref.store import write_atomically
+from radpref.store import content_key, write_atomically
 from radpref.training.errors import TrainingError
 from radpref.training.rows import Item, Prompts, Row, answer_ids, items, keyed
 from radpref.training.scoring import batch_of, encode_images, token_logps
@@ -100,8 +100,9 @@ def prepare(
     """
     objective = LOSSES[section.loss]
     reasons: dict[str, str] = {}
-    usable = [pair for pair in pairs if _acceptable(vlm, pair, reasons)]
-    all_items = items(usable, objective, keyed(identity(vlm)))
+    make = keyed(identity(vlm))
+    usable = [pair for pair in pairs if _acceptable(vlm, pair, make, reasons)]
+    all_items = items(usable, objective, make)
     prompts = Prompts(vlm)
     references = _load(folder, identity(vlm))
 
@@ -151,9 +152,8 @@ def prepare(
     return Prepared(kept, References(references.model, logps, lengths), quarantined, prompts)
 
 
-def _acceptable(vlm: Vlm, pair: Pair, reasons: dict[str, str]) -> bool:
+def _acceptable(vlm: Vlm, pair: Pair, make: Callable[..., Row], reasons: dict[str, str]) -> bool:
     """Whether the pair's films can be read as files and its answers as tokens; the reason goes to ``reasons``."""
-    make = keyed("")
     try:
         for answer in (pair.chosen, pair.rejected):
             answer_ids(vlm, make(pair.prompt, pair.films, answer))
@@ -163,9 +163,7 @@ def _acceptable(vlm: Vlm, pair: Pair, reasons: dict[str, str]) -> bool:
     return True
 
 
-def _scored(
-    vlm: Vlm, groups: Sequence[Sequence[Row]], prompts: Prompts, batch: int
-) -> Iterator[dict[str, Tensor]]:
+def _scored(vlm: Vlm, groups: Sequence[Sequence[Row]], prompts: Prompts, batch: int) -> Iterator[dict[str, Tensor]]:
     """Shards of log-probs. A group is the rows of one prompt; groups of one size are scored together."""
     by_size: dict[int, list[Sequence[Row]]] = defaultdict(list)
     for group in groups:
@@ -197,11 +195,10 @@ def _chunks(rows: Sequence[T], size: int) -> Iterable[Sequence[T]]:
 
 
 def _save(folder: Path, model: str, shard: Mapping[str, Tensor], lengths: Mapping[str, int]) -> None:
-    """Write a shard under the next free number, in one step."""
+    """Write a shard in one step, under a name that follows from its rows."""
     tokens = json.dumps({key: lengths[key] for key in shard})
-    number = sum(1 for _ in folder.glob("references-*.safetensors")) if folder.exists() else 0
     content = save(dict(shard), metadata={"model": model, "prompt_tokens": tokens})
-    write_atomically(folder / f"references-{number:05d}.safetensors", content)
+    write_atomically(folder / f"references-{content_key(sorted(shard))}.safetensors", content)
 
 
 def _load(folder: Path, model: str) -> References:

@@ -28,9 +28,7 @@ class Batch(NamedTuple):
     """What the vision tower reads, for the prompts of one block; empty for prompts without images."""
 
 
-def batch_of(
-    vlm: Vlm, prompts: Sequence[Mapping[str, Tensor]], answers: Sequence[Sequence[Sequence[int]]]
-) -> Batch:
+def batch_of(vlm: Vlm, prompts: Sequence[Mapping[str, Tensor]], answers: Sequence[Sequence[Sequence[int]]]) -> Batch:
     """Collate blocks of answers, each with one answer a prompt; the rows are block after block."""
     whole = collate(vlm, [*prompts] * len(answers), [ids for block in answers for ids in block])
     images = {name: value[: len(value) // len(answers)] for name, value in whole.items() if name not in _TEXT}

@@ -6,5 +6,7 @@ really there; no claim about patients rests on it.
 
 from radpref.data.phantom.film import STREAM, Phantom, draw, stream
 from radpref.data.phantom.patients import NAMES
+from radpref.data.phantom.sheet import contact_sheet
+from radpref.data.phantom.studies import studies
 
-__all__ = ["NAMES", "STREAM", "Phantom", "draw", "stream"]
+__all__ = ["NAMES", "STREAM", "Phantom", "contact_sheet", "draw", "stream", "studies"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from scipy import ndimage
 
 from radpref.data.phantom.patients import Body, generator
 
-Map = NDArray[np.float32]
+Map = NDArray[Any]
+"""A map of float32; NumPy's stubs take it for float64 as soon as a Python float comes in."""
 Mask = NDArray[np.bool_]
 TREES = 16
 """Number of drawn vessel trees; each lung of a patient takes one, warped to its shape."""
@@ -90,7 +92,7 @@ class Scene:
         self.dense += (1.0 - self.dense) * amount
 
     def air(self) -> Map:
-        total: Map = sum((lung.air for lung in self.lungs.values()), np.zeros((), np.float32))  # type: ignore[assignment]
+        total: Map = sum((lung.air for lung in self.lungs.values()), np.zeros((), np.float32))
         return total
 
     def attenuation(self) -> Map:
@@ -170,7 +172,7 @@ def trees(resolution: int) -> NDArray[np.float32]:
     return np.stack(bank)
 
 
-def _tree(number: int, a: Map, b: Map, n: int) -> Map:
+def tree(number: int, a: Map, b: Map, n: int) -> Map:
     resolution = 256 if n <= 256 else 512
     bank = trees(resolution)[number % TREES]
     if n <= 256:
@@ -268,7 +270,7 @@ def frontal(
         deep = ramp(a * (1.06 - a) * 4.4)
         air = cavity * (1.0 - covered) * (0.66 + 0.34 * np.sqrt(deep)) * (0.86 + 0.14 * ramp(b * 4.0))
         lungs[side] = Lung(side, d, wall, inner, dome, a, b, cavity, (d > 0).astype(np.float32), air)
-        vessels += _tree(body.vessels[0 if side < 0 else 1], a, b, n) * (air > 0)
+        vessels += tree(body.vessels[0 if side < 0 else 1], a, b, n) * (air > 0)
         hilum_y = -0.03 if side < 0 else -0.08
         hilum = ((d - 0.15) / 0.075) ** 2 + ((y - hilum_y) / 0.13) ** 2
         vessels += 0.75 * np.exp(-1.4 * hilum) * (air > 0)
@@ -301,7 +303,9 @@ def frontal(
         collar = body.clavicle - 0.24 * d + 0.06 * np.sin(6.5 * (d + 0.05 * side * pose.turn))
         clavicle = ramp((0.030 - np.abs(y - collar)) * edge * 0.8) * ramp((d - 0.05 - 0.03 * side * pose.turn) * edge)
         solid += inside * (0.95 * body.bone) * clavicle * ramp((0.88 * w + 0.12 - d) * edge * 0.5)
-        blade = ramp((d - (w - 0.02) - 0.30 * (y + 0.30)) * edge * 0.4) * ramp((y + 0.62) * 10.0) * ramp((0.12 - y) * 8.0)
+        blade = (
+            ramp((d - (w - 0.02) - 0.30 * (y + 0.30)) * edge * 0.4) * ramp((y + 0.62) * 10.0) * ramp((0.12 - y) * 8.0)
+        )
         solid += inside * 0.05 * blade
 
     # Below the diaphragm all is water, but for the gastric bubble.
@@ -309,6 +313,8 @@ def frontal(
         left = lungs[1]
         top = left.dome + 0.035
         r = ((left.d - 0.36 * w - 0.05) / (0.10 + 0.08 * body.bubble)) ** 2
-        bubble = ramp((1.0 - r) * 2.0) * ramp((y - top) * edge * 0.6) * ramp((top + 0.05 + 0.09 * body.bubble - y) * 10.0)
+        bubble = (
+            ramp((1.0 - r) * 2.0) * ramp((y - top) * edge * 0.6) * ramp((top + 0.05 + 0.09 * body.bubble - y) * 10.0)
+        )
         solid -= (0.10 + 0.16 * body.bubble) * bubble * inside
     return Scene(n, x, y, edge, solid, ribs, lungs, heart, mediastinum, vessels)

@@ -24,7 +24,7 @@ def curve(points: Sequence[Point], steps: int = 10) -> list[Point]:
     return [*((float(x), float(y)) for x, y in flat), points[-1]]
 
 
-def _ink(scene: Scene, lines: Sequence[tuple[Sequence[Point], float]], boxes: Sequence[Sequence[Point]] = ()) -> Map:
+def ink(scene: Scene, lines: Sequence[tuple[Sequence[Point], float]], boxes: Sequence[Sequence[Point]] = ()) -> Map:
     """Cover of the pen, 0 to 1; points in the patient's frame, widths in half film widths."""
     size = scene.n * _OVER
     image = Image.new("L", (size, size), 0)
@@ -47,9 +47,9 @@ def _ink(scene: Scene, lines: Sequence[tuple[Sequence[Point], float]], boxes: Se
     return np.asarray(image.reduce(_OVER), np.float32) * np.float32(1 / 255)
 
 
-def _paint(scene: Scene, ink: Map, bright: float) -> Mask:
-    scene.solid += bright * ink
-    return ink > 0.3
+def paint(scene: Scene, cover: Map, bright: float) -> Mask:
+    scene.solid += bright * cover
+    return cover > 0.3
 
 
 def endotracheal(scene: Scene, lesion: Lesion, body: Body, middle: float) -> Mask:
@@ -58,7 +58,7 @@ def endotracheal(scene: Scene, lesion: Lesion, body: Body, middle: float) -> Mas
     tip = -0.36 + 0.10 * u[0]
     x = middle + 0.008 + 0.012 * (u[1] - 0.5)
     points = curve([(x + 0.02 * (u[2] - 0.5), -1.1), (x, -0.7), (x, tip)])
-    return _paint(scene, _ink(scene, [(points, 0.026)]), 0.30)
+    return paint(scene, ink(scene, [(points, 0.026)]), 0.30)
 
 
 def enteric(scene: Scene, lesion: Lesion, body: Body, middle: float) -> Mask:
@@ -67,7 +67,7 @@ def enteric(scene: Scene, lesion: Lesion, body: Body, middle: float) -> Mask:
     x = middle + 0.035 + 0.02 * (u[0] - 0.5)
     end = (0.26 + 0.10 * u[1], body.dome + 0.26 + 0.10 * u[2])
     points = curve([(x - 0.03, -1.1), (x - 0.012, -0.5), (x, 0.0), (x + 0.03, body.dome + 0.06), end])
-    return _paint(scene, _ink(scene, [(points, 0.020)]), 0.25)
+    return paint(scene, ink(scene, [(points, 0.020)]), 0.25)
 
 
 def central(scene: Scene, lesion: Lesion, body: Body, middle: float) -> Mask:
@@ -82,7 +82,7 @@ def central(scene: Scene, lesion: Lesion, body: Body, middle: float) -> Mask:
         start = [(side * (0.52 + 0.12 * u[2]), -0.66), (side * 0.32, body.clavicle - 0.02)]
     cross = [(cava if side < 0 else middle + 0.06, -0.48)] if side < 0 else [(0.05 + middle, -0.47)]
     points = curve([*start, *cross, (cava, -0.32), tip])
-    return _paint(scene, _ink(scene, [(points, 0.017)]), 0.27)
+    return paint(scene, ink(scene, [(points, 0.017)]), 0.27)
 
 
 def pacemaker(scene: Scene, lesion: Lesion, body: Body, middle: float) -> Mask:
@@ -101,7 +101,7 @@ def pacemaker(scene: Scene, lesion: Lesion, body: Body, middle: float) -> Mask:
     lines = [(curve([*way, (cava - 0.02, 0.06), (middle + 0.1 * half, body.heart_y + 0.2), ventricle]), 0.014)]
     if u[5] < 0.6:
         lines.append((curve([*way, (cava + 0.02, 0.05), atrium]), 0.014))
-    return _paint(scene, _ink(scene, lines, [box]), 0.42)
+    return paint(scene, ink(scene, lines, [box]), 0.42)
 
 
 PAINTERS: dict[str, Callable[[Scene, Lesion, Body, float], Mask]] = {

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from radpref.data.phantom import anatomy, devices, lesions, lateral
-from radpref.data.phantom.anatomy import Map, Mask, Pose, Scene, ramp
+from radpref.data.phantom import anatomy, devices, lateral, lesions
+from radpref.data.phantom.anatomy import Map, Mask, Pose, ramp
 from radpref.data.phantom.patients import Lesion, Patient, Visit, generator, sample
 from radpref.data.phantom.reports import Report, write
 from radpref.records import Finding, View
@@ -67,13 +67,32 @@ def render(patient: Patient, *, seed: int, size: int, view: View = "frontal", vi
     if view == "frontal":
         values, masks = _frontal(patient, found, size, u)
     else:
-        values, masks = lateral.draw(patient.body, found, size, u)
-    image = _develop(values, rng, u)
-    truth = tuple(lesion.finding() for lesion in found)
-    compared = visit == "current" and patient.before is not None
-    gone = tuple(x.finding() for x in patient.before or () if x.name not in {y.name for y in found}) if compared else ()
-    report = write(truth, gone, compared, generator(seed, patient.index, 4 if visit == "current" else 5))
-    return Phantom(patient.index, visit, view, image, masks, truth, report)
+        body = lesions.reshape(patient.body, found)[0]
+        values, masks = lateral.draw(body, found, size, u)
+    return Phantom(
+        index=patient.index,
+        visit=visit,
+        view=view,
+        image=_develop(values, rng, u),
+        masks=masks,
+        truth=tuple(lesion.finding() for lesion in found),
+        report=describe(patient, seed=seed, visit=visit),
+    )
+
+
+def describe(patient: Patient, *, seed: int, visit: Visit = "current") -> Report:
+    """The report of a visit, which depends on no film."""
+    found = patient.at(visit)
+    before = patient.before if visit == "current" else None
+    names = {lesion.name for lesion in found}
+    gone = tuple(lesion.finding() for lesion in before or () if lesion.name not in names)
+    rng = generator(seed, patient.index, 4 if visit == "current" else 5)
+    return write(tuple(lesion.finding() for lesion in found), gone, before is not None, rng)
+
+
+def shown(patient: Patient, *, view: View, visit: Visit = "current") -> tuple[str, ...]:
+    """Names of the findings that have a mask in a view."""
+    return tuple(x.name for x in patient.at(visit) if view == "frontal" or x.name in lateral.SHOWN)
 
 
 def _frontal(patient: Patient, found: tuple[Lesion, ...], size: int, u: list[float]) -> tuple[Map, dict[str, Mask]]:
@@ -116,6 +135,3 @@ def _develop(values: Map, rng: np.random.Generator, u: list[float]) -> NDArray[n
     values = values + grain * ((0.010 + 0.012 * u[8]) * (0.6 + 0.8 * values))
     shown = ramp((values + offset) * (gain / 1.08)) ** bend
     return (shown * 255.0 + 0.5).astype(np.uint8)
-
-
-__all__ = ["STREAM", "Phantom", "Scene", "draw", "render", "stream"]

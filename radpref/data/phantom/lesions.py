@@ -97,7 +97,9 @@ def _point(
     return float(lung.d[row, col]), float(scene.y[row, 0])
 
 
-def _blob(scene: Scene, lesion: Lesion, rough: float, sizes: tuple[tuple[float, float], ...]) -> Iterable[tuple[Lung, Map]]:
+def _blob(
+    scene: Scene, lesion: Lesion, rough: float, sizes: tuple[tuple[float, float], ...]
+) -> Iterable[tuple[Lung, Map]]:
     """For each side the lung and a field that is 1 in the lesion's centre and 0 at its ragged edge."""
     for number, side in enumerate(lesion.sides):
         lung = scene.lungs[side]

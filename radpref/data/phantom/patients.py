@@ -7,7 +7,7 @@ the film's width: the film spans -1 to 1 in both directions, x to the right (the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -54,13 +54,11 @@ class Lesion:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """-1 for the patient's right (the image's left), 1 for the left; both for bilateral; none without a side."""
-        return {"right": (-1,), "left": (1,), "bilateral": (-1, 1), None: ()}[self.side]
+        """-1 for the patient's right (the image's left), 1 for the left; both for bilateral or without a side."""
+        return {"right": (-1,), "left": (1,), "bilateral": (-1, 1), None: (-1, 1)}[self.side]
 
     def finding(self) -> Finding:
-        return Finding(
-            name=self.name, side=self.side, place=self.place, severity=self.severity, change=self.change
-        )
+        return Finding(name=self.name, side=self.side, place=self.place, severity=self.severity, change=self.change)
 
 
 @dataclass(frozen=True)
@@ -194,7 +192,7 @@ _PATTERNS: dict[str, tuple[float, dict[str, float]]] = {
         {
             "nodule": 0.52,
             "mass": 0.26,
-            "enlarged mediastinum": 0.16,
+            "enlarged mediastinum": 0.10,
             "pleural effusion": 0.16,
             "central venous catheter": 0.26,
             "pleural thickening": 0.06,
@@ -202,7 +200,7 @@ _PATTERNS: dict[str, tuple[float, dict[str, float]]] = {
     ),
     "injury": (
         0.055,
-        {"rib fracture": 0.45, "pneumothorax": 0.45, "lung opacity": 0.15, "atelectasis": 0.12},
+        {"rib fracture": 0.34, "pneumothorax": 0.55, "lung opacity": 0.15, "atelectasis": 0.16},
     ),
     "surgery": (
         0.07,
@@ -212,13 +210,13 @@ _PATTERNS: dict[str, tuple[float, dict[str, float]]] = {
     "single": (
         0.10,
         {
-            "pleural thickening": 0.19,
-            "cardiomegaly": 0.20,
-            "atelectasis": 0.22,
+            "pleural thickening": 0.11,
+            "cardiomegaly": 0.24,
+            "atelectasis": 0.28,
             "nodule": 0.14,
             "lung opacity": 0.08,
-            "pneumothorax": 0.06,
-            "enlarged mediastinum": 0.09,
+            "pneumothorax": 0.08,
+            "enlarged mediastinum": 0.05,
             "rib fracture": 0.03,
         },
     ),
@@ -228,21 +226,23 @@ _SIDED = {"pleural effusion": 0.28, "consolidation": 0.12, "lung opacity": 0.15,
 
 
 def _lesions(rng: np.random.Generator) -> tuple[Lesion, ...]:
-    point, main = rng.random(2)
-    for weight, chances in _PATTERNS.values():
-        point -= weight
-        if point < 0:
-            break
+    point, main = rng.random(2).tolist()
+    chances = _PATTERNS[_pick(point, {pattern: weight for pattern, (weight, _) in _PATTERNS.items()})][1]
     drawn = {name: (float(rng.random()) < chance, _lesion(name, rng)) for name, chance in chances.items()}
     chosen = [lesion for taken, lesion in drawn.values() if taken]
-    if chances and not chosen:  # a reason to come leaves at least its commonest trace
-        point = float(main) * sum(chances.values())
-        for name, chance in chances.items():
-            point -= chance
-            if point < 0:
-                break
-        chosen = [drawn[name][1]]
+    if chances and not chosen:  # a reason to come leaves at least one trace
+        chosen = [drawn[_pick(main, chances)][1]]
     return _reconcile(chosen)
+
+
+def _pick(point: float, weights: Mapping[str, float]) -> str:
+    """The name whose share of the weights holds ``point``, a uniform number."""
+    point *= sum(weights.values())
+    for name, weight in weights.items():
+        point -= weight
+        if point < 0:
+            return name
+    return next(reversed(weights))
 
 
 def _lesion(name: str, rng: np.random.Generator) -> Lesion:
@@ -265,9 +265,7 @@ def _lesion(name: str, rng: np.random.Generator) -> Lesion:
         place = "apex" if u[3] < 0.6 else "mid zone"
     elif name == "pneumothorax":
         place = "apex" if severity == "mild" else None
-    elif name == "edema":
-        side = "bilateral"
-    elif name in ("cardiomegaly", "enlarged mediastinum", "endotracheal tube", "enteric tube"):
+    elif name in ("edema", "cardiomegaly", "enlarged mediastinum", "endotracheal tube", "enteric tube"):
         side = None
     elif name == "central venous catheter":
         side = "right" if u[0] < 0.7 else "left"
@@ -351,9 +349,7 @@ def _reconcile(lesions: Sequence[Lesion]) -> tuple[Lesion, ...]:
     return tuple(found[name] for name in NAMES if name in found)
 
 
-def _history(
-    now: Iterable[Lesion], rng: np.random.Generator
-) -> tuple[tuple[Lesion, ...], tuple[Lesion, ...]]:
+def _history(now: Iterable[Lesion], rng: np.random.Generator) -> tuple[tuple[Lesion, ...], tuple[Lesion, ...]]:
     """What is there now with its change, and what was there before (findings that have gone among them)."""
     current: list[Lesion] = []
     earlier: list[Lesion] = []
@@ -380,8 +376,9 @@ def _history(
         earlier.append(extra)
     before = _reconcile(earlier)
     if {lesion.name: lesion for lesion in before} != {lesion.name: lesion for lesion in earlier}:
-        same = tuple(replace(lesion, change="unchanged") for lesion in current)  # the earlier film would hide one
-        return same, same
+        # The earlier film would hide one of them: nothing has changed instead.
+        earlier = [replace(lesion, change=None) for lesion in current]
+        return tuple(replace(lesion, change="unchanged") for lesion in current), tuple(earlier)
     return tuple(current), before
 
 

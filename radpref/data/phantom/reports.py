@@ -1,5 +1,411 @@
+"""What a radiologist writes about a truth: five styles, a closed vocabulary, and a little human failing.
+
+The noise is modest and declared: ``Report.omitted`` names what was there and not mentioned (a few of the mild
+findings), ``Report.hedged`` what was mentioned as uncertain, ``Report.uncompared`` what was mentioned without its
+change. Everything else in the text is true, and all of the truth is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from radpref.records import Finding
+
+Style = Literal["terse", "systematic", "narrative", "checklist", "dictated"]
+STYLES: tuple[Style, ...] = ("terse", "systematic", "narrative", "checklist", "dictated")
+
+OMISSION = 0.06
+"""Chance that a mild finding is not mentioned (no device, nothing that has changed since a prior)."""
+HEDGE = 0.04
+"""Chance that a finding, devices excepted, is mentioned as uncertain; twice that for a mild one."""
+UNCOMPARED = 0.06
+"""Chance that an unchanged finding is mentioned without saying so."""
+_NORMAL_SAID = {"terse": 0.80, "systematic": 0.96, "narrative": 0.88, "checklist": 0.95, "dictated": 0.92}
+"""Chance that an organ without a finding is said to be normal."""
+
+
 @dataclass(frozen=True)
 class Report:
+    """A report and what its writer left out or doubted, as names of findings."""
+
     findings: str
-def write(*a): return Report("")
+    impression: str
+    indication: str
+    comparison: str
+    style: Style
+    omitted: tuple[str, ...]
+    hedged: tuple[str, ...]
+    uncompared: tuple[str, ...]
+    """Findings that are mentioned without their change."""
+
+
+@dataclass(frozen=True)
+class _Phrase:
+    """A noun phrase without article, and how it takes one."""
+
+    text: str
+    kind: Literal["count", "plural", "mass"]
+
+    def article(self) -> str:
+        if self.kind != "count":
+            return self.text
+        return ("an " if self.text[0] in "aeiou" else "a ") + self.text
+
+    @property
+    def be(self) -> str:
+        return "are" if self.kind == "plural" else "is"
+
+
+class _Dice:
+    """Choices from a generator."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def chance(self, p: float) -> bool:
+        return float(self.rng.random()) < p
+
+    def pick(self, *options: str) -> str:
+        return options[int(float(self.rng.random()) * len(options))]
+
+
+def write(truth: Sequence[Finding], gone: Sequence[Finding], compared: bool, rng: np.random.Generator) -> Report:
+    """Write a report of ``truth``.
+
+    ``gone`` are findings of the prior that are no longer there; ``compared`` says whether there is a prior at all.
+    """
+    dice = _Dice(rng)
+    style = STYLES[int(float(rng.random()) * len(STYLES))]
+    omitted: list[str] = []
+    hedged: list[str] = []
+    uncompared: list[str] = []
+    said: dict[str, list[str]] = {organ: [] for organ in _ORGANS}
+    for finding in truth:
+        device = finding.name in _DEVICE_NAMES
+        mild = finding.severity == "mild"
+        skip, doubt, forget = (dice.chance(p) for p in (OMISSION, HEDGE * (2 if mild else 1), UNCOMPARED))
+        if mild and skip and finding.change in (None, "unchanged"):
+            omitted.append(finding.name)
+            continue
+        if forget and finding.change == "unchanged":
+            uncompared.append(finding.name)
+            finding = finding.model_copy(update={"change": None})
+        if doubt and not device and finding.change is None:
+            hedged.append(finding.name)
+            said[_organ(finding.name)].append(_doubted(finding, dice))
+        else:
+            said[_organ(finding.name)].append(_stated(finding, style, dice))
+    seen = {finding.name for finding in truth} - set(omitted)
+    for finding in gone:
+        if dice.chance(0.7):
+            said[_organ(finding.name)].append(_resolved(finding, dice))
+    told = {finding.name for finding in gone}
+    text = _compose(style, said, seen, told, compared, dice)
+    kept = [finding for finding in truth if finding.name in seen and finding.name not in hedged]
+    return Report(
+        findings=text,
+        impression=_impression(kept, [f for f in truth if f.name in hedged], dice),
+        indication=_indication(seen, dice),
+        comparison="Prior chest radiograph." if compared else "None.",
+        style=style,
+        omitted=tuple(omitted),
+        hedged=tuple(hedged),
+        uncompared=tuple(uncompared),
+    )
+
+
+_ORGANS = ("devices", "lungs", "pleura", "heart", "mediastinum", "bones", "rest")
+_DEVICE_NAMES = ("endotracheal tube", "enteric tube", "central venous catheter", "pacemaker")
+_LUNG_NAMES = ("consolidation", "lung opacity", "nodule", "mass", "atelectasis", "edema")
+
+
+def _organ(name: str) -> str:
+    if name in _DEVICE_NAMES:
+        return "devices"
+    if name in _LUNG_NAMES:
+        return "lungs"
+    return {"cardiomegaly": "heart", "enlarged mediastinum": "mediastinum", "rib fracture": "bones"}.get(
+        name, "pleura"
+    )
+
+
+# ---------------------------------------------------------------- one finding
+
+
+def _grade(finding: Finding, dice: _Dice) -> str:
+    if finding.severity is None:
+        return ""
+    if finding.name in ("pleural effusion", "pneumothorax"):
+        return {"mild": "small", "moderate": "moderate", "severe": "large"}[finding.severity] + " "
+    if finding.severity == "severe":
+        return dice.pick("severe ", "severe ", "marked ")
+    if finding.severity == "mild":
+        return dice.pick("mild ", "mild ", "minimal ")
+    return "moderate "
+
+
+def _where(finding: Finding, noun: str, grade: str, dice: _Dice) -> str:
+    """``noun`` with its side and place, before or after."""
+    if finding.side == "bilateral":
+        return f"{grade}{noun} in both {finding.place}s"
+    if dice.chance(0.5):
+        return f"{grade}{finding.side} {finding.place} {noun}"
+    return f"{grade}{noun} in the {finding.side} {finding.place}"
+
+
+def _phrase(finding: Finding, dice: _Dice) -> _Phrase:
+    name, side, grade = finding.name, finding.side, _grade(finding, dice)
+    both = side == "bilateral"
+    if name == "pleural effusion":
+        return _Phrase(f"{grade}{side} pleural effusion{'s' if both else ''}", "plural" if both else "count")
+    if name == "pneumothorax":
+        apical = "apical " if finding.place == "apex" else ""
+        return _Phrase(f"{grade}{side} {apical}pneumothorax", "count")
+    if name == "consolidation":
+        return _Phrase(_where(finding, "consolidation", grade, dice), "mass")
+    if name == "lung opacity":
+        if both:
+            return _Phrase(_where(finding, "opacities", grade, dice), "plural")
+        return _Phrase(_where(finding, "opacity", grade, dice), "count")
+    if name in ("nodule", "mass"):
+        return _Phrase(_where(finding, name, "", dice), "count")
+    if name == "atelectasis":
+        noun = dice.pick("atelectasis", "atelectasis", "linear atelectasis")
+        if both:
+            return _Phrase(f"{grade}bibasilar {noun}" if dice.chance(0.6) else f"{grade}{noun} at both bases", "mass")
+        text = f"{grade}{side} basilar {noun}" if dice.chance(0.5) else f"{grade}{noun} at the {side} base"
+        return _Phrase(text, "mass")
+    if name == "edema":
+        return _Phrase(grade + dice.pick("pulmonary edema", "pulmonary edema", "interstitial edema"), "mass")
+    if name == "cardiomegaly":
+        return _Phrase(f"{grade}cardiomegaly", "mass")
+    if name == "enlarged mediastinum":
+        return _Phrase(f"{grade}mediastinal widening", "mass")
+    if name == "rib fracture":
+        return _Phrase(dice.pick("displaced ", "", "") + f"{side} rib fracture", "count")
+    if name == "pleural thickening":
+        if finding.place == "apex":
+            return _Phrase(f"{grade}{side} apical pleural thickening", "mass")
+        return _Phrase(_where(finding, "pleural thickening", grade, dice), "mass")
+    if name == "endotracheal tube":
+        return _Phrase("endotracheal tube" + dice.pick("", " ending above the carina"), "count")
+    if name == "enteric tube":
+        return _Phrase("enteric tube" + dice.pick("", " ending in the stomach"), "count")
+    if name == "central venous catheter":
+        return _Phrase(
+            f"{side} central venous catheter" + dice.pick("", " ending in the superior vena cava"), "count"
+        )
+    if name == "pacemaker":
+        return _Phrase(f"{side} chest wall pacemaker" if dice.chance(0.5) else f"{side} pacemaker", "count")
+    raise ValueError(f"no words for {name!r}; add them to radpref/data/phantom/reports.py")
+
+
+def _changed(finding: Finding, phrase: _Phrase, dice: _Dice) -> tuple[_Phrase, str]:
+    """The phrase with a change in front of it, or what follows it."""
+    if finding.change is None:
+        return phrase, ""
+    if finding.change == "new":
+        return _Phrase("new " + phrase.text, phrase.kind), ""
+    tails = {
+        "worse": (", increased from the prior", ", worse than on the prior", ", worsened since the prior"),
+        "better": (", decreased from the prior", ", improved since the prior", ", improved"),
+        "unchanged": (", unchanged from the prior", ", unchanged", ", stable"),
+    }
+    if finding.change == "unchanged" and dice.chance(0.35):
+        return _Phrase(dice.pick("unchanged ", "stable ") + phrase.text, phrase.kind), ""
+    return phrase, dice.pick(*tails[finding.change])
+
+
+def _stated(finding: Finding, style: Style, dice: _Dice) -> str:
+    if finding.name in ("cardiomegaly", "enlarged mediastinum") and style != "terse" and dice.chance(0.5):
+        grade = {"mild": "mildly", "moderate": "moderately", "severe": "severely"}[finding.severity or "mild"]
+        verb = "The heart is {} enlarged" if finding.name == "cardiomegaly" else "The mediastinum is {} widened"
+        _, tail = _changed(finding, _Phrase("", "mass"), dice)
+        if finding.change == "new":
+            tail = ", new from the prior"
+        return verb.format(grade) + tail + "."
+    phrase, tail = _changed(finding, _phrase(finding, dice), dice)
+    if style in ("terse", "checklist", "systematic"):
+        return _capital(f"{phrase.text}{tail}.")
+    if style == "dictated":
+        verb = dice.pick("present", "noted")
+        return _capital(f"{phrase.article()} {phrase.be} {verb}{tail}.")
+    if dice.chance(0.7):
+        return f"There {phrase.be} {phrase.article()}{tail}."
+    return _capital(f"{phrase.article()} {phrase.be} seen{tail}.")
+
+
+def _doubted(finding: Finding, dice: _Dice) -> str:
+    phrase = _phrase(finding, dice)
+    form = dice.pick("possible", "excluded", "represent", "suspected")
+    if form == "possible":
+        return f"Possible {phrase.text}."
+    if form == "excluded":
+        return _capital(f"{phrase.article()} cannot be excluded.")
+    if form == "represent":
+        return f"Findings may represent {phrase.article()}."
+    return _capital(f"{phrase.article()} {phrase.be} suspected.")
+
+
+def _resolved(finding: Finding, dice: _Dice) -> str:
+    where = "" if finding.side is None else f"{finding.side} "
+    plural = finding.name == "pleural effusion" and finding.side == "bilateral"
+    noun = finding.name + ("s" if plural else "")
+    if finding.name in _DEVICE_NAMES:
+        return f"The {where}{noun} has been removed."
+    return f"The prior {where}{noun} {'have' if plural else 'has'} resolved."
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+# ---------------------------------------------------------------- the whole report
+
+
+def _normal(organ: str, seen: set[str], told: set[str], dice: _Dice) -> str:
+    """What is said of an organ beside its findings: what is absent; empty where nothing is left to say.
+
+    ``told`` are findings of the prior that are gone, which may have been mentioned already.
+    """
+    if organ == "lungs":
+        if not seen & set(_LUNG_NAMES):
+            return dice.pick(
+                "The lungs are clear.",
+                "Lungs are clear without focal consolidation.",
+                "No focal consolidation or edema.",
+                "The lungs are well expanded and clear.",
+            )
+        if not seen & {"consolidation", "lung opacity"}:
+            return dice.pick("No focal consolidation.", "No consolidation.")
+        return "No edema." if "edema" not in seen else ""
+    if organ == "pleura":
+        if not seen & {"pleural effusion", "pneumothorax"}:
+            return dice.pick(
+                "No pleural effusion or pneumothorax.",
+                "No pleural effusion or pneumothorax.",
+                "There is no pleural effusion or pneumothorax.",
+                "No effusion. No pneumothorax.",
+            )
+        if "pleural effusion" in seen:
+            return dice.pick("No pneumothorax.", "There is no pneumothorax.") if "pneumothorax" not in seen else ""
+        return dice.pick("No pleural effusion.", "There is no pleural effusion.")
+    if organ == "heart" and "cardiomegaly" not in seen:
+        return dice.pick("Heart size is normal.", "The heart is normal in size.", "No cardiomegaly.")
+    if organ == "mediastinum" and "enlarged mediastinum" not in seen:
+        return dice.pick("The mediastinum is unremarkable.", "Mediastinal and hilar contours are normal.")
+    if organ == "rest":
+        return dice.pick("The upper abdomen is unremarkable.", "No free air below the diaphragm.", "")
+    if organ == "bones" and "rib fracture" not in seen:
+        return dice.pick("No acute osseous abnormality.", "No rib fracture.", "The bones are intact.")
+    return ""
+
+
+_LABEL = {
+    "devices": "Other",
+    "lungs": "Lungs",
+    "pleura": "Pleura",
+    "heart": "Heart",
+    "mediastinum": "Mediastinum",
+    "bones": "Bones",
+    "rest": "Abdomen",
+}
+_ORDER: dict[Style, tuple[str, ...]] = {
+    "terse": ("devices", "heart", "lungs", "pleura", "mediastinum", "bones", "rest"),
+    "systematic": ("lungs", "pleura", "heart", "mediastinum", "bones", "rest", "devices"),
+    "narrative": ("lungs", "pleura", "heart", "mediastinum", "bones", "rest", "devices"),
+    "checklist": ("devices", "lungs", "pleura", "heart", "mediastinum", "bones", "rest"),
+    "dictated": ("heart", "mediastinum", "lungs", "pleura", "bones", "rest", "devices"),
+}
+
+
+def _compose(
+    style: Style, said: dict[str, list[str]], seen: set[str], told: set[str], compared: bool, dice: _Dice
+) -> str:
+    parts: list[tuple[str, str]] = []
+    for organ in _ORDER[style]:
+        sentences = list(said[organ])
+        normal = _normal(organ, seen, told, dice)
+        rare = 0.55 if organ in ("mediastinum", "bones") and style in ("terse", "narrative") else 1.0
+        if normal and dice.chance(_NORMAL_SAID[style] * rare):
+            sentences.append(normal)
+        if sentences:
+            parts.append((organ, " ".join(sentences)))
+    if not parts:
+        parts.append(("lungs", "No acute cardiopulmonary abnormality."))
+    opening = "Compared with the prior study. " if compared and style == "dictated" and dice.chance(0.5) else ""
+    if style == "systematic":
+        return " ".join(f"{_LABEL[organ]}: {text}" for organ, text in parts)
+    if style == "checklist":
+        return "\n".join(f"- {text}" for _, text in parts)
+    return opening + " ".join(text for _, text in parts)
+
+
+_WEIGHT = {
+    "pneumothorax": 9,
+    "mass": 8,
+    "consolidation": 7,
+    "edema": 7,
+    "pleural effusion": 6,
+    "enlarged mediastinum": 6,
+    "rib fracture": 5,
+    "nodule": 5,
+    "lung opacity": 5,
+    "cardiomegaly": 4,
+    "atelectasis": 3,
+    "pleural thickening": 2,
+}
+
+
+def _impression(sure: Sequence[Finding], doubted: Sequence[Finding], dice: _Dice) -> str:
+    """The weightiest findings, at most three; devices only where there is nothing else."""
+    ranked = sorted(
+        (f for f in sure if f.name in _WEIGHT), key=lambda f: -_WEIGHT[f.name] - 2 * (f.severity == "severe")
+    )[:3]
+    lines = []
+    for finding in ranked:
+        phrase, tail = _changed(finding, _phrase(finding, dice), dice)
+        if finding.name == "consolidation" and not tail and dice.chance(0.4):
+            tail = ", suspicious for pneumonia"
+        lines.append(_capital(f"{phrase.text}{tail}."))
+    lines += [f"Possible {_phrase(finding, dice).text}." for finding in doubted[: 3 - len(lines)]]
+    if lines:
+        return " ".join(lines)
+    if sure:
+        return dice.pick("Support devices in place. No acute abnormality.", "No acute cardiopulmonary abnormality.")
+    return dice.pick("No acute cardiopulmonary abnormality.", "Normal chest radiograph.", "No acute abnormality.")
+
+
+_COMMON = (
+    "Cough.",
+    "Shortness of breath.",
+    "Chest pain.",
+    "Fever.",
+    "Preoperative evaluation.",
+    "Follow-up.",
+    "Weakness.",
+    "Routine examination.",
+)
+_TOLD_BY = {
+    "rib fracture": ("Trauma.", "Fall."),
+    "pneumothorax": ("Trauma.", "Chest pain.", "Shortness of breath."),
+    "endotracheal tube": ("Intubated.", "Intensive care."),
+    "central venous catheter": ("Line placement.", "Intensive care."),
+    "edema": ("Shortness of breath.", "Hypoxia."),
+    "consolidation": ("Fever.", "Cough."),
+    "mass": ("Weight loss.", "Cough."),
+    "nodule": ("Weight loss.", "Follow-up."),
+}
+_RARE = ("Trauma.", "Fall.", "Weight loss.", "Hypoxia.", "Intensive care.", "Line placement.")
+
+
+def _indication(seen: set[str], dice: _Dice) -> str:
+    """Why the film was taken: told by a finding in one study out of five, else drawn regardless of them."""
+    for name, reasons in _TOLD_BY.items():
+        if name in seen and dice.chance(0.2):
+            return dice.pick(*reasons)
+    return dice.pick(*_COMMON, *_COMMON, *_RARE)

@@ -1,0 +1,78 @@
+"""A contact sheet: films side by side, what is on them outlined and named."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+
+from radpref.data.phantom.film import Phantom
+from radpref.data.phantom.patients import NAMES
+from radpref.records import Finding, Study
+
+Colour = tuple[int, int, int]
+
+
+def _colour(number: int) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(number * 0.618 % 1.0, 0.75, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+COLOURS: dict[str, Colour] = {name: _colour(number) for number, name in enumerate(NAMES)}
+
+
+def contact_sheet(
+    items: Sequence[Study | Phantom], columns: int = 6, *, tile: int = 256, outlines: bool = True
+) -> Image.Image:
+    """One RGB image with a tile of ``tile`` pixels for the first film of each item and a caption below it.
+
+    Masks are outlined in the colour of their caption; studies written without masks have captions only.
+    ValueError for no items or fewer than one column.
+    """
+    if not items or columns < 1:
+        raise ValueError(f"a contact sheet needs items and columns; got {len(items)} items, {columns} columns")
+    line = max(10, tile // 18)
+    font = ImageFont.load_default(line - 1)
+    captions = [[_words(finding) for finding in item.truth or ()] for item in items]
+    deep = max(1, *(len(lines) for lines in captions)) * (line + 1) + line + 4
+    columns = min(columns, len(items))
+    rows = -(-len(items) // columns)
+    sheet = Image.new("RGB", (columns * tile, rows * (tile + deep)), (16, 16, 16))
+    pen = ImageDraw.Draw(sheet)
+    for number, (item, lines) in enumerate(zip(items, captions, strict=True)):
+        left, top = number % columns * tile, number // columns * (tile + deep)
+        film, masks = _film(item)
+        picture = film.convert("RGB").resize((tile, tile), Image.Resampling.BILINEAR)
+        for name, mask in masks.items() if outlines else ():
+            wide = mask.resize((tile, tile), Image.Resampling.NEAREST)
+            border = ImageChops.subtract(wide, wide.filter(ImageFilter.MinFilter(3)))
+            picture.paste(COLOURS.get(name, (255, 255, 255)), (0, 0), border)
+        sheet.paste(picture, (left, top))
+        title = f"p{item.index} {item.visit}" if isinstance(item, Phantom) else item.id
+        pen.text((left + 3, top + tile + 1), title, fill=(150, 150, 150), font=font)
+        for row, (finding, text) in enumerate(zip(item.truth or (), lines, strict=True), start=1):
+            colour = COLOURS.get(finding.name, (255, 255, 255))
+            pen.text((left + 3, top + tile + 1 + row * (line + 1)), text, fill=colour, font=font)
+    return sheet
+
+
+def _film(item: Study | Phantom) -> tuple[Image.Image, dict[str, Image.Image]]:
+    if isinstance(item, Phantom):
+        masks = {name: Image.fromarray(mask.astype(np.uint8) * np.uint8(255)) for name, mask in item.masks.items()}
+        return Image.fromarray(item.image), masks
+    film = item.films[0]
+    with Image.open(film.path) as picture:
+        grey = picture.convert("L")
+    masks = {}
+    for name, path in film.masks.items():
+        with Image.open(path) as picture:
+            masks[name] = picture.convert("L")
+    return grey, masks
+
+
+def _words(finding: Finding) -> str:
+    parts = (finding.severity, finding.side, finding.place, finding.name)
+    text = " ".join(part for part in parts if part)
+    return f"{text} ({finding.change})" if finding.change else text

@@ -1,0 +1,93 @@
+"""Phantoms as studies on disk: films, masks, truth and report, drawn once and kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from radpref.data.phantom.film import describe, render, shown
+from radpref.data.phantom.patients import Patient, Visit, sample
+from radpref.recipe import PhantomSection
+from radpref.records import Film, Split, Study, View
+
+DRAWING = 1
+"""Version of the drawing, part of the films' folder: raise it with any change that changes a pixel or a mask."""
+FIRST: dict[Split, int] = {"train": 0, "validation": 1_000_000_000, "test": 2_000_000_000}
+"""First patient of each split: splits share no patient, and asking for more of one changes none of another."""
+
+
+def studies(section: PhantomSection, *, train: int, validation: int, test: int, folder: Path) -> list[Study]:
+    """``train`` + ``validation`` + ``test`` studies with their films under ``folder``.
+
+    A patient with an earlier visit gives two studies, the earlier one first; both count, and where the count ends
+    between them the later one is left out. A study depends on the section, its split and its patient alone, not on
+    the counts. Films that are already there are kept: a file with the final name is whole (``_save``), and the
+    folder's name carries all that decides its content. So a killed call goes on where it was.
+
+    Returns the studies in a fixed order: train, validation, test; each film's path is absolute.
+    """
+    home = folder.resolve() / f"v{DRAWING}-seed{section.seed}-{section.size}px"
+    counts: dict[Split, int] = {"train": train, "validation": validation, "test": test}
+    return [study for split, count in counts.items() for study in _split(section, split, count, home)]
+
+
+def _split(section: PhantomSection, split: Split, count: int, home: Path) -> Iterator[Study]:
+    made, index = 0, FIRST[split]
+    while made < count:
+        patient = sample(index, seed=section.seed, prior_share=section.prior_share)
+        visits: tuple[Visit, ...] = ("current",) if patient.before is None else ("prior", "current")
+        for visit in visits[: count - made]:
+            yield _study(section, patient, visit, split, home / split)
+            made += 1
+        index += 1
+
+
+def _study(section: PhantomSection, patient: Patient, visit: Visit, split: Split, home: Path) -> Study:
+    name = f"p{patient.index}"
+    identity = f"{name}-{visit}"
+    both = patient.lateral < section.lateral_share
+    views: tuple[View, ...] = ("frontal", "lateral") if both else ("frontal",)
+    home.mkdir(parents=True, exist_ok=True)
+    films = tuple(_film(section, patient, visit, view, home / f"{identity}-{view}.png") for view in views)
+    report = describe(patient, seed=section.seed, visit=visit)
+    return Study(
+        id=identity,
+        patient=name,
+        films=films,
+        findings=report.findings,
+        impression=report.impression,
+        indication=report.indication,
+        comparison=report.comparison,
+        prior=f"{name}-prior" if visit == "current" and patient.before is not None else None,
+        split=split,
+        truth=tuple(lesion.finding() for lesion in patient.at(visit)),
+    )
+
+
+def _film(section: PhantomSection, patient: Patient, visit: Visit, view: View, path: Path) -> Film:
+    names = shown(patient, view=view, visit=visit) if section.masks else ()
+    masks = {name: path.with_name(f"{path.stem}-{name.replace(' ', '_')}.png") for name in names}
+    if not all(place.exists() for place in (path, *masks.values())):
+        phantom = render(patient, seed=section.seed, size=section.size, view=view, visit=visit)
+        _save(phantom.image, path)
+        for name, place in masks.items():
+            _save(phantom.masks[name].astype(np.uint8) * np.uint8(255), place)
+    return Film(
+        path=str(path),
+        view=view,
+        rows=section.size,
+        cols=section.size,
+        masks={name: str(place) for name, place in masks.items()},
+    )
+
+
+def _save(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write beside the place and move: a file with the final name is whole."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    Image.fromarray(pixels).save(beside, format="PNG", compress_level=1)
+    beside.replace(path)

@@ -1,0 +1,128 @@
+"""The align stage: from prepared pairs to checkpoints, one of which a later stage selects."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import TrainingArguments, set_seed
+
+from radpref.losses import LOSSES
+from radpref.models import Vlm, attach_lora, freeze, merged
+from radpref.recipe import AlignSection
+from radpref.store import content_key
+from radpref.training.errors import TrainingError
+from radpref.training.loop import (
+    Checkpoint,
+    Log,
+    Training,
+    arguments,
+    checkpoints,
+    claim,
+    history,
+    reached,
+    run,
+    trained,
+)
+from radpref.training.prepare import Prepared, identity
+from radpref.training.trainer import Collator, PairTrainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aligned(Training):
+    """What an alignment left behind. ``history`` holds rewards, margin, accuracy, log-probs, KL and lengths."""
+
+    checkpoints: list[Checkpoint]
+    """By step; when ``finished``, the last one is the end of training."""
+
+
+def align(
+    vlm: Vlm,
+    prepared: Prepared,
+    section: AlignSection,
+    folder: Path,
+    *,
+    seed: int,
+    max_steps: int | None = None,
+    log: Log | None = None,
+) -> Aligned:
+    """Train on the prepared pairs, and keep a checkpoint every ``section.save_steps`` steps and at the end.
+
+    A fresh LoRA goes on the language model (``lora.rank`` 0: the language model is trained in full, in a copy);
+    tower and projector stay frozen. ``vlm`` is afterwards as it was. Called again on the same folder it goes on
+    from the last complete checkpoint, and ends with the weights of a run that never stopped; a folder of other
+    settings is refused. KTO counts rows, not pairs: ``section.batch`` rows a step, twice as many rows as pairs.
+
+    Args:
+        vlm: the model to start from, without adapter (``radpref.models.merged``); the reference.
+        prepared: from ``prepare`` with the same model and the same ``section.loss``.
+        section: what to train with.
+        folder: where checkpoints, ``log.jsonl`` and ``settings.json`` go.
+        seed: of the adapter's weights, the order of the pairs and dropout.
+        max_steps: stop after so many steps, with a checkpoint; the next call goes on.
+        log: called after every step.
+
+    Raises:
+        TrainingError: references of another model, a folder of other settings, or a loss that broke down.
+    """
+    if prepared.references.model != identity(vlm):
+        raise TrainingError(
+            "the reference log-probs were made with another model than the one to align (or in another precision): "
+            f"{prepared.references.model} against {identity(vlm)}. Run the prepare stage with this model."
+        )
+    claim(
+        folder,
+        {
+            "model": identity(vlm),
+            "seed": seed,
+            "items": content_key([row.key for item in prepared.items for row in item.rows()]),
+            "section": section.model_dump(mode="json"),
+        },
+    )
+    step, steps = reached(folder)
+    if step < steps:
+        _train(vlm, prepared, section, folder, seed, max_steps, log)
+        step, steps = reached(folder)
+    return Aligned(
+        step=step,
+        steps=steps,
+        history=history(folder),
+        trainable=trained(folder),
+        checkpoints=checkpoints(folder),
+    )
+
+
+def _train(
+    vlm: Vlm,
+    prepared: Prepared,
+    section: AlignSection,
+    folder: Path,
+    seed: int,
+    max_steps: int | None,
+    log: Log | None,
+) -> None:
+    """Train, and leave ``vlm`` as it was."""
+    objective = LOSSES[section.loss]
+    set_seed(seed)
+    student = _student(vlm, section)
+    try:
+        less_memory = {"gradient_checkpointing": True} if section.gradient_checkpointing else {}
+        args = TrainingArguments(**arguments(student, section, folder, seed), **less_memory)
+        collator = Collator(student, objective, prepared.prompts, prepared.references)
+        run(PairTrainer(student, args, prepared.items, objective, section, collator), folder, log, max_steps)
+    finally:
+        if section.lora.rank:
+            student.model.unload()
+            if section.gradient_checkpointing:
+                vlm.model.gradient_checkpointing_disable()
+        vlm.model.eval()
+
+
+def _student(vlm: Vlm, section: AlignSection) -> Vlm:
+    """The model with what is trained on top: an adapter in place, or a copy for training in full."""
+    if section.lora.rank:
+        return attach_lora(vlm, section.lora)
+    student = merged(replace(vlm, model=copy.deepcopy(vlm.model)))
+    freeze(student, language=True)
+    return student

@@ -1,0 +1,238 @@
+"""What SFT and alignment have in common: arguments of the Trainer, its journal, and how a folder is resumed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from radpref.models import Vlm, trainable_summary
+from radpref.recipe import AlignSection, SftSection
+from radpref.store import write_atomically
+from radpref.training.errors import TrainingError
+
+LOG = logging.getLogger(__name__)
+
+JOURNAL = "log.jsonl"
+_SETTINGS = "settings.json"
+_TRAINABLE = "trainable.json"
+
+Log = Callable[[dict[str, float]], None]
+"""Called after every step with what was logged: ``step``, ``steps`` (of the whole training), ``loss`` ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How far a training has come."""
+
+    step: int
+    """Steps done, by this call and those before it."""
+    steps: int
+    """Steps of the whole training."""
+    history: list[dict[str, float]]
+    """What was logged, a dict a step."""
+    trainable: list[tuple[str, int]]
+    """(module, parameters) of all that is trained, layers of a stack taken together."""
+
+    @property
+    def finished(self) -> bool:
+        """False where ``max_steps`` stopped it: the same call goes on."""
+        return self.step >= self.steps
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss of the last ten steps."""
+        return fmean(entry["loss"] for entry in self.history[-10:])
+
+
+class Checkpoint(NamedTuple):
+    """A saved state of training."""
+
+    path: Path
+    """A PEFT adapter, or a whole model where ``lora.rank`` is 0; with what the Trainer needs to go on."""
+    step: int
+
+
+def arguments(vlm: Vlm, section: SftSection | AlignSection, folder: Path, seed: int) -> dict[str, Any]:
+    """Arguments of ``TrainingArguments`` (and so of ``SFTConfig``) that follow from a recipe's section.
+
+    AdamW (0.9, 0.999), cosine to 0 after the warm-up, gradients clipped at norm 1; a line of the journal for
+    every step, nothing reported elsewhere and nothing drawn on the terminal.
+    """
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": section.batch,
+        "gradient_accumulation_steps": section.accumulate,
+        "learning_rate": section.lr,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": section.warmup,  # below 1: a share of the steps
+        "num_train_epochs": section.epochs,
+        "weight_decay": section.weight_decay,
+        "optim": "adamw_torch",
+        "max_grad_norm": 1.0,
+        "seed": seed,
+        "data_seed": seed,
+        "use_cpu": vlm.device.type == "cpu",
+        "bf16": vlm.compute == torch.bfloat16,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "steps",
+        "save_steps": section.save_steps,
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": vlm.device.type == "cuda",
+    }
+
+
+def refuse_data_parallel(args: TrainingArguments) -> None:
+    """Raises TrainingError where the Trainer would split batches over the GPUs of one process."""
+    if args.n_gpu > 1:
+        raise TrainingError(
+            f"one process sees {args.n_gpu} GPUs, which would split each batch and train another objective; start "
+            "radpref with `accelerate launch` (one process a GPU), or show it one GPU with CUDA_VISIBLE_DEVICES=0"
+        )
+
+
+class _AtTheEnd(Exception):
+    """The checkpoint that was resumed from is the last one; the Trainer would train a part of an epoch beyond."""
+
+
+class Journal(TrainerCallback):  # type: ignore[misc]
+    """Writes what is logged to ``log.jsonl``, a line a step, hands it to ``log``, and stops a loss that broke down.
+
+    When training is resumed, the file is first cut back to the checkpoint, so that it reads as if training had
+    never stopped.
+
+    Args:
+        folder: where the file goes.
+        log: called with every line.
+        max_steps: training stops, with a checkpoint, after so many steps from here.
+    """
+
+    def __init__(self, folder: Path, log: Log | None, max_steps: int | None) -> None:
+        self._path, self._log, self._left = folder / JOURNAL, log, max_steps
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Cut back to what the checkpoint had logged."""
+        if state.is_world_process_zero:
+            lines = "".join(json.dumps(entry) + "\n" for entry in state.log_history if "loss" in entry)
+            write_atomically(self._path, lines)
+        if state.global_step >= state.max_steps:
+            raise _AtTheEnd
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Count down to ``max_steps``."""
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """One line. Raises TrainingError for a loss or gradient that is not finite."""
+        entry = state.log_history[-1]
+        if "loss" not in entry:
+            return
+        if not math.isfinite(entry["loss"]) or not math.isfinite(entry.get("grad_norm", 0.0)):
+            raise TrainingError(
+                f"training broke down at step {state.global_step}: loss {entry['loss']}, gradient norm "
+                f"{entry.get('grad_norm')}. Lower the learning rate ({args.learning_rate} now), or train in float32 "
+                "(run.precision); the checkpoints before are kept."
+            )
+        if state.is_world_process_zero:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+            if self._log is not None:
+                self._log({**entry, "steps": state.max_steps})
+
+
+def run(trainer: Any, folder: Path, log: Log | None, max_steps: int | None) -> None:
+    """Train from the folder's last complete checkpoint, or from the start, with a journal.
+
+    Raises TrainingError where nothing is trained, or where the loss breaks down.
+    """
+    table = trainable_summary(trainer.model)
+    if not table:
+        raise TrainingError("nothing is trained: all parts of the model are frozen")
+    for name, parameters in table:
+        LOG.info("trained: %s (%s parameters)", name, f"{parameters:,}")
+    write_atomically(folder / _TRAINABLE, json.dumps(table) + "\n")
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Journal(folder, log, max_steps))
+    saved = checkpoints(folder)
+    with suppress(_AtTheEnd):  # the weights have been read by then
+        trainer.train(resume_from_checkpoint=str(saved[-1].path) if saved else None)
+
+
+def checkpoints(folder: Path) -> list[Checkpoint]:
+    """The complete checkpoints of a folder by step; one that was being written when the process died is left out."""
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if number.isdigit() and _state(path) is not None:
+            found.append(Checkpoint(path, int(number)))
+    return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+
+def reached(folder: Path) -> tuple[int, int]:
+    """(steps done, steps of the whole training), from the last complete checkpoint; (0, 1) where there is none."""
+    saved = checkpoints(folder)
+    state = _state(saved[-1].path) if saved else None
+    return (state["global_step"], state["max_steps"]) if state else (0, 1)
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """What was logged, a dict a step."""
+    path = folder / JOURNAL
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def trained(folder: Path) -> list[tuple[str, int]]:
+    """The table of trainable modules of the folder's training."""
+    return [(name, parameters) for name, parameters in json.loads((folder / _TRAINABLE).read_text(encoding="utf-8"))]
+
+
+def _state(checkpoint: Path) -> dict[str, Any] | None:
+    """The Trainer's state, which it writes last; None where it is absent or torn."""
+    try:
+        state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return state
+
+
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Bind a folder to the settings of a training, or compare them with those that it is bound to.
+
+    Raises TrainingError naming what differs: going on from a checkpoint of other settings would give a model
+    that no settings describe.
+    """
+    path = folder / _SETTINGS
+    given = json.loads(json.dumps(settings))
+    if not path.exists():
+        write_atomically(path, json.dumps(given, indent=2, sort_keys=True) + "\n")
+        return
+    bound = json.loads(path.read_text(encoding="utf-8"))
+    different = [
+        f"{name} was {bound.get(name)!r}, is {given.get(name)!r}"
+        for name in sorted(bound.keys() | given.keys())
+        if bound.get(name) != given.get(name)
+    ]
+    if different:
+        raise TrainingError(
+            f"{folder} holds a training with other settings ({'; '.join(different)}). Give another folder, or "
+            "delete this one to train anew."
+        )

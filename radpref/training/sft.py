@@ -1,0 +1,190 @@
+"""Supervised fine-tuning through TRL's SFTTrainer, on the same rows that alignment later reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from huggingface_hub import constants
+from torch import Tensor
+from transformers import set_seed
+from trl import SFTConfig, SFTTrainer
+
+from radpref.images import FilmError
+from radpref.models import Vlm, attach_lora, collate, freeze, merged, save
+from radpref.recipe import SftSection
+from radpref.records import Quarantined, Question
+from radpref.store import content_key
+from radpref.training.errors import TrainingError
+from radpref.training.loop import (
+    Log,
+    Training,
+    arguments,
+    claim,
+    history,
+    reached,
+    refuse_data_parallel,
+    run,
+    trained,
+)
+from radpref.training.prepare import identity
+from radpref.training.rows import Prompts, Row, answer_ids, keyed
+
+STAGE = "sft"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned(Training):
+    """What supervised fine-tuning left behind."""
+
+    path: Path
+    """Folder of the whole model with its processor, adapter merged: give it to ``radpref.models.load``."""
+    quarantined: list[Quarantined]
+    """Questions that could not be trained on."""
+
+
+def sft(
+    vlm: Vlm,
+    questions: Sequence[Question],
+    section: SftSection,
+    folder: Path,
+    *,
+    seed: int,
+    max_steps: int | None = None,
+    log: Log | None = None,
+) -> Tuned:
+    """Teach the model the questions' references; only the answer and its end of turn are in the loss.
+
+    Every film is opened once beforehand, so that a bad one is quarantined rather than met in the middle of
+    training. ``vlm.model`` is trained in place and not to be used afterwards: load ``path``. Checkpoints lie in
+    ``folder``, one every ``section.save_steps`` steps, of which the last two are kept; called again on the same
+    folder, training goes on from the last complete one. With a LoRA the tower and the projector stay frozen.
+
+    Args:
+        vlm: the model; an adapter that it has is merged into it.
+        questions: prompts, films and reference answers.
+        section: what to train with.
+        folder: where all goes.
+        seed: of the adapter's weights, the order of the questions and dropout.
+        max_steps: stop after so many steps, with a checkpoint; the next call goes on. Without the last one,
+            there is no model at ``path`` yet.
+        log: called after every step.
+
+    Raises:
+        TrainingError: no usable question, a folder of other settings, or a loss that broke down.
+    """
+    if section.lora.rank and section.train_tower:
+        raise TrainingError(
+            f"sft.train_tower with sft.lora.rank {section.lora.rank}: the adapter is on the language model alone. "
+            "Set sft.lora.rank to 0 to train the tower, or sft.train_tower to false."
+        )
+    prompts = Prompts(vlm)
+    rows, quarantined = _rows(vlm, questions, prompts)
+    claim(
+        folder,
+        {
+            "model": identity(vlm),
+            "seed": seed,
+            "rows": content_key([row.key for row in rows]),
+            "section": section.model_dump(mode="json"),
+        },
+    )
+    path = folder / "model"
+    if path.exists():
+        step = steps = int(history(folder)[-1]["step"])
+    else:
+        _train(vlm, rows, prompts, section, folder, seed, max_steps, log)
+        step, steps = reached(folder)
+    return Tuned(
+        step=step,
+        steps=steps,
+        history=history(folder),
+        trainable=trained(folder),
+        path=path,
+        quarantined=quarantined,
+    )
+
+
+def _train(
+    vlm: Vlm,
+    rows: Sequence[Row],
+    prompts: Prompts,
+    section: SftSection,
+    folder: Path,
+    seed: int,
+    max_steps: int | None,
+    log: Log | None,
+) -> None:
+    """Train, and save the model after the last step."""
+    set_seed(seed)
+    student = _student(vlm, section)
+
+    def collator(batch: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
+        some = [rows[entry["row"]] for entry in batch]
+        tensors = collate(student, [prompts(row) for row in some], [answer_ids(student, row) for row in some])
+        answers = tensors.pop("completion_mask")
+        return {**tensors, "labels": tensors["input_ids"].masked_fill(~answers, -100)}
+
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers report themselves when they are built
+    config = SFTConfig(
+        **arguments(student, section, folder, seed),
+        save_total_limit=2,
+        gradient_checkpointing=False,  # TRL's own default is True, as is bf16
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    refuse_data_parallel(config)
+    trainer: Any = SFTTrainer(
+        model=student.model,
+        args=config,
+        train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
+        data_collator=collator,
+        processing_class=vlm.processor,
+    )
+    run(trainer, folder, log, max_steps)
+    step, steps = reached(folder)
+    if step >= steps and trainer.is_world_process_zero():
+        _finish(student, folder / "model")
+
+
+def _rows(vlm: Vlm, questions: Sequence[Question], prompts: Prompts) -> tuple[list[Row], list[Quarantined]]:
+    """The questions with their references as rows, all of which can be encoded, and those that cannot."""
+    make = keyed(identity(vlm))
+    rows: list[Row] = []
+    quarantined: list[Quarantined] = []
+    for question in questions:
+        try:
+            row = make(question.prompt, question.films, question.reference)
+            answer_ids(vlm, row)
+            prompts(row)
+        except (FilmError, ValueError) as error:
+            quarantined.append(Quarantined(id=question.id, stage=STAGE, reason=str(error)))
+        else:
+            rows.append(row)
+    if not rows:
+        why = quarantined[0].reason if quarantined else "there are no questions"
+        raise TrainingError(f"no question is left to train on, of {len(questions)}; the first reason: {why}")
+    return rows, quarantined
+
+
+def _student(vlm: Vlm, section: SftSection) -> Vlm:
+    """The model with its trainable parts set: an adapter, or the language model and what else is asked for."""
+    vlm = merged(vlm)
+    if section.lora.rank:
+        return attach_lora(vlm, section.lora)
+    freeze(vlm, language=True, projector=section.train_projector, tower=section.train_tower)
+    return vlm
+
+
+def _finish(student: Vlm, path: Path) -> None:
+    """Save the whole model in one step: a folder of this name is complete."""
+    whole = merged(student)
+    # TRL puts its own forward on the model, bound to this one: a later copy of the model would call back here
+    vars(whole.model).pop("forward", None)
+    whole.model.eval()
+    part = path.with_name(path.name + ".part")
+    save(whole, part)
+    part.rename(path)

@@ -1,0 +1,381 @@
+"""Films of every kind that hospitals hand over, and the broken ones, written here with Pillow and pydicom."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from radpref.images import (
+    MAX_PIXELS,
+    FilmError,
+    contact_sheet,
+    data_uri,
+    decode,
+    film_hash,
+    film_key,
+    pixel_hash,
+    read_film,
+    read_mask,
+    thumbnail,
+)
+from radpref.images.film import _true_size
+from radpref.images.values import to_8_bit
+from radpref.records import Film
+
+RAMP = np.tile(np.linspace(0, 255, 48).round().astype(np.uint8), (32, 1))  # 32 rows, 48 columns, dark to light
+
+
+def save(path: Path, image: Image.Image, **options: Any) -> Film:
+    image.save(path, **options)
+    return Film(path=str(path))
+
+
+def pixels(film: Film) -> np.ndarray:
+    image = read_film(film)
+    assert image.mode == "RGB"
+    return np.asarray(image)
+
+
+# ---- kinds of files
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp", "a.webp"])
+def test_an_8_bit_film_keeps_its_values(tmp_path: Path, name: str) -> None:
+    options = {"lossless": True} if name.endswith("webp") else {}
+    grey = RAMP // 2  # its range is not stretched
+    seen = pixels(save(tmp_path / name, Image.fromarray(grey), **options))
+    assert seen.shape == (32, 48, 3)
+    np.testing.assert_array_equal(seen[..., 0], grey)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_a_16_bit_film_is_windowed_by_its_own_range(tmp_path: Path, name: str) -> None:
+    deep = (1000 + RAMP.astype(np.uint16) * 12).astype(np.uint16)  # 12 bits in 16
+    film = save(tmp_path / name, Image.fromarray(deep))
+    with Image.open(film.path) as image:
+        assert image.mode.startswith("I;16")
+    np.testing.assert_allclose(pixels(film)[..., 1], RAMP, atol=1)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_32_bit_films_are_windowed_and_nan_is_black(tmp_path: Path, dtype: type) -> None:
+    deep = RAMP.astype(dtype) * 7 - 500
+    if dtype is np.float32:
+        deep[5, 5] = np.nan
+    seen = pixels(save(tmp_path / "a.tif", Image.fromarray(deep)))[..., 0]
+    if dtype is np.float32:
+        assert seen[5, 5] == 0
+        seen = np.delete(seen, 5, axis=0)
+    np.testing.assert_allclose(seen, RAMP[: len(seen)], atol=1)
+
+
+def test_white_is_zero_in_a_16_bit_tiff_is_turned(tmp_path: Path) -> None:
+    deep = RAMP.astype(np.uint16) * 200
+    film = save(tmp_path / "a.tif", Image.fromarray(deep), tiffinfo={262: 0})
+    np.testing.assert_allclose(pixels(film)[..., 0], 255 - RAMP, atol=1)
+
+
+def test_transparency_is_laid_on_black(tmp_path: Path) -> None:
+    layer = np.dstack([np.full((32, 48, 3), 200, np.uint8), np.zeros((32, 48), np.uint8)])
+    layer[:, 24:, 3] = 255
+    seen = pixels(save(tmp_path / "a.png", Image.fromarray(layer)))
+    assert (seen[:, :24] == 0).all()
+    assert (seen[:, 24:] == 200).all()
+    grey = save(tmp_path / "b.png", Image.fromarray(layer[..., [0, 3]], "LA"))
+    np.testing.assert_array_equal(pixels(grey), seen)
+    keyed = save(tmp_path / "c.png", Image.fromarray(RAMP), transparency=255)
+    assert (pixels(keyed)[:, -1] == 0).all()
+
+
+def test_cmyk_palette_and_1_bit(tmp_path: Path) -> None:
+    rgb = Image.fromarray(np.dstack([RAMP] * 3))
+    cmyk = save(tmp_path / "a.jpg", rgb.convert("CMYK"), quality=98)
+    with Image.open(cmyk.path) as image:
+        assert image.mode == "CMYK"
+    np.testing.assert_allclose(pixels(cmyk)[..., 0].astype(int), RAMP, atol=6)
+    palette = save(tmp_path / "p.png", rgb.quantize(256))
+    np.testing.assert_allclose(pixels(palette)[..., 2].astype(int), RAMP, atol=3)
+    bits = save(tmp_path / "b.png", Image.fromarray(RAMP > 127))
+    np.testing.assert_array_equal(pixels(bits)[..., 0], np.where(RAMP > 127, 255, 0))
+
+
+def test_exif_orientation_is_followed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned a quarter: shown upright it is 32 wide, 48 high
+    film = save(tmp_path / "a.png", Image.fromarray(RAMP), exif=exif)
+    assert read_film(film).size == (32, 48)
+
+
+# ---- the true aspect
+
+
+def test_a_squashed_film_gets_its_aspect_back(tmp_path: Path) -> None:
+    film = save(tmp_path / "a.png", Image.new("RGB", (256, 256), "gray"))
+    assert read_film(film.model_copy(update={"rows": 2828, "cols": 2320})).size == (210, 256)
+    assert read_film(film.model_copy(update={"rows": 2320, "cols": 2828})).size == (256, 210)
+    assert read_film(film.model_copy(update={"rows": 2991, "cols": 2992})).size == (256, 256)
+
+
+@given(
+    st.tuples(st.integers(8, 4000), st.integers(8, 4000)),
+    st.integers(100, 5000),
+    st.integers(100, 5000),
+)
+def test_the_aspect_is_restored_without_inventing_pixels(size: tuple[int, int], rows: int, cols: int) -> None:
+    width, height = _true_size(size, rows, cols)
+    assert width <= size[0]
+    assert height <= size[1]
+    assert (width == size[0]) or (height == size[1])
+    assert min(width, height) >= 1
+    assert _true_size((width, height), None, cols) == (width, height)
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=30))
+def test_windowing_keeps_the_order_and_uses_the_whole_range(values: list[float]) -> None:
+    deep = np.array(values, np.float32)
+    seen = to_8_bit(deep)
+    assert (np.diff(seen[np.argsort(deep, kind="stable")].astype(int)) >= 0).all()
+    if deep.max() > deep.min():
+        assert (seen.min(), seen.max()) == (0, 255)
+
+
+# ---- refusals: each says what is wrong and what to do, and never names the file
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(FilmError) as caught:
+        read_film(Film(path=str(path)))
+    assert path.name not in caught.value.reason
+    assert str(path.parent) not in caught.value.reason
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif"])
+def test_a_film_that_is_cut_short(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"patient-123.{kind}"
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200), dtype=np.uint8)
+    Image.fromarray(noise).save(path, **({"compression": "tiff_lzw"} if kind == "tif" else {}))
+    whole = path.read_bytes()
+    # TIFF keeps its index at the end or the start; a cut in the middle breaks both
+    path.write_bytes(whole[: len(whole) // 2])
+    assert refusal(path).startswith(("film cut short", "film broken", "film of unknown format"))
+    if kind == "jpg":
+        assert refusal(path).startswith("film cut short")
+        assert "copy or export it again" in refusal(path)
+
+
+def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "nothing.png").startswith("film missing")
+    (tmp_path / "empty.png").touch()
+    assert refusal(tmp_path / "empty.png").startswith("film empty")
+    (tmp_path / "text.jpg").write_text("no picture")
+    assert refusal(tmp_path / "text.jpg").startswith("film of unknown format")
+    (tmp_path / "program.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n")
+    assert refusal(tmp_path / "program.jpg").startswith("film of unknown format")
+    assert refusal(tmp_path).startswith("film missing")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7)])
+def test_a_tiny_film(tmp_path: Path, size: tuple[int, int]) -> None:
+    save(tmp_path / "a.png", Image.new("L", size))
+    assert refusal(tmp_path / "a.png").startswith("film too small")
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    for side in (int(MAX_PIXELS**0.5) + 1, 60_000):
+        header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+        body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+        (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+        assert refusal(tmp_path / "a.png").startswith("film too large")
+
+
+def test_a_tiff_of_several_pages(tmp_path: Path) -> None:
+    page = Image.fromarray(RAMP)
+    page.save(tmp_path / "a.tif", save_all=True, append_images=[page, page])
+    assert refusal(tmp_path / "a.tif").startswith("film with several frames: 3 pages")
+
+
+@given(
+    st.binary(min_size=1, max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"II*\0"])
+)
+def test_no_bytes_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, noise: bytes, magic: bytes) -> None:
+    for suffix in (".png", ".dcm"):
+        path = tmp_path_factory.getbasetemp() / f"noise{suffix}"
+        path.write_bytes(magic + noise)
+        with pytest.raises(FilmError):
+            decode(path)
+
+
+# ---- DICOM
+
+
+def dicom(path: Path, pixels: np.ndarray, *, photometric: str = "MONOCHROME2", bits: int = 12, **tags: Any) -> Film:
+    pydicom = pytest.importorskip("pydicom")
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    meta.TransferSyntaxUID = tags.pop("syntax", pydicom.uid.ExplicitVRLittleEndian)
+    dataset = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.PatientName, dataset.PatientID = "Secret^Name", "S-1"
+    frames = pixels.shape[0] if pixels.ndim == 3 and pixels.shape[-1] != 3 else None
+    dataset.Rows, dataset.Columns = pixels.shape[1:] if frames else pixels.shape[:2]
+    dataset.SamplesPerPixel = 3 if photometric == "RGB" else 1
+    if photometric == "RGB":
+        dataset.PlanarConfiguration = 0
+    if frames:
+        dataset.NumberOfFrames = frames
+    dataset.PhotometricInterpretation = photometric
+    dataset.BitsAllocated = pixels.dtype.itemsize * 8
+    dataset.BitsStored = min(bits, dataset.BitsAllocated)
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(np.issubdtype(pixels.dtype, np.signedinteger))
+    dataset.PixelData = pixels.tobytes()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+    return Film(path=str(path))
+
+
+DEEP = RAMP.astype(np.uint16) * 16  # 0..4080
+
+
+def test_dicom_of_12_bits(tmp_path: Path) -> None:
+    np.testing.assert_allclose(pixels(dicom(tmp_path / "a.dcm", DEEP))[..., 0], RAMP, atol=1)
+
+
+def test_dicom_without_suffix_is_known_by_its_magic_word(tmp_path: Path) -> None:
+    np.testing.assert_allclose(pixels(dicom(tmp_path / "IM000001", DEEP))[..., 0], RAMP, atol=1)
+
+
+def test_monochrome1_is_turned(tmp_path: Path) -> None:
+    film = dicom(tmp_path / "a.dcm", DEEP, photometric="MONOCHROME1")
+    np.testing.assert_allclose(pixels(film)[..., 0], 255 - RAMP, atol=1)
+
+
+def test_the_window_clips_before_the_range_is_taken(tmp_path: Path) -> None:
+    film = dicom(tmp_path / "a.dcm", DEEP, WindowCenter=1000, WindowWidth=400)
+    seen = pixels(film)[0, :, 0].astype(int)
+    expected = np.clip((DEEP[0].astype(float) - 800) / 400, 0, 1) * 255
+    np.testing.assert_allclose(seen, expected, atol=2)
+
+
+def test_rescale_with_negative_slope_and_signed_pixels(tmp_path: Path) -> None:
+    signed = DEEP.astype(np.int16) - 2048
+    film = dicom(tmp_path / "a.dcm", signed, bits=16, RescaleSlope=-1, RescaleIntercept=0)
+    np.testing.assert_allclose(pixels(film)[..., 0], 255 - RAMP, atol=1)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_padding_is_black_and_takes_no_part_of_the_range(tmp_path: Path, photometric: str) -> None:
+    padded = DEEP.copy()
+    padded[:4] = 65535
+    film = dicom(tmp_path / "a.dcm", padded, bits=16, photometric=photometric, PixelPaddingValue=65535)
+    seen = pixels(film)[..., 0]
+    assert (seen[:4] == 0).all()
+    np.testing.assert_allclose(seen[4:], 255 - RAMP[4:] if photometric == "MONOCHROME1" else RAMP[4:], atol=1)
+
+
+def test_dicom_in_colour(tmp_path: Path) -> None:
+    film = dicom(tmp_path / "a.dcm", np.dstack([RAMP, RAMP // 2, RAMP // 4]), photometric="RGB", bits=8)
+    np.testing.assert_array_equal(pixels(film)[..., 1], RAMP // 2)
+
+
+def test_dicom_refusals(tmp_path: Path) -> None:
+    dicom(tmp_path / "frames.dcm", np.stack([DEEP] * 3))
+    assert refusal(tmp_path / "frames.dcm").startswith("DICOM with several frames: 3")
+    dicom(tmp_path / "tiny.dcm", DEEP[:2])
+    assert refusal(tmp_path / "tiny.dcm").startswith("film too small")
+    film = dicom(tmp_path / "cut.dcm", DEEP)
+    Path(film.path).write_bytes(Path(film.path).read_bytes()[:-500])
+    assert refusal(tmp_path / "cut.dcm").startswith("DICOM")
+    (tmp_path / "text.dcm").write_text("no dicom at all, but long enough to be looked at" * 9)
+    assert refusal(tmp_path / "text.dcm").startswith("DICOM")
+
+
+def test_dicom_without_pixels(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    film = dicom(tmp_path / "a.dcm", DEEP)
+    dataset = pydicom.dcmread(film.path)
+    del dataset.PixelData
+    dataset.save_as(film.path)
+    assert refusal(tmp_path / "a.dcm").startswith("DICOM without pixels")
+
+
+def test_dicom_compressed_without_a_decoder(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    uid = pydicom.uid.JPEGLSLossless
+    if pydicom.pixels.get_decoder(uid).is_available:
+        pytest.skip("a decoder for JPEG-LS is installed here")
+    film = dicom(tmp_path / "a.dcm", DEEP)
+    dataset = pydicom.dcmread(film.path)
+    dataset.file_meta.TransferSyntaxUID = uid
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\x0a" + b"\0" * 100])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(film.path)
+    reason = refusal(tmp_path / "a.dcm")
+    assert "JPEG-LS Lossless" in reason
+    assert "pip install" in reason
+
+
+def test_dicom_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dicom(tmp_path / "a.dcm", DEEP)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert "radpref[dicom]" in refusal(tmp_path / "a.dcm")
+
+
+# ---- hashes
+
+
+def test_hashes_see_what_they_should(tmp_path: Path) -> None:
+    one = save(tmp_path / "a.png", Image.fromarray(RAMP))
+    copy = save(tmp_path / "b.png", Image.fromarray(RAMP))
+    again = save(tmp_path / "c.tif", Image.fromarray(RAMP))
+    other = save(tmp_path / "d.png", Image.fromarray(RAMP[::-1] // 2))
+    assert film_hash(one) == film_hash(copy) != film_hash(again)
+    assert pixel_hash(decode(one.path)) == pixel_hash(decode(again.path)) != pixel_hash(decode(other.path))
+    squashed = one.model_copy(update={"rows": 100, "cols": 50})
+    assert film_hash(squashed) == film_hash(one)
+    assert film_key(squashed) != film_key(one) == film_key(copy)
+    with pytest.raises(FilmError, match="not readable"):
+        film_hash(Film(path=str(tmp_path / "nothing.png")))
+
+
+# ---- pictures for people
+
+
+def test_masks_follow_the_film_into_its_aspect_and_are_tinted(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:32, 16:32] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    film = save(tmp_path / "a.png", Image.new("L", (64, 64), 100)).model_copy(
+        update={"rows": 200, "cols": 100, "masks": {"nodule": str(tmp_path / "mask.png")}}
+    )
+    found = read_mask(film, "nodule")
+    assert found.shape == (64, 32)
+    assert found[20, 12]
+    assert not found[20, 20]
+    plain, tinted = np.asarray(thumbnail(film, 64)), np.asarray(thumbnail(film, 64, masks=True))
+    changed = (plain != tinted).any(axis=2)
+    np.testing.assert_array_equal(changed, found)
+
+
+def test_contact_sheet_shows_films_and_refusals(tmp_path: Path) -> None:
+    film = save(tmp_path / "a.png", Image.fromarray(RAMP))
+    sheet = contact_sheet([(film, "one\ntwo"), (Film(path="/nowhere.png"), "gone")] * 4, side=64, columns=3)
+    assert sheet.mode == "RGB"
+    assert sheet.width == 3 * 68 + 4
+    assert np.asarray(sheet).max() == 255
+    assert contact_sheet([]).mode == "RGB"
+    assert data_uri(sheet).startswith("data:image/jpeg;base64,/9j/")
