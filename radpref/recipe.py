@@ -68,7 +68,7 @@ class TableSection(Section):
 
 
 class DataSection(Section):
-    source: Literal["phantom", "openi", "table"] = Field("phantom", description="where studies come from")
+    source: str = Field("phantom", description="where studies come from: phantom, openi, table")
     root: str | None = Field(None, description="folder of the source; films are never read from outside it")
     file: str | None = Field(
         None,

@@ -76,6 +76,7 @@ class Study(Record):
     patient: str
     """The unit of splitting; equal to ``id`` where the source knows no patients."""
     films: tuple[Film, ...]
+    """Frontal films first."""
     findings: str
     """The FINDINGS section: the reference report."""
     impression: str = ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -45,6 +45,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
 PATIENTS = st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=60)
 
 
+@settings(deadline=None)
 @given(PATIENTS, PATIENTS, st.integers(0, 5))
 def test_a_split_does_not_move_when_rows_are_added(some: list[str], more: list[str], seed: int) -> None:
     def split(patients: list[str]) -> dict[str, str]:
@@ -81,6 +82,7 @@ def test_leakage_counts_patients_studies_and_films(tmp_path: Path) -> None:
     assert not leakage(rows[:1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
 def test_patients_that_share_a_film_become_one(links: list[tuple[int, int]]) -> None:
     rows = [study(n, f"p{patient}", f"/{path}.png") for n, (patient, path) in enumerate(links)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -462,6 +462,7 @@ def test_a_published_split_that_leaks_is_refused_with_counts(root: Path) -> None
 # ---- small parts
 
 
+@settings(deadline=None)
 @given(st.one_of(st.none(), st.text(), st.integers(), st.floats(), st.lists(st.text())))
 def test_any_cell_becomes_text_that_can_be_written(cell: Any) -> None:
     text = text_of(cell)
@@ -469,6 +470,7 @@ def test_any_cell_becomes_text_that_can_be_written(cell: Any) -> None:
     assert "\0" not in text
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["..", "/", "a", "\\", ".", "~", "link", "$HOME", "\0", " "]), max_size=12))
 def test_no_path_leads_out(tmp_path_factory: pytest.TempPathFactory, parts: list[str]) -> None:
     root = tmp_path_factory.getbasetemp().resolve() / "root"

@@ -5,15 +5,21 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers as hf
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from radpref.models import Vlm, load
 from radpref.models.processors import image_only
+from radpref.recipe import ModelSection, RunSection
 
 CORPUS = (
     "Write the findings of this chest X-ray. Indication: cough and fever.",
@@ -213,3 +219,21 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@functools.cache
+def tiny_vlm(family: str) -> Vlm:
+    """A family's tiny model, saved, loaded and kept for the process. Do not change it: see ``fresh_vlm``."""
+    return fresh_vlm(family)
+
+
+def fresh_vlm(family: str) -> Vlm:
+    """As ``tiny_vlm``, but the caller's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load(ModelSection(path=str(save_tiny(family, Path(folder)))), RunSection(precision="float32"))
+
+
+def picture(seed: int, width: int = 70, height: int = 60) -> Image.Image:
+    """A film of noise; the same seed gives the same film."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    return Image.fromarray(noise).convert("RGB")

@@ -19,7 +19,7 @@ MAX_CHARACTERS = 20_000
 MAX_ID = 200
 
 # Marks of removed text: XXXX (Open-i), ___ (MIMIC-CXR), [** ... **] (MIMIC-III), <PHI>, [REDACTED]
-_REMOVED = re.compile(r"\b[Xx]{3,}\b|_{2,}|\[\*\*.*?\*\*\]|<[A-Z_]+>|\[[A-Z ]+\]")
+_REMOVED = re.compile(r"X{3,}|\bx{3,}\b|_{2,}|\[\*\*.*?\*\*\]|<[A-Z_]+>|\[[A-Z ]+\]")
 _VIEW_ORDER = {"frontal": 0, "unknown": 1, "lateral": 2}
 
 

@@ -131,10 +131,10 @@ def _label(rule: str, classes: Sequence[str]) -> dict[str, Definition]:
 
     return {
         f"label_f1_micro_{size}_{rule}": Definition(
-            f"Label F1 micro, {size}", f"F1 with counts summed over studies and classes; {said}", micro
+            f"Label F1 micro {size}", f"F1 with counts summed over studies and classes; {said}", micro
         ),
         f"label_f1_macro_{size}_{rule}": Definition(
-            f"Label F1 macro, {size}",
+            f"Label F1 macro {size}",
             f"mean of the F1 of each class that has a positive reference (others are left out); {said}",
             lambda sums: macro_f1(sums, rule, classes),
         ),

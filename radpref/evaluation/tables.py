@@ -1,16 +1,20 @@
-"""The results as a terminal table and as the content of ``metrics.json``."""
+"""The results as terminal tables and as the content of ``metrics.json``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from radpref.evaluation.baselines import BASELINES
 from radpref.evaluation.metrics import HEADLINE, METRICS
 from radpref.records import Comparison, Metric
+
+_WAYS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 
 
 def terminal_table(
@@ -19,27 +23,47 @@ def terminal_table(
     baselines: Sequence[str] = BASELINES,
     names: Sequence[str] = HEADLINE,
     title: str = "",
-) -> Table:
-    """Metrics down, systems across, in the order they come, with intervals; trivial baselines last and dim."""
+) -> Group:
+    """Models, then trivial baselines, each in 80 columns: metrics down, systems across, value over interval."""
     systems = list(dict.fromkeys(metric.system for metric in metrics))
-    ordered = [name for name in systems if name not in baselines] + [name for name in systems if name in baselines]
+    models, trivial = (
+        [name for name in systems if (name in baselines) == is_trivial] for is_trivial in (False, True)
+    )
+    parts = ((title, models), ("trivial answers", trivial))
+    return Group(*(_systems_table(metrics, some, names, heading) for heading, some in parts if some))
+
+
+def _systems_table(metrics: Sequence[Metric], systems: Sequence[str], names: Sequence[str], title: str) -> Table:
     cells = {(metric.system, metric.name): metric for metric in metrics}
-    table = Table(title=title or None, caption="95 % bootstrap intervals over patients", caption_justify="left")
-    table.add_column("")
-    for system in ordered:
-        table.add_column(Text(system), justify="right", style="dim" if system in baselines else "")
-    table.add_column("n", justify="right")
-    for name in names:
-        row = [cells.get((system, name)) for system in ordered]
-        if any(cell is not None and cell.value is not None for cell in row):
-            n = max(cell.n for cell in row if cell is not None)
-            table.add_row(METRICS[name].title, *(_cell(cell) for cell in row), str(n))
+    rows = {name: [cells.get((system, name)) for system in systems] for name in names}
+    rows = {name: row for name, row in rows.items() if any(cell and cell.value is not None for cell in row)}
+    sizes = sorted({cell.n for row in rows.values() for cell in row if cell and cell.value is not None})
+    n = f"n = {' to '.join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))} studies; " if sizes else ""
+    caption = f"{n}95 % intervals over patients"
+    table = Table(
+        title=title or None,
+        box=box.SIMPLE_HEAD,
+        caption=caption,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("", width=19)
+    for system in systems:
+        table.add_column(Text(system), justify="right", max_width=9)
+    for name, row in rows.items():
+        table.add_row(METRICS[name].title + _WAYS[METRICS[name].better], *(_cell(cell) for cell in row))
     return table
 
 
 def comparison_table(comparisons: Sequence[Comparison], *, title: str = "") -> Table:
     """One row a paired test: difference, interval, p, and p after Holm's correction."""
-    table = Table(title=title or None, caption="paired over patients; p from permutations", caption_justify="left")
+    table = Table(
+        title=title or None,
+        box=box.SIMPLE_HEAD,
+        caption="paired over patients; p from permutations",
+        caption_justify="left",
+    )
     table.add_column("")
     for heading in ("difference", "95 % interval", "p", "p (Holm)", "n"):
         table.add_column(heading, justify="right")
@@ -49,8 +73,8 @@ def comparison_table(comparisons: Sequence[Comparison], *, title: str = "") -> T
         colour = "" if row.p >= 0.05 or not gain else "green" if gain > 0 else "red"
         table.add_row(
             Text(f"{METRICS[row.name].title}: {row.after} − {row.before}"),
-            Text(f"{row.difference:+.3f}", style=colour),
-            f"{row.low:+.3f} to {row.high:+.3f}",
+            Text(_minus(f"{row.difference:+.3f}"), style=colour),
+            _minus(f"{row.low:+.3f} to {row.high:+.3f}"),
             format_p(row.p),
             "" if row.p_holm is None else format_p(row.p_holm),
             str(row.n),
@@ -74,9 +98,22 @@ def format_p(p: float) -> str:
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
-def _cell(metric: Metric | None) -> str:
+def _cell(metric: Metric | None) -> Text:
     if metric is None or metric.value is None:
-        return "–"
-    if metric.low is None or metric.high is None:
-        return f"{metric.value:.3f}"
-    return f"{metric.value:.3f} [{metric.low:.3f}, {metric.high:.3f}]"
+        return Text("–")
+    value = Text(_short(metric.value, 3))
+    if metric.low is not None and metric.high is not None:
+        value.append(f"\n{_short(metric.low, 2)}–{_short(metric.high, 2)}", style="dim")
+    return value
+
+
+def _short(value: float, digits: int) -> str:
+    """``.387``, ``1.02``, ``58.4``: no leading zero, about three figures."""
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("0") if 0 <= value < 1 else text
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")

@@ -31,6 +31,7 @@ CHEXPERT: dict[str, str | None] = dict(lexicon().chexpert)
 """Finding name to CheXpert class; None for a finding that has no class."""
 
 _WORTH = {"present": 2, "uncertain": 1, "absent": 0}
+_WEAK = lexicon().weak
 _LABEL = {2: 1, 1: -1, 0: 0}
 _NOT_COUNTED = lexicon().benign | {name for name, chexpert in CHEXPERT.items() if chexpert == "Support Devices"}
 
@@ -41,7 +42,8 @@ def labels(text_or_findings: str | Iterable[Finding]) -> dict[str, int | None]:
     Several statements about one class: positive before uncertain before negative. A general statement (``lungs are
     clear``) denies no single class. No Finding is 1 where nothing is present or uncertain, support devices and
     what the lexicon calls benign (clips, low lung volumes, ...) aside, and None otherwise; findings without a class
-    (emphysema, scoliosis) count as something found (Irvin et al., 2019).
+    (emphysema, scoliosis) count as something found. Vascular congestion makes Edema uncertain, not positive
+    (Irvin et al., 2019).
     """
     findings = read(text_or_findings) if isinstance(text_or_findings, str) else tuple(text_or_findings)
     worth: dict[str, int] = {}
@@ -50,7 +52,7 @@ def labels(text_or_findings: str | Iterable[Finding]) -> dict[str, int | None]:
         name = CHEXPERT.get(finding.name)
         value = _WORTH[finding.presence]
         if name is not None:
-            worth[name] = max(worth.get(name, 0), value)
+            worth[name] = max(worth.get(name, 0), min(value, 1) if finding.name in _WEAK else value)
         if value and finding.name not in _NOT_COUNTED:
             clean = False
     result: dict[str, int | None] = {name: _LABEL[worth[name]] if name in worth else None for name in CLASSES_14}

@@ -39,12 +39,16 @@ class Lexicon:
     """Findings of no weight in a judgement."""
     benign: frozenset[str]
     """Findings that leave CheXpert's No Finding standing."""
+    weak: frozenset[str]
+    """Findings that are at most uncertain evidence of their CheXpert class."""
     midline: frozenset[str]
     """Findings that have no side."""
     covers: Mapping[str, tuple[str, ...]]
     """General statement to the findings that it denies when it is absent."""
     kin: tuple[frozenset[str], ...]
     """Groups of names that may stand for each other."""
+    general: Mapping[str, frozenset[str]]
+    """General name to the names that it may stand for."""
     states: Mapping[tuple[str, str], Mapping[str, str]]
     """(structure, state) to finding name and presence."""
     bands: Mapping[str, frozenset[str]]
@@ -82,9 +86,11 @@ def lexicon() -> Lexicon:
         chexpert={name: entry.get("chexpert") for name, entry in findings.items()} | {"pleural abnormality": None},
         minor=frozenset(name for name, entry in findings.items() if entry.get("minor")),
         benign=frozenset(name for name, entry in findings.items() if entry.get("benign")),
+        weak=frozenset(name for name, entry in findings.items() if entry.get("weak")),
         midline=frozenset(name for name, entry in findings.items() if entry.get("midline")),
         covers={name: tuple(covered) for name, covered in raw["covers"].items()},
         kin=tuple(frozenset(group) for group in raw["kin"]),
+        general={name: frozenset(names) for name, names in raw["general"].items()},
         states={
             (structure, state): outcome
             for structure, entry in structures.items()

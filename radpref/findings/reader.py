@@ -19,6 +19,7 @@ from radpref.records import Finding, Span
 
 _SENTENCE_END = re.compile(r"(?<=[^\W\d_]{2})[.!?](?=[^\W\d_])|[.!?](?=\s|$)|\n\s*\n|\n(?=\s*(?:\d+[.)]|[-*•]))")
 _HEADING = re.compile(r"(?:(?<=\n)|^|(?<=[.!?]\s)|(?<=[.!?]\s\s))[ \t]*([A-Za-z][A-Za-z ,/()&-]{2,60}):")
+_BLANK_LINE = re.compile(r"\S[^\S\n]*\n\s*\n")
 _REMEMBERED = 1 << 15
 """Sentences kept in memory; at about a kilobyte each, some 30 MB."""
 
@@ -54,24 +55,35 @@ def read(text: str) -> tuple[Finding, ...]:
 
 def _sentences(text: str) -> list[tuple[int, int]]:
     """Offsets of the sentences of those sections that tell findings."""
-    book = lexicon()
-    regions, start, open_ = [], 0, True
-    for match in _HEADING.finditer(text):
-        title = " ".join(TOKEN.findall(match[1].lower())).replace("/ ", "")
-        if title not in book.other_sections and title not in book.sections and not match[1].isupper():
-            continue
-        if open_:
-            regions.append((start, match.start(1)))
-        start, open_ = match.end(), title not in book.other_sections
-    if open_:
-        regions.append((start, len(text)))
     sentences = []
-    for start, end in regions:
+    for start, end in _regions(text):
         for match in _SENTENCE_END.finditer(text, start, end):
             sentences.append((start, match.start()))
             start = match.end()
         sentences.append((start, end))
     return [(start, end) for start, end in sentences if start < end]
+
+
+def _regions(text: str) -> list[tuple[int, int]]:
+    """The text without its headings, and without sections about something else.
+
+    Such a section ends at the next heading, or at the blank line after its text.
+    """
+    book = lexicon()
+    regions, start = [], 0
+    for match in _HEADING.finditer(text):
+        title = " ".join(TOKEN.findall(match[1].lower())).replace("/ ", "")
+        other = title in book.other_sections
+        if not other and title not in book.sections and not match[1].isupper():
+            continue
+        if start < match.start(1):
+            regions.append((start, match.start(1)))
+        start = match.end()
+        if other:
+            ended = _BLANK_LINE.search(text, match.end())
+            start = ended.end() if ended else len(text)
+    regions.append((start, len(text)))
+    return regions
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -81,11 +93,14 @@ def _read_sentence(text: str) -> tuple[tuple[Finding, int, int], ...]:
     if not tokens:
         return ()
     found = items([word for word, _, _ in tokens])
-    mentions = sorted(
-        [_Mention(i.value, "present", i.start, i.end, i.start) for i in found if i.kind == "finding"]
-        + _states(found),
-        key=lambda mention: (mention.start, mention.end),
-    )
+    mentions = _states(found)
+    told = {(mention.state.start, mention.state.end) for mention in mentions if mention.state}
+    mentions += [
+        _Mention(item.value, "present", item.start, item.end, item.start)
+        for item in found
+        if item.kind == "finding" and (item.start, item.end) not in told
+    ]
+    mentions.sort(key=lambda mention: (mention.start, mention.end))
     if not mentions:
         return ()
     presences = _presences(mentions, found)
@@ -119,14 +134,14 @@ def _states(found: Sequence[Item]) -> list[_Mention]:
     waiting: list[Item] = []  # structures whose state is still to come
     held: list[Item] = []  # states whose structure is still to come
     linked: Item | None = None  # the last structure that took a held state
-    named = {(i.start, i.end) for i in found if i.kind == "finding"}
+    states = {(item.start, item.end) for item in found if item.kind == "state"}
+    findings = {(item.start, item.end) for item in found if item.kind == "finding"}
     for index, item in enumerate(found):
-        if item.kind in ("finding", "break"):
+        place = (item.start, item.end)
+        if item.kind == "break" or (item.kind == "finding" and place not in states):
             waiting, held, linked = [], [], None
-        elif item.kind == "structure":
-            if (item.start, item.end) in named:
-                continue
-            near = held and item.start - (linked or held[-1]).end <= 4
+        elif item.kind == "structure" and place not in findings:
+            near = held and item.start - (linked or held[-1]).end <= _NOUN_PHRASE
             if near and not (linked and _state_follows(found, index)):
                 for state in held:
                     link(item, state)
@@ -135,21 +150,34 @@ def _states(found: Sequence[Item]) -> list[_Mention]:
                 # "Heart: the heart is enlarged" names its subject twice.
                 waiting = [*(other for other in waiting if other.value != item.value), item]
                 held, linked = [], None
-        elif item.kind == "state" and (item.start, item.end) not in named:
-            of = any(i.kind == "join" and i.value == "in" and i.start == item.end for i in found)
-            if waiting and not (of and any(i.kind == "structure" and 0 < i.start - item.end <= 4 for i in found)):
+        elif item.kind == "state":
+            if waiting and not _of(found, item):
                 for structure in waiting:
                     link(structure, item)
-                following = next(
-                    (i for i in found[index + 1 :] if i.kind in ("state", "structure", "finding", "break")), None
-                )
-                if following is None or following.kind != "state":
+                if not _state_next(found, index):
                     waiting = []
             else:
-                if linked:
-                    held, linked = [], None
-                held = [*held, item]
+                held, linked = [*(() if linked else held), item], None
     return mentions
+
+
+_NOUN_PHRASE = 4
+"""Most words between a state and the structure after it: ``enlargement of the left`` cardiac silhouette."""
+
+
+def _of(found: Sequence[Item], state: Item) -> bool:
+    """Whether a structure follows the state with a preposition: ``enlargement of the heart``."""
+    return any(item.kind == "join" and item.value == "in" and item.start == state.end for item in found) and any(
+        item.kind == "structure" and 0 < item.start - state.end <= _NOUN_PHRASE for item in found
+    )
+
+
+def _state_next(found: Sequence[Item], index: int) -> bool:
+    """Whether the same subject is told another state: ``the aorta is tortuous and heavily calcified``."""
+    after = [i for i in found if i.start >= found[index].end and i.kind in ("join", "state", "structure", "break")][
+        :2
+    ]
+    return [item.value if item.kind == "join" else item.kind for item in after] == ["and", "state"]
 
 
 def _state_follows(found: Sequence[Item], index: int) -> bool:
@@ -177,6 +205,7 @@ def _presences(mentions: Sequence[_Mention], found: Sequence[Item]) -> list[str 
     cues = {(item.start, item.kind) for item in found}
     clause = 0  # first token of the clause
     joined: Item | None = None
+    verb = -1  # end of the last verb
     for _, index, item in events:
         if item is None:
             if history:
@@ -209,15 +238,20 @@ def _presences(mentions: Sequence[_Mention], found: Sequence[Item]) -> list[str 
                 value = "absent" if item.kind == "negation after" else "uncertain"
                 _reach_back(item, value, mentions, found, result, clause)
             case "join":
-                if item.value in ("and", "comma", "with", "or"):
+                if item.value in ("verb", "verbs"):
+                    verb = item.end
+                if item.value in ("and", "comma", "with", "or", "either"):
                     joined = item
             case "severity" | "change" | "structure" | "state":
                 if item.kind == "state" and (item.start, item.end) not in told:
+                    if item.value == "normal" and verb == item.start:
+                        _reach_back(item, "absent", mentions, found, result, clause)
                     continue
                 # "no pneumothorax, small effusion": a new statement begins, unless the list goes on with an "or".
-                fresh = joined is not None and joined.value != "or" and item.start - joined.end <= 1
+                fresh = joined is not None and joined.value not in ("or", "either") and item.start - joined.end <= 1
                 if fresh and not (item.kind == "change" and item.value == "new") and not _or_ahead(item, found):
-                    negated = doubted = False
+                    negated = False
+                    doubted = doubted and item.kind == "severity" and joined is not None and joined.value == "and"
     _alternatives(mentions, found, result)
     return result
 
@@ -233,7 +267,7 @@ def _or_ahead(item: Item, found: Sequence[Item]) -> bool:
         if other.start >= item.end:
             if other.kind == "break":
                 return False
-            if other.kind == "join" and other.value == "or":
+            if other.kind == "join" and other.value in ("or", "either"):
                 return True
     return False
 
@@ -265,21 +299,25 @@ def _reach_back(
 
 def _alternatives(mentions: Sequence[_Mention], found: Sequence[Item], result: list[str | None]) -> None:
     """``atelectasis or pneumonia``: of two alternatives, neither is certain."""
+    book = lexicon()
     for (i, first), (j, second) in pairwise(enumerate(mentions)):
         if result[i] in ("present", "uncertain") and result[j] in ("present", "uncertain"):
-            if first.state or second.state or {first.name, second.name} & lexicon().minor:
+            if first.state or second.state or {first.name, second.name} & book.minor:
                 continue
+            if book.chexpert[first.name] and book.chexpert[first.name] == book.chexpert[second.name]:
+                continue  # "pacemaker/ICD" names one thing twice
             between = [item for item in found if first.end <= item.start and item.end <= second.start]
-            if any(item.kind == "join" and item.value == "or" for item in between) and not any(
-                item.kind == "break" for item in between
-            ):
+            kinds = {item.kind for item in found if item.kind in ("break", "pseudo") and item.end <= second.start}
+            if any(i.kind == "join" and i.value == "or" for i in between) and not kinds:
                 result[i] = result[j] = "uncertain"
 
 
 _NEAR = 3
 """Words between ``not`` and what it negates."""
 
-_SEPARATORS = frozenset({"join", "break", "negation before", "uncertain before", "negation after", "uncertain after", "negation near"})
+_SEPARATORS = frozenset(
+    {"join", "break", "negation before", "uncertain before", "negation after", "uncertain after", "negation near"}
+)
 
 
 def _attributes(
@@ -327,7 +365,7 @@ def _split(gap: Sequence[Item]) -> int:
         if item.kind == "join" and item.value in ("in", "verb", "verbs"):
             continue
         if item.kind in _SEPARATORS:
-            if item.kind == "join" and item.value in ("and", "or") and _coordinated(gap, index):
+            if item.kind == "join" and item.value in ("and", "or", "either") and _coordinated(gap, index):
                 continue
             return index
     if gap and gap[0].kind == "join" and gap[0].value in ("in", "verb", "verbs"):
@@ -355,7 +393,12 @@ def _describe(
     tokens: Sequence[tuple[str, int, int]],
 ) -> dict[str, Any]:
     state = mention.state
-    mine = [i for i in around if state is None or (i.start, i.end) != (state.start, state.end) or i.kind == "side"]
+    # A state's own word tells no severity ("a large heart" is not a severe one), but borderline is mild.
+    mine = [
+        i
+        for i in around
+        if state is None or (i.start, i.end) != (state.start, state.end) or state.value == "borderline"
+    ]
 
     def nearest(kind: str) -> Item | None:
         of_kind = [i for i in mine if i.kind == kind]

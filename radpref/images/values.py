@@ -40,10 +40,10 @@ def to_8_bit(values: NDArray[Any], *, ignore: NDArray[np.bool_] | None = None) -
     ``values``: any real dtype, any shape; ``ignore``: same shape, True where a value is no picture (padding);
     those, and values that are not finite, become 0 and do not count in the range. A constant picture becomes 0.
     """
-    values = values.astype(np.float32)
+    values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     counted = np.isfinite(values) if ignore is None else np.isfinite(values) & ~ignore
-    if not counted.any():
+    low, high = (float(values[counted].min()), float(values[counted].max())) if counted.any() else (0.0, 0.0)
+    if low == high:
         return np.zeros(values.shape, np.uint8)
-    low, high = float(values[counted].min()), float(values[counted].max())
-    scaled = (values - low) * (255.0 / (high - low) if high > low else 0.0)
-    return np.where(counted, scaled, 0.0).round().astype(np.uint8)
+    scaled = (np.where(counted, values, low) - low) / (high - low) * 255.0
+    return scaled.round().astype(np.uint8)

@@ -4,9 +4,10 @@
 
 - **A unit** is one asserted (present or uncertain) finding at one side and place. Repetitions are one unit;
   ``bilateral`` is two.
-- **Wrong place and wrong severity** are one error each, never a false finding and a missing one: two charges for
-  one slip reward silence. A *near miss* (the next band of the lung, one step of severity, a side left out) is
-  matched and charged, half a credit; a wrong side, or the far end of either scale, is charged and not matched.
+- **One slip is one error.** A finding at the wrong place, or of the wrong severity, is one error and never a false
+  finding and a missing one: two charges for one slip reward silence. A *near miss* (the next band of the lung, one
+  step of severity, a side left out, ``opacity`` for a consolidation) is matched and charged, half a credit; a wrong
+  side, or the far end of either scale, is charged and not matched.
 - **Agreed normals are not matched findings.** If they were, the report that denies everything would win wherever
   most things are absent. Where the reference asserts nothing of weight, that *is* its finding: a candidate that
   agrees with one of its normal statements has matched one.
@@ -15,8 +16,8 @@
   be free.
 - **Minor findings** (lexicon: granuloma, degenerative change, ...) are listed where the texts differ, but weigh
   nothing, neither matched nor charged.
-- **Kin** (lexicon): opacity, consolidation and pneumonia name one thing with more or less certainty; one is taken
-  for the other where the places agree.
+- **Names**: kin (lexicon: consolidation and pneumonia, nodule and mass) are taken for each other. What one text
+  says twice, in general words and in particular ones, is neither false nor missing.
 - **Comparisons** are judged on matched findings. New, worse, better are significant; unchanged is not.
 - Of a finding that is called present and absent in one text, present counts.
 """
@@ -25,22 +26,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from functools import cache, lru_cache
 
 from radpref.findings import COVERS, lexicon, read
 from radpref.judges.case import Judge, Verdict, judge_by
-from radpref.records import ErrorKind, Finding, ReportError
+from radpref.records import ErrorKind, Finding, ReportError, Side
 
 _SEVERITY = {"mild": 0, "moderate": 1, "severe": 2}
 _BANDS = {"upper": 0, "mid": 1, "lower": 2}
-_SIDES: dict[str | None, tuple[Literal["left", "right"] | None, ...]] = {
+_SIDES: dict[Side | None, tuple[Side | None, ...]] = {
     "left": ("left",),
     "right": ("right",),
     "bilateral": ("left", "right"),
     None: (None,),
 }
 _REMEMBERED = 1 << 12
+"""Reports kept as units: a reference is read once for all its candidates."""
+_FAR = 2
+"""A wrong side, or two steps on a scale of three; 1 is a near miss."""
 
 
 @dataclass(frozen=True)
@@ -55,80 +58,11 @@ class _Report:
 @lru_cache(maxsize=_REMEMBERED)
 def _report(text: str) -> _Report:
     findings = read(text)
-    asserted = [finding for finding in findings if finding.presence != "absent"]
     return _Report(
-        units=_units(asserted),
+        units=_units(finding for finding in findings if finding.presence != "absent"),
         denied=tuple(finding for finding in findings if finding.presence == "absent"),
         readable=bool(findings),
     )
-
-
-def _units(asserted: Iterable[Finding]) -> tuple[Finding, ...]:
-    """One finding per name, side and place; a vaguer mention of the same thing is part of the fuller one."""
-    split = [
-        finding if finding.side == side else finding.model_copy(update={"side": side})
-        for finding in asserted
-        for side in _SIDES[finding.side]
-    ]
-    units: list[Finding] = []
-    for finding in split:
-        for index, unit in enumerate(units):
-            if _same(unit, finding):
-                units[index] = _merged(unit, finding)
-                break
-        else:
-            units.append(finding)
-    # A mention without a side, read before the sides were told, belongs to them.
-    return tuple(
-        unit
-        for unit in units
-        if not any(other is not unit and other.name == unit.name and _vaguer(unit, other) for other in units)
-    )
-
-
-def _same(unit: Finding, other: Finding) -> bool:
-    return (
-        unit.name == other.name
-        and (unit.side == other.side or unit.side is None or other.side is None)
-        and (unit.place == other.place or unit.place is None or other.place is None)
-    )
-
-
-def _vaguer(unit: Finding, other: Finding) -> bool:
-    return unit.side is None and other.side is not None and (unit.place is None or unit.place == other.place)
-
-
-def _merged(unit: Finding, other: Finding) -> Finding:
-    """Both mentions as one; where they disagree, the first holds, but what is present is not uncertain."""
-    return unit.model_copy(
-        update={
-            "presence": "present" if "present" in (unit.presence, other.presence) else "uncertain",
-            "side": unit.side or other.side,
-            "place": unit.place or other.place,
-            "severity": unit.severity or other.severity,
-            "change": unit.change or other.change,
-        }
-    )
-
-
-def _distance(reference: Finding, candidate: Finding) -> tuple[int, str]:
-    """How far the candidate's place is off: 0 agrees, 1 a near miss, 2 wrong; and what to tell a reader."""
-    if reference.side and candidate.side and reference.side != candidate.side:
-        return 2, f"{candidate.side} instead of {reference.side}"
-    bands = lexicon().bands
-    here, there = bands.get(reference.place or ""), bands.get(candidate.place or "")
-    off = 0
-    if here and there:
-        off = min(abs(_BANDS[a] - _BANDS[b]) for a in here for b in there)
-    if off:
-        return off, f"{candidate.place} instead of {reference.place}"
-    if reference.side and not candidate.side:
-        return 1, f"side not told, it is {reference.side}"
-    return 0, ""
-
-
-def _kin(first: str, second: str) -> bool:
-    return any(first in group and second in group for group in lexicon().kin)
 
 
 def compare(reference: str, candidate: str) -> Verdict:
@@ -143,11 +77,11 @@ def compare(reference: str, candidate: str) -> Verdict:
     for ours, theirs in pairs:
         weighs = ours.name not in minor and theirs.name not in minor
         found, slips = _slips(ours, theirs)
-        errors += [slip if weighs else slip.model_copy(update={"significant": False}) for slip in slips]
+        errors += slips if weighs else [slip.model_copy(update={"significant": False}) for slip in slips]
         if found and weighs:
             matched.append(theirs)
-    for unit in missing:
-        denied = next((d for d in said.denied if _denies(d, unit)), None)
+    for unit in _once(missing):
+        denied = _denial(said.denied, unit)
         errors.append(
             ReportError(
                 kind="missing_finding",
@@ -158,8 +92,8 @@ def compare(reference: str, candidate: str) -> Verdict:
                 note="denied" if denied else "",
             )
         )
-    for unit in false:
-        denied = next((d for d in told.denied if _denies(d, unit)), None)
+    for unit in _once(false):
+        denied = _denial(told.denied, unit)
         errors.append(
             ReportError(
                 kind="false_finding",
@@ -170,70 +104,149 @@ def compare(reference: str, candidate: str) -> Verdict:
                 note="denied by the reference" if denied else "",
             )
         )
-    if not matched and not any(u.presence == "present" and u.name not in minor for u in told.units):
+    if not matched and not any(unit.presence == "present" and unit.name not in minor for unit in told.units):
         matched += _agreed_normal(told.denied, said.denied)
     charged = sum(error.significant for error in errors)
     score = len(matched) / (len(matched) + charged) if matched else 0.0
     return Verdict(score, matched=tuple(matched), errors=tuple(errors))
 
 
+# ---------------------------------------------------------------- units
+
+
+def _units(asserted: Iterable[Finding]) -> tuple[Finding, ...]:
+    """One finding per name, side and place; a vaguer mention of the same thing is part of the fuller one."""
+    units: list[Finding] = []
+    split = [
+        finding if finding.side == side else finding.model_copy(update={"side": side})
+        for finding in asserted
+        for side in _SIDES[finding.side]
+    ]
+    # Those that tell their side and place come first, so that the vaguer find what they belong to.
+    for finding in sorted(split, key=lambda finding: (finding.side is None, finding.place is None)):
+        same = [index for index, unit in enumerate(units) if _same(unit, finding)]
+        for index in same:
+            units[index] = _merged(units[index], finding)
+        if not same:
+            units.append(finding)
+    return tuple(units)
+
+
+def _same(unit: Finding, vaguer: Finding) -> bool:
+    return (
+        unit.name == vaguer.name
+        and (vaguer.side is None or unit.side == vaguer.side)
+        and (vaguer.place is None or unit.place == vaguer.place or not _off_place(unit, vaguer))
+    )
+
+
+def _merged(unit: Finding, other: Finding) -> Finding:
+    """Both mentions as one; where they disagree the first holds, but what is present is not uncertain."""
+    return unit.model_copy(
+        update={
+            "presence": "present" if "present" in (unit.presence, other.presence) else "uncertain",
+            "place": unit.place or other.place,
+            "severity": unit.severity or other.severity,
+            "change": unit.change or other.change,
+        }
+    )
+
+
+# ---------------------------------------------------------------- distances
+
+
+def _off_place(first: Finding, second: Finding) -> int:
+    """Bands of the lung (upper, mid, lower) between two places; 0 where either tells none."""
+    bands = lexicon().bands
+    here, there = bands.get(first.place or ""), bands.get(second.place or "")
+    if not here or not there:
+        return 0
+    return min(abs(_BANDS[a] - _BANDS[b]) for a in here for b in there)
+
+
+def _off(reference: Finding, candidate: Finding) -> tuple[int, str]:
+    """How far the candidate's place is off (0 agrees, 1 a near miss, 2 wrong), and what to tell a reader."""
+    if reference.side and candidate.side and reference.side != candidate.side:
+        return _FAR, f"{candidate.side} instead of {reference.side}"
+    if off := _off_place(reference, candidate):
+        return off, f"{candidate.place} instead of {reference.place}"
+    if reference.side and not candidate.side:
+        return 1, f"side not told, it is {reference.side}"
+    return 0, ""
+
+
+def _steps(first: Finding, second: Finding) -> int:
+    """Steps of severity between two findings; 0 where either tells none."""
+    if first.severity is None or second.severity is None:
+        return 0
+    return abs(_SEVERITY[first.severity] - _SEVERITY[second.severity])
+
+
+@cache
+def _unlike(first: str, second: str) -> int | None:
+    """0 for one name, 1 for kin, 2 where one is the general name of the other, None for different things."""
+    book = lexicon()
+    if first == second:
+        return 0
+    if any(first in group and second in group for group in book.kin):
+        return 1
+    general = book.general
+    return 2 if second in general.get(first, ()) or first in general.get(second, ()) else None
+
+
+# ---------------------------------------------------------------- pairs and errors
+
+
 def _pair(
     reference: Sequence[Finding], candidate: Sequence[Finding]
 ) -> tuple[list[tuple[Finding, Finding]], list[Finding], list[Finding]]:
-    """Units of both reports put together, the best agreement first; then what is left on either side.
-
-    What is left and is kin to, or a vaguer mention of, something already paired at the same place is neither
-    missing nor false: it has been said.
-    """
-    grades = sorted(
-        (_grade(ours, theirs), i, j)
-        for i, ours in enumerate(reference)
-        for j, theirs in enumerate(candidate)
-        if ours.name == theirs.name or (_kin(ours.name, theirs.name) and not _distance(ours, theirs)[0])
-    )
+    """Units of both reports put together, the best agreement first; then what is left on either side."""
+    grades = []
+    for i, ours in enumerate(reference):
+        for j, theirs in enumerate(candidate):
+            unlike, off = _unlike(ours.name, theirs.name), _off(ours, theirs)[0]
+            if unlike is not None and (unlike < 2 or off < _FAR):
+                grades.append((off == _FAR, unlike, off, _steps(ours, theirs), i, j))
     paired: dict[int, int] = {}
     taken: set[int] = set()
-    for _, i, j in grades:
+    for *_, i, j in sorted(grades):
         if i not in paired and j not in taken:
             paired[i] = j
             taken.add(j)
     missing = [
         unit
         for i, unit in enumerate(reference)
-        if i not in paired and not any(_told(candidate[j], unit) for j in taken)
+        if i not in paired and not any(_repeats(unit, candidate[j]) for j in taken)
     ]
     false = [
         unit
         for j, unit in enumerate(candidate)
-        if j not in taken and not any(_told(reference[i], unit) for i in paired)
+        if j not in taken and not any(_repeats(unit, reference[i]) for i in paired)
     ]
     return [(reference[i], candidate[j]) for i, j in sorted(paired.items())], missing, false
 
 
-def _grade(ours: Finding, theirs: Finding) -> tuple[bool, int, int]:
-    return ours.name != theirs.name, _distance(ours, theirs)[0], _steps(ours, theirs)
+def _once(units: Sequence[Finding]) -> list[Finding]:
+    """Without those that say again what one before says: a consolidation that is a pneumonia is missed once."""
+    kept: list[Finding] = []
+    for unit in units:
+        if not any(_repeats(unit, other) or _repeats(other, unit) for other in kept if other.name != unit.name):
+            kept.append(unit)
+    return kept
 
 
-def _steps(ours: Finding, theirs: Finding) -> int:
-    if ours.severity is None or theirs.severity is None:
-        return 0
-    return abs(_SEVERITY[ours.severity] - _SEVERITY[theirs.severity])
-
-
-def _told(unit: Finding, other: Finding) -> bool:
-    """Whether ``other`` has been said by ``unit`` in other words."""
+def _repeats(unit: Finding, other: Finding) -> bool:
+    """Whether ``unit``, left alone, only says again or more vaguely what ``other`` of the other text says."""
     if unit.name == other.name:
         return unit.side is None or other.side is None
-    return (
-        _kin(unit.name, other.name)
-        and not (unit.side and other.side and unit.side != other.side)
-        and _distance(unit, other)[0] < 2
-    )
+    alike = _unlike(unit.name, other.name) == 1 or other.name in lexicon().general.get(unit.name, ())
+    return alike and not (unit.side and other.side and unit.side != other.side) and not _off_place(unit, other)
 
 
 def _slips(ours: Finding, theirs: Finding) -> tuple[bool, list[ReportError]]:
     """Whether a pair is matched, and the errors within it."""
-    found, slips = True, []
+    found = True
+    slips: list[ReportError] = []
 
     def slip(kind: ErrorKind, note: str, significant: bool = True) -> None:
         slips.append(
@@ -247,14 +260,16 @@ def _slips(ours: Finding, theirs: Finding) -> tuple[bool, list[ReportError]]:
             )
         )
 
-    off, note = _distance(ours, theirs)
+    off, note = _off(ours, theirs)
+    steps = _steps(ours, theirs)
     if off:
         slip("wrong_place", note)
-        found = off < 2
-    steps = _steps(ours, theirs)
-    if steps and found:
+        found = off < _FAR
+    if _unlike(ours.name, theirs.name) == 2:
+        slip("missing_finding" if theirs.name in lexicon().general else "false_finding", f"called {theirs.name}")
+    if steps:
         slip("wrong_severity", f"{theirs.severity} instead of {ours.severity}")
-        found = steps < 2
+        found = found and steps < _FAR
     if found and ours.change != theirs.change:
         if theirs.change:
             of = f" instead of {ours.change}" if ours.change else ""
@@ -270,8 +285,12 @@ def _denies(denial: Finding, unit: Finding) -> bool:
     return denial.name == unit.name or unit.name in COVERS.get(denial.name, ())
 
 
+def _denial(denied: Sequence[Finding], unit: Finding) -> Finding | None:
+    return next((denial for denial in denied if _denies(denial, unit)), None)
+
+
 def _agreed_normal(told: Sequence[Finding], said: Sequence[Finding]) -> list[Finding]:
-    """The first normal statement of the candidate that agrees with one of the reference, as a list of at most one."""
+    """The first normal statement of the candidate that agrees with one of the reference: at most one."""
     for theirs in said:
         for ours in told:
             if _denies(ours, theirs) or _denies(theirs, ours) or (theirs.name in COVERS and ours.name in COVERS):

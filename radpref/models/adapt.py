@@ -60,18 +60,21 @@ def freeze(vlm: Vlm, *, language: bool = True, projector: bool = False, tower: b
     """Sets, in place, which parts of a model without adapter are trained: True trains, False freezes.
 
     ``language`` is the decoder stack with embeddings and head, ``tower`` the image encoder, ``projector`` all
-    between them. What is trained is kept in float32, whatever the dtype of the rest: in bfloat16 an optimiser's
-    small steps would be rounded away. Run forwards under ``autocast(vlm)``.
+    that leads from one to the other; the mergers that Qwen-VL keeps inside its tower count as projector. What is
+    trained is kept in float32, whatever the dtype of the rest: in bfloat16 an optimiser's small steps would be
+    rounded away. Run forwards under ``autocast(vlm)``.
     """
     inner = unwrapped(vlm.model)
-    head = inner.get_output_embeddings()
-    parts = {
-        id(p): language for module in (language_model(inner), head) if module is not None for p in module.parameters()
-    }
-    parts |= {id(p): tower for p in vision_tower(inner).parameters()}
-    for parameter in inner.parameters():
-        parameter.requires_grad_(parts.get(id(parameter), projector))
-        if parameter.requires_grad and parameter.is_floating_point():
+    seeing = vision_tower(inner)
+    mergers = [child for name, child in seeing.named_children() if "merger" in name]
+    parts = dict.fromkeys(inner.parameters(), projector)
+    parts |= dict.fromkeys(seeing.parameters(), tower)
+    parts |= {p: projector for merger in mergers for p in merger.parameters()}
+    parts |= dict.fromkeys(language_model(inner).parameters(), language)
+    parts |= dict.fromkeys(inner.get_output_embeddings().parameters(), language)
+    for parameter, trained in parts.items():
+        parameter.requires_grad_(trained)
+        if trained:
             parameter.data = parameter.data.to(torch.float32)
 
 

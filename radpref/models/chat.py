@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 
@@ -65,7 +66,7 @@ def encode_answer(vlm: Vlm, answer: str) -> list[int]:
     (an image placeholder in an answer would ask for image features that are not there).
     """
     ids = _answer_ids(vlm.tokenizer, vlm.turn.lead + answer)
-    special = (set(vlm.tokenizer.all_special_ids) | image_token_ids(vlm)) - {vlm.tokenizer.unk_token_id}
+    special = (_special_ids(vlm.tokenizer) | image_token_ids(vlm)) - {vlm.tokenizer.unk_token_id}
     if clash := special.intersection(ids):
         spelt = ", ".join(repr(vlm.tokenizer.convert_ids_to_tokens(i)) for i in sorted(clash))
         raise ValueError(f"the answer spells special tokens of {vlm.name}: {spelt}; remove them from the text")
@@ -77,20 +78,29 @@ def _answer_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
+def _special_ids(tokenizer: Any) -> set[int]:
+    """Named special tokens, and those that the vocabulary marks as special without a name."""
+    marked = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return marked | set(tokenizer.all_special_ids)
+
+
 def learn_turn(processor: Any, tokenizer: Any, name: str) -> Turn:
     """What the template puts before and after an answer, checked against the whole conversation.
 
-    Raises ModelError where there is no template, where the template rewrites the prompt once it is answered, or
-    where prompt and answer tokenised apart differ from both tokenised together: a model trained on the one
+    Raises ModelError where there is no template or it fails, where it rewrites the prompt once that is answered,
+    or where prompt and answer tokenised apart differ from both tokenised together: a model trained on the one
     would be asked in the other.
     """
-    if not (getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
+    if not getattr(processor, "chat_template", None):
         raise ModelError(
-            f"{name} has no chat template, so that it is unknown how a prompt is put to it. Use the instruction-tuned "
-            "variant of the model, or put its template into chat_template.jinja in the model's folder."
+            f"{name} has no chat template, so that it is unknown how a prompt is put to it. Use the "
+            "instruction-tuned variant of the model, or put its template into chat_template.jinja in its folder."
         )
     prompt, answer = "Write the findings.", "No acute finding. Heart size is normal."
-    before, whole = render(processor, prompt, 0), render(processor, prompt, 0, answer)
+    try:
+        before, whole = render(processor, prompt, 0), render(processor, prompt, 0, answer)
+    except (TemplateError, ValueError) as error:
+        raise ModelError(f"the chat template of {name} cannot write a prompt with its answer: {error}") from error
     if not whole.startswith(before) or answer not in whole[len(before) :]:
         raise ModelError(
             f"the chat template of {name} writes an answered conversation differently from the prompt that the "
@@ -116,7 +126,7 @@ def learn_turn(processor: Any, tokenizer: Any, name: str) -> Turn:
 
 def _end_of_turn(tokenizer: Any, after: str, name: str) -> tuple[int, ...]:
     """Ids up to the first special token of what the template writes after an answer, else the EOS token."""
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    special = _special_ids(tokenizer)
     ids = _answer_ids(tokenizer, after)
     for position, token in enumerate(ids):
         if token in special:

@@ -20,7 +20,6 @@ from PIL import Image
 from torch import Tensor
 
 from radpref.images import FilmError, read_film
-from radpref.models.cache import widen
 from radpref.models.chat import collate, encode_answer, encode_prompt, pad
 from radpref.models.vlm import ModelError, Vlm, autocast, image_token_ids, unwrapped
 from radpref.records import Completion, Film, Quarantined, Question
@@ -87,7 +86,8 @@ def decode(
     with _arithmetic(vlm):
         out = vlm.model(**inputs, position_ids=positions, use_cache=True, **keep)
     cache = out.past_key_values
-    widen(cache, n, max_new_tokens)
+    if n > 1:
+        cache.batch_repeat_interleave(n)
     logits = out.logits[:, -1].float().repeat_interleave(n, 0)
     attention = inputs["attention_mask"].repeat_interleave(n, 0)
     position = positions.amax(-1, keepdim=True).repeat_interleave(n, -2)  # (..., rows, 1), the last one used
@@ -97,7 +97,7 @@ def decode(
     tokens = torch.zeros(len(rows), max_new_tokens, dtype=torch.int64, device=vlm.device)
     lengths = torch.zeros_like(rows)  # 0 while a row runs
     for step in range(max_new_tokens):
-        token = choose(logits.masked_fill(never, -torch.inf), rows, step)
+        token = choose(logits.masked_fill(never, -torch.inf), rows, step).to(vlm.device)
         tokens[rows, step] = token
         running = lengths[rows] == 0
         lengths[rows[running & torch.isin(token, ends)]] = step + 1
@@ -139,9 +139,10 @@ def _arithmetic(vlm: Vlm) -> AbstractContextManager[Any]:
 
 def _positions(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """Position ids of left-padded prompts: (rows, tokens), or (3, rows, tokens) for multimodal RoPE; 0 on padding."""
-    if hasattr(model.model, "get_rope_index"):
-        known = inspect.signature(model.model.get_rope_index).parameters
-        positions: Tensor = model.model.get_rope_index(**{k: v for k, v in inputs.items() if k in known})[0]
+    if hasattr(model.base_model, "get_rope_index"):
+        index = model.base_model.get_rope_index
+        known = inspect.signature(index).parameters
+        positions: Tensor = index(**{name: value for name, value in inputs.items() if name in known})[0]
         return positions
     return (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
 
@@ -162,6 +163,7 @@ def _sampler(keys: Sequence[str], seed: int, temperature: float, top_p: float, s
     uniform = torch.stack([_uniform(f"{seed}\0{key}", steps) for key in keys]) if keys else torch.empty(0, steps)
 
     def choose(logits: Tensor, rows: Tensor, step: int) -> Tensor:
+        logits = logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
         return draw((logits / temperature).softmax(-1), top_p, uniform[rows.cpu(), step].to(logits.device))
 
     return choose
@@ -182,7 +184,7 @@ def draw(probabilities: Tensor, top_p: float, uniform: Tensor) -> Tensor:
     """
     order = None
     if top_p < 1:
-        probabilities, order = probabilities.sort(-1, descending=True, stable=True)
+        probabilities, order = probabilities.sort(stable=True, dim=-1, descending=True)
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(before >= top_p, 0)
     cumulated = probabilities.double().cumsum(-1)
@@ -258,7 +260,13 @@ def check_decoding(vlm: Vlm) -> None:
         "Small left effusion.",
         "The lungs are clear without edema.",
     )
-    prompts = [encode_prompt(vlm, text, [grey]) for text in texts]
+    try:
+        prompts = [encode_prompt(vlm, text, [grey]) for text in texts]
+    except ValueError as error:
+        raise ModelError(
+            f"{vlm.name}: its processor cannot put a film into a prompt: {error}. The chat template leaves images "
+            "out, or belongs to another processor."
+        ) from error
     _check_image_tokens(vlm, prompts[0]["input_ids"])
     answers = [encode_answer(vlm, text) for text in words]
     batch = collate(vlm, [prompts[0], prompts[0], prompts[1], prompts[1]], answers)
@@ -268,9 +276,9 @@ def check_decoding(vlm: Vlm) -> None:
             plain = vlm.model(**{k: v.to(vlm.device) for k, v in batch.items()}, use_cache=False).logits
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         raise ModelError(
-            f"{vlm.name}: its processor and its model do not fit together. A grey test film failed in the model with: "
-            f"{error}. The processor's files (processor_config.json, preprocessor_config.json, tokenizer) must come "
-            "from the same checkpoint as the weights."
+            f"{vlm.name}: its processor and its model do not fit together. A grey test film failed in the model "
+            f"with: {error}. The processor's files (processor_config.json, preprocessor_config.json, tokenizer) must "
+            "come from the same checkpoint as the weights."
         ) from error
     expected = [row[mask.roll(-1)].float() for row, mask in zip(plain.cpu(), spoken, strict=True)]
     steps = max(map(len, answers))
@@ -316,8 +324,8 @@ def _check_image_tokens(vlm: Vlm, ids: Tensor) -> None:
     known = image_token_ids(vlm)
     if not known.intersection(ids.flatten().tolist()):
         raise ModelError(
-            f"{vlm.name}: the processor puts no image token into a prompt with a film that the model would take for one "
-            f"(the model's config says {sorted(known)}, the processor's image token is "
+            f"{vlm.name}: the processor writes no token for a film that the model would take for one (the model's "
+            f"config says {sorted(known)}, the processor's image token is "
             f"{getattr(vlm.processor, 'image_token', None)!r} = {getattr(vlm.processor, 'image_token_id', None)}). "
             "Processor and model come from different checkpoints, or the chat template leaves images out."
         )

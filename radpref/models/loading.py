@@ -100,8 +100,8 @@ def _folder(path: str, revision: str | None) -> Path:
         files = snapshot_download(path, revision=revision, allow_patterns=_FILES, ignore_patterns=["*/*"])
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"model.path is {path!r}, which is no folder here{hint}, and the hub did not give it either: {error}. Check "
-            "the name, log in with `hf auth login` where the model is gated, or download it and name its folder."
+            f"model.path is {path!r}, which is no folder here{hint}, and the hub did not give it either: {error}. "
+            "Check the name, log in with `hf auth login` if the model is gated, or download it and name its folder."
         ) from error
     return Path(files).resolve()
 
@@ -183,8 +183,8 @@ def _with_adapter(model: Any, adapter: Path, folder: Path, name: str) -> Any:
         raise ModelError(f"model.adapter is {str(adapter)!r}, but there is no {settings_file}{hint}")
     if not weights_file.is_file():
         raise ModelError(
-            f"the adapter {adapter} has no adapter_model.safetensors. Pickled weights (adapter_model.bin) can run any "
-            "code when they are read and are refused; save the adapter again with safe_serialization."
+            f"the adapter {adapter} has no adapter_model.safetensors. Pickled weights (adapter_model.bin) can run "
+            "any code when they are read and are refused; save the adapter again with safe_serialization."
         )
     _same_base(adapter, json.loads(settings_file.read_text(encoding="utf-8")), folder, name)
     with safe_open(weights_file, "pt") as file:
@@ -195,14 +195,19 @@ def _with_adapter(model: Any, adapter: Path, folder: Path, name: str) -> Any:
         raise ModelError(
             f"the adapter {adapter} does not fit {name}, so that it was made for another base: {error}"
         ) from error
-    expected = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(whole).items()}
-    if saved != expected:
-        odd = sorted(key for key in saved.keys() | expected.keys() if saved.get(key) != expected.get(key))
+    # Embeddings that an adapter may carry besides are weights of the model itself; peft would ask the hub for them.
+    wanted = _shapes(get_peft_model_state_dict(whole, save_embedding_layers=False))
+    known = {**_shapes(whole.state_dict()), **wanted}
+    if odd := sorted((wanted.keys() - saved.keys()) | {key for key in saved if saved[key] != known.get(key)}):
         raise ModelError(
             f"the adapter {adapter} does not fit {name}: {len(odd)} tensors are missing, unknown or of another shape "
             f"({', '.join(odd[:3])}). It was made for another base."
         )
     return whole
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _same_base(adapter: Path, settings: dict[str, Any], folder: Path, name: str) -> None:

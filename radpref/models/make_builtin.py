@@ -305,7 +305,9 @@ def main() -> None:
     vocabulary = options.work / "tokenizer"
     if not vocabulary.exists():
         drawn = (phantom.draw(10_000_000 + i, seed=WORLD, size=32) for i in range(4000))
-        make_tokenizer(text for film in drawn for text in (*texts(film), film.report.impression)).save_pretrained(vocabulary)
+        make_tokenizer(text for film in drawn for text in (*texts(film), film.report.impression)).save_pretrained(
+            vocabulary
+        )
     from transformers import PreTrainedTokenizerFast
 
     model, processor = build(PreTrainedTokenizerFast.from_pretrained(vocabulary))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from markupsafe import Markup, escape
 
 from radpref.records import Span
 
-LONGEST = 6000
+LONGEST = 4000
 """Characters of a text that are shown, and compared; the rest is cut, and the cut is stated."""
 ALIKE = 0.34
 """Share of common words from which two sentences are compared word by word."""
@@ -31,20 +30,13 @@ class Mark(NamedTuple):
 def differing(first: str, second: str) -> tuple[list[Span], list[Span]]:
     """The words of each text that the other has not; case does not count, neighbouring words are one span.
 
-    Reports say the same sentences in another order, so equal sentences are taken out first, wherever they stand;
-    what is left is put together by the words that it shares, and compared word by word. A sentence without a
-    counterpart differs as a whole.
+    Reports say the same sentences in another order, so sentences are put together by the words that they share,
+    wherever they stand, and compared word by word. A sentence without a counterpart differs as a whole.
     """
-    sides = (_sentences(first[:LONGEST]), _sentences(second[:LONGEST]))
-    equal = Counter(_key(sentence) for sentence in sides[0]) & Counter(_key(sentence) for sentence in sides[1])
-    left, right = (_without(side, equal) for side in sides)
     spans: tuple[list[Span], list[Span]] = ([], [])
-    for mine, theirs in _counterparts(left, right):
-        if not mine or not theirs:
-            spans[0 if mine else 1].append(_stretch(mine or theirs))
-            continue
-        blocks = difflib.SequenceMatcher(None, _key(mine), _key(theirs), autojunk=False).get_opcodes()
-        for operation, start, end, other_start, other_end in blocks:
+    for mine, theirs in _counterparts(_sentences(first[:LONGEST]), _sentences(second[:LONGEST])):
+        matcher = difflib.SequenceMatcher(None, _key(mine), _key(theirs), autojunk=False)
+        for operation, start, end, other_start, other_end in matcher.get_opcodes():
             if operation != "equal" and end > start:
                 spans[0].append(_stretch(mine[start:end]))
             if operation != "equal" and other_end > other_start:
@@ -70,27 +62,18 @@ def _key(sentence: _Sentence) -> tuple[str, ...]:
     return tuple(word.group().casefold() for word in sentence)
 
 
-def _without(sentences: Sequence[_Sentence], taken: Counter[tuple[str, ...]]) -> list[_Sentence]:
-    left, taken = [], taken.copy()
-    for sentence in sentences:
-        if taken[_key(sentence)]:
-            taken[_key(sentence)] -= 1
-        else:
-            left.append(sentence)
-    return left
-
-
 def _counterparts(left: Sequence[_Sentence], right: Sequence[_Sentence]) -> Iterator[tuple[_Sentence, _Sentence]]:
-    """Sentences put together, the most alike first (shared words over all words); an empty one where there is none."""
-    words = [set(_key(sentence)) for sentence in left], [set(_key(sentence)) for sentence in right]
+    """Sentences put together, the most alike first (shared words over all words); empty where there is none."""
+    keys = [_key(sentence) for sentence in left], [_key(sentence) for sentence in right]
+    words = [set(key) for key in keys[0]], [set(key) for key in keys[1]]
     alike = sorted(
-        (-len(mine & theirs) / len(mine | theirs), abs(i - j), i, j)
+        (-len(mine & theirs) / len(mine | theirs), keys[0][i] != keys[1][j], abs(i - j), i, j)
         for i, mine in enumerate(words[0])
         for j, theirs in enumerate(words[1])
         if len(mine & theirs) / len(mine | theirs) >= ALIKE
     )
     partner: dict[int, int] = {}
-    for _, _, i, j in alike:
+    for *_, i, j in alike:
         if i not in partner and j not in partner.values():
             partner[i] = j
     for i, mine in enumerate(left):

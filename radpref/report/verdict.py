@@ -32,7 +32,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The headline, what it rests on, and what a reader should keep in mind."""
+    """The headline, what it rests on, and what a reader should keep in mind.
+
+    ``level`` is good (a gain that passes every check that was made), mixed (a gain with a but), none, bad (a
+    loss), or unknown.
+    """
 
     level: Level
     headline: str
@@ -78,9 +82,6 @@ class _Numbers:
 
     def test(self, name: str, before: str) -> Comparison | None:
         return self._tests.get((name, before, self.after))
-
-    def systems(self) -> list[str]:
-        return list(dict.fromkeys(system for system, _ in self._metrics))
 
 
 def direction(row: Comparison) -> Change:
@@ -228,7 +229,7 @@ def _headline(numbers: _Numbers, change: Change, answers: dict[str, Answer]) -> 
     if change == "loss":
         return "bad", f"Alignment made it worse: {moved}."
     if change == "none":
-        return "none", f"No gain: {moved}, which is within chance."
+        return "none", f"No gain shown: {moved}, which is not clearly more than chance."
     buts = []
     if answers[LENGTH] == "no":
         buts.append("with length controlled nothing is left of it")
@@ -255,10 +256,6 @@ def _headline(numbers: _Numbers, change: Change, answers: dict[str, Answer]) -> 
 def _caveats(numbers: _Numbers) -> tuple[str, ...]:
     data = numbers.data
     found = []
-    if data.source == "phantom":
-        found.append(
-            "The films are drawn. This is a test bed with a known truth; no claim about patients rests on it."
-        )
     main = numbers.metric(numbers.after, numbers.main)
     if main is not None and main.n < FEW_PATIENTS:
         found.append(f"The test rests on {_count(main.n, 'study', 'studies')}; only a large difference can show.")
@@ -266,6 +263,9 @@ def _caveats(numbers: _Numbers) -> tuple[str, ...]:
     if any(share is not None and share > 0.02 for share in shares):
         said = " before and ".join("unknown" if share is None else f"{share:.1%}" for share in shares)
         found.append(f"Of the answers, the judge could not score {said} after; they count in no judged number.")
+    empty = numbers.value(data.after, "empty_share")
+    if empty:
+        found.append(f"{empty:.1%} of the answers of “{data.after}” are empty; GREEN leaves them out, F1 does not.")
     found.append(
         "One training run of each: the interval covers the choice of patients, not the seed of the training."
     )

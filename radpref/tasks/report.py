@@ -10,31 +10,32 @@ from radpref.records import Question, Study
 MAX_INDICATION = 300
 """Most characters of an indication in the prompt; a longer one is cut at a word."""
 
-_VIEW_ORDER = {"frontal": 0, "unknown": 1, "lateral": 2}
-_REMOVED = r"(?:\b[Xx]{3,}\b|_{2,}|\[\*\*.*?\*\*\])"
-_AGE = re.compile(rf"{_REMOVED}[\s-]*(?:years?|y)?[\s-]*(?:olds?|o)\b[\s,]*|{_REMOVED}\s*y/?o\b[\s,]*")
+_REMOVED = r"(?:X{3,}|\bx{3,}\b|_{2,}|\[\*\*.*?\*\*\])"
+_AGE = re.compile(rf"{_REMOVED}[\s-]*(?:years?[\s-]*olds?|y/?o)\b[\s,]*")
 # words that joined something removed to the rest, and now hang before "and", a full stop or the end
-_LOOSE = re.compile(
-    r"\b(?:with|and|or|of|in|on|to|by|for|from|since|the|an?)\s*(?=(?:and|or)\b|[.,;:?]|$)", re.IGNORECASE
+_JOIN = r"with|of|in|on|to|by|for|from|since"
+_LOOSE = re.compile(rf"\b(?:{_JOIN}|and|or|the|an?)\s*(?=[.,;:?]|$)", re.IGNORECASE)
+_LOOSE_AND = re.compile(rf"\b({_JOIN})\s+(?:and|or)\b", re.IGNORECASE)
+_LOOSE_START = re.compile(r"^(?:[\s.,;:/-]|(?:with|and|or|of|who|for)\b)+", re.IGNORECASE)
+_HEADING = re.compile(
+    r"^\s*(?:(?:clinical\s+)?(?:indications?|history|reason for (?:exam|study))\s*:\s*)+", re.IGNORECASE
 )
-_HEADING = re.compile(r"^\s*(?:clinical\s+)?(?:indications?|history|reason for (?:exam|study))\s*:\s*", re.IGNORECASE)
 
 
 def report_question(study: Study, task: TaskSection, max_films: int) -> Question:
     """The question that asks for the findings of ``study``; its id is ``{study.id}:report``.
 
-    At most ``max_films`` films, frontal first. The prompt is ``task.prompt``, followed by a line with the indication
-    where ``task.indication`` is on and the study has one. The reference is the findings section, its whitespace
-    joined to single blanks and otherwise unchanged.
+    The films are the study's first ``max_films``; ``load_studies`` puts frontal ones first. The prompt is
+    ``task.prompt``, followed by a line with the indication where ``task.indication`` is on and the study has one.
+    The reference is the findings section, its whitespace joined to single blanks and otherwise unchanged.
     """
-    films = sorted(study.films, key=lambda film: _VIEW_ORDER[film.view])[:max_films]
     indication = clean_indication(study.indication) if task.indication else ""
     return Question(
         id=f"{study.id}:report",
         study=study.id,
         patient=study.patient,
         split=study.split,
-        films=tuple(films),
+        films=study.films[:max_films],
         prompt=f"{task.prompt}\nIndication: {indication}" if indication else task.prompt,
         reference=" ".join(study.findings.split()),
         task="report",
@@ -50,10 +51,10 @@ def clean_indication(text: str) -> str:
     text = re.sub(_REMOVED, "", _AGE.sub("", _HEADING.sub("", " ".join(text.split()))))
     before = None
     while text != before:  # what hangs loose after one word is gone may leave the next one loose
-        before, text = text, _LOOSE.sub("", " ".join(text.split()))
+        before, text = text, _LOOSE.sub("", _LOOSE_AND.sub(r"\1", " ".join(text.split())))
         text = re.sub(r"\s+([.,;:?!])", r"\1", text)
         text = re.sub(r"(?:[.,;:]\s*)+([.,;:])", r"\1", text)
-    text = re.sub(r"^(?:[\s.,;:/-]|(?:with|and|of|who|for)\b)+", "", text, flags=re.IGNORECASE).rstrip(" ,;:/-")
+    text = _LOOSE_START.sub("", text).rstrip(" ,;:/-")
     if sum(letter.isalpha() for letter in text) < 2:
         return ""
     if len(text) > MAX_INDICATION:

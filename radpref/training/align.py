@@ -21,6 +21,7 @@ from radpref.training.loop import (
     checkpoints,
     claim,
     history,
+    quiet,
     reached,
     run,
     trained,
@@ -82,7 +83,8 @@ def align(
     )
     step, steps = reached(folder)
     if step < steps:
-        _train(vlm, prepared, section, folder, seed, max_steps, log)
+        with quiet():
+            _train(vlm, prepared, section, folder, seed, max_steps, log)
         step, steps = reached(folder)
     return Aligned(
         step=step,

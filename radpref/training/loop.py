@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from radpref.models import Vlm, trainable_summary
 from radpref.recipe import AlignSection, SftSection
@@ -96,12 +100,17 @@ def arguments(vlm: Vlm, section: SftSection | AlignSection, folder: Path, seed: 
     }
 
 
-def refuse_data_parallel(args: TrainingArguments) -> None:
-    """Raises TrainingError where the Trainer would split batches over the GPUs of one process."""
+def check_device(vlm: Vlm, args: TrainingArguments) -> None:
+    """Raises TrainingError where the Trainer would not train on the model's device, or on several at once."""
     if args.n_gpu > 1:
         raise TrainingError(
             f"one process sees {args.n_gpu} GPUs, which would split each batch and train another objective; start "
             "radpref with `accelerate launch` (one process a GPU), or show it one GPU with CUDA_VISIBLE_DEVICES=0"
+        )
+    if args.device.type == "cuda" and (vlm.device.index or 0) != (args.device.index or 0):
+        raise TrainingError(
+            f"run.device is {vlm.device}, but training would take {args.device}; set CUDA_VISIBLE_DEVICES to the GPU "
+            "that is meant and run.device to cuda"
         )
 
 
@@ -127,8 +136,7 @@ class Journal(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Cut back to what the checkpoint had logged."""
         if state.is_world_process_zero:
-            lines = "".join(json.dumps(entry) + "\n" for entry in state.log_history if "loss" in entry)
-            write_atomically(self._path, lines)
+            write_atomically(self._path, "".join(_line(entry) for entry in state.log_history if "loss" in entry))
         if state.global_step >= state.max_steps:
             raise _AtTheEnd
 
@@ -152,9 +160,32 @@ class Journal(TrainerCallback):  # type: ignore[misc]
             )
         if state.is_world_process_zero:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(_line(entry))
             if self._log is not None:
                 self._log({**entry, "steps": state.max_steps})
+
+
+def _line(entry: Mapping[str, float]) -> str:
+    """A line of the journal, without TRL's count of tokens, which starts again with every resume."""
+    return json.dumps({name: value for name, value in entry.items() if name != "num_tokens"}) + "\n"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars, its warnings about argument names that TRL still uses, and the Trainer's
+    about weights that ``_restore`` has put in place."""
+    bars, trainer = is_progress_bar_enabled(), logging.getLogger("transformers.trainer")
+    level = trainer.level
+    disable_progress_bar()
+    trainer.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            yield
+    finally:
+        trainer.setLevel(level)
+        if bars:
+            enable_progress_bar()
 
 
 def run(trainer: Any, folder: Path, log: Log | None, max_steps: int | None) -> None:
@@ -171,8 +202,26 @@ def run(trainer: Any, folder: Path, log: Log | None, max_steps: int | None) -> N
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Journal(folder, log, max_steps))
     saved = checkpoints(folder)
+    if trainer.is_world_process_zero():
+        # a torn checkpoint of a higher step would be taken for the latest one when old ones are deleted
+        for torn in {*folder.glob("checkpoint-*")} - {checkpoint.path for checkpoint in saved}:
+            shutil.rmtree(torn)
+    if saved and not isinstance(trainer.model, PeftModel):
+        _restore(trainer.model, saved[-1].path)
     with suppress(_AtTheEnd):  # the weights have been read by then
         trainer.train(resume_from_checkpoint=str(saved[-1].path) if saved else None)
+
+
+def _restore(model: Any, checkpoint: Path) -> None:
+    """Read the weights of a whole model from a checkpoint, bit for bit.
+
+    The Trainer reads a checkpoint's tensors by their names in the file. For many vision-language models these
+    are other than the module's, because ``save_pretrained`` writes the names of the published checkpoints; the
+    Trainer then reads nothing, warns, and goes on from whatever the model holds. So this is done beforehand.
+    float32 holds every dtype that the parameters may have, and each takes its own again.
+    """
+    saved = type(model).from_pretrained(checkpoint, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+    model.load_state_dict(saved.state_dict())
 
 
 def checkpoints(folder: Path) -> list[Checkpoint]:

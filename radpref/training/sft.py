@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,12 @@ from radpref.training.loop import (
     Log,
     Training,
     arguments,
+    check_device,
+    checkpoints,
     claim,
     history,
+    quiet,
     reached,
-    refuse_data_parallel,
     run,
     trained,
 )
@@ -60,8 +63,8 @@ def sft(
 
     Every film is opened once beforehand, so that a bad one is quarantined rather than met in the middle of
     training. ``vlm.model`` is trained in place and not to be used afterwards: load ``path``. Checkpoints lie in
-    ``folder``, one every ``section.save_steps`` steps, of which the last two are kept; called again on the same
-    folder, training goes on from the last complete one. With a LoRA the tower and the projector stay frozen.
+    ``folder``, one every ``section.save_steps`` steps, of which the last is kept until the model is saved; called
+    again on the same folder, training goes on from there. With a LoRA the tower and the projector stay frozen.
 
     Args:
         vlm: the model; an adapter that it has is merged into it.
@@ -93,15 +96,16 @@ def sft(
         },
     )
     path = folder / "model"
-    if path.exists():
-        step = steps = int(history(folder)[-1]["step"])
-    else:
-        _train(vlm, rows, prompts, section, folder, seed, max_steps, log)
-        step, steps = reached(folder)
+    steps = None
+    if not path.exists():
+        with quiet():
+            steps = _train(vlm, rows, prompts, section, folder, seed, max_steps, log)
+    logged = history(folder)
+    step = int(logged[-1]["step"])
     return Tuned(
         step=step,
-        steps=steps,
-        history=history(folder),
+        steps=steps or step,
+        history=logged,
         trainable=trained(folder),
         path=path,
         quarantined=quarantined,
@@ -117,8 +121,8 @@ def _train(
     seed: int,
     max_steps: int | None,
     log: Log | None,
-) -> None:
-    """Train, and save the model after the last step."""
+) -> int:
+    """Train, save the model after the last step, and return the number of steps of the whole training."""
     set_seed(seed)
     student = _student(vlm, section)
 
@@ -131,12 +135,12 @@ def _train(
     constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers report themselves when they are built
     config = SFTConfig(
         **arguments(student, section, folder, seed),
-        save_total_limit=2,
+        save_total_limit=1,
         gradient_checkpointing=False,  # TRL's own default is True, as is bf16
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    refuse_data_parallel(config)
+    check_device(vlm, config)
     trainer: Any = SFTTrainer(
         model=student.model,
         args=config,
@@ -148,6 +152,9 @@ def _train(
     step, steps = reached(folder)
     if step >= steps and trainer.is_world_process_zero():
         _finish(student, folder / "model")
+        for checkpoint in checkpoints(folder):
+            shutil.rmtree(checkpoint.path)
+    return steps
 
 
 def _rows(vlm: Vlm, questions: Sequence[Question], prompts: Prompts) -> tuple[list[Row], list[Quarantined]]:

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 from radpref.losses import Knobs, Objective, PreferenceLoss, Scored, nll
 from radpref.models import Vlm, save
 from radpref.recipe import AlignSection
-from radpref.training.loop import refuse_data_parallel
+from radpref.training.loop import check_device
 from radpref.training.prepare import References
 from radpref.training.rows import Item, Prompts, Row, answer_ids
 from radpref.training.scoring import batch_of, encode_images, token_logps
@@ -84,7 +84,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         section: AlignSection,
         collator: Callable[[Sequence[Item]], dict[str, Any]],
     ) -> None:
-        refuse_data_parallel(args)
+        check_device(vlm, args)
         super().__init__(model=vlm.model, args=args, train_dataset=items, data_collator=collator)
         self._vlm, self._objective, self._section = vlm, objective, section
         self._sums: dict[str, Tensor] = {}

@@ -182,7 +182,8 @@ def tree(number: int, a: Map, b: Map, n: int) -> Map:
         np.clip(cols, 0, resolution - 1, out=cols)
         rows *= resolution
         rows += cols
-        return bank.take(rows)
+        near: Map = bank.take(rows)
+        return near
     at = np.stack([b * resolution - 0.5, a * resolution - 0.5])
     smooth: Map = ndimage.map_coordinates(bank.reshape(resolution, resolution), at, order=1, mode="nearest")
     return smooth

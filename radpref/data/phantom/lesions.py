@@ -28,7 +28,7 @@ def reshape(
     for lesion in lesions:
         u, grade = lesion.dice, lesion.grade
         if lesion.name == "cardiomegaly":
-            low, high = ((0.575, 0.615), (0.635, 0.685), (0.705, 0.77))[grade]
+            low, high = ((0.575, 0.615), (0.635, 0.685), (0.70, 0.745))[grade]
             body = replace(body, heart=low + (high - low) * u[0])
         elif lesion.name == "enlarged mediastinum":
             low, high = ((0.195, 0.215), (0.23, 0.26), (0.275, 0.33))[grade]
@@ -70,7 +70,7 @@ def pneumothorax(scene: Scene, lesion: Lesion) -> Mask:
     side = lesion.sides[0]
     lung = scene.lungs[side]
     u = lesion.dice[0]
-    low, high = ((0.085, 0.115), (0.15, 0.20), (0.26, 0.36))[lesion.grade]
+    low, high = ((0.10, 0.14), (0.17, 0.22), (0.27, 0.36))[lesion.grade]
     rim = low + (high - low) * u
     height = ramp((0.95, 1.15, 1.6)[lesion.grade] - lung.b * (1.5, 1.1, 0.9)[lesion.grade])
     across = (lung.wall - lung.d) - rim * height
@@ -80,9 +80,9 @@ def pneumothorax(scene: Scene, lesion: Lesion) -> Mask:
     free = ramp(0.5 - inside * scene.edge) * lung.cavity * (lung.air > 0)
     free = free * (height > 0.02)
     scene.vessels *= 1.0 - free
-    scene.solid -= 0.09 * free * (lung.air > 0.2)
+    scene.solid -= 0.12 * free * (lung.air > 0.2)
     line = ramp(1.0 - np.abs(inside) * (scene.edge * 0.75)) * (lung.air > 0.2) * (height > 0.05)
-    scene.solid += 0.17 * line
+    scene.solid += 0.22 * line
     collapse = ramp(inside * scene.edge) * (lung.air > 0) * (0.05, 0.10, 0.20)[lesion.grade]
     scene.fill(collapse)
     return free > 0.5
@@ -215,16 +215,16 @@ def thickening(scene: Scene, lesion: Lesion) -> Mask:
     side = lesion.sides[0]
     lung = scene.lungs[side]
     u = lesion.dice
-    thick = (0.050, 0.070, 0.095)[lesion.grade] * (0.9 + 0.2 * u[0])
-    wave = 1.0 + 0.22 * cloud(scene.n, u[1:4])
+    thick = (0.080, 0.110, 0.145)[lesion.grade] * (0.9 + 0.2 * u[0])
+    wave = 1.0 + 0.20 * np.clip(cloud(scene.n, u[1:4]), -1.0, 1.0)
     if lesion.place == "apex":
-        gap = np.minimum(lung.wall - lung.d, lung.b * 0.9)
+        gap = np.minimum(np.minimum(lung.wall - lung.d, lung.d - lung.inner), lung.b * 0.9)
         along = ramp((0.24 - lung.b) * 8.0)
     else:
         gap = np.broadcast_to(lung.wall - lung.d, lung.b.shape)
         along = ramp(1.0 - (np.abs(lung.b - 0.52) - 0.14) * 10.0)
     body = ramp((thick * wave * along - gap) * scene.edge * 0.8) * lung.half
-    scene.fill(0.80 * body)
+    scene.fill(0.90 * body)
     return (body > 0.4) & (lung.cavity > 0.5)
 
 

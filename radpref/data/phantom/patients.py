@@ -7,7 +7,7 @@ the film's width: the film spans -1 to 1 in both directions, x to the right (the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -242,7 +242,7 @@ def _pick(point: float, weights: Mapping[str, float]) -> str:
         point -= weight
         if point < 0:
             return name
-    return next(reversed(weights))
+    return list(weights)[-1]
 
 
 def _lesion(name: str, rng: np.random.Generator) -> Lesion:
@@ -274,78 +274,69 @@ def _lesion(name: str, rng: np.random.Generator) -> Lesion:
     return Lesion(name, side, place, severity, None, tuple(u[4:]))
 
 
-def _opposite(side: Side) -> Side:
-    return "left" if side == "right" else "right"
+def _taken(lesion: Lesion | None) -> set[Side]:
+    """The sides that a finding is on; none for a finding that is not there."""
+    return set() if lesion is None else {"left" if side > 0 else "right" for side in lesion.sides}
 
 
-def _reconcile(lesions: Sequence[Lesion]) -> tuple[Lesion, ...]:
+def _reconcile(lesions: Iterable[Lesion]) -> tuple[Lesion, ...]:
     """Keep what can be seen together: nothing is put where another finding hides it.
 
-    Effusions of more than a little fluid hide the lower zone and the heart's border; air and fluid at once in
-    one half of the chest is left out; a large pneumothorax leaves no lung for another opacity.
+    A finding whose side is taken moves to the free side, or is left out where there is none.
     """
     found = {lesion.name: lesion for lesion in lesions}
-    air = found.get("pneumothorax")
+    air, heart = found.get("pneumothorax"), found.get("cardiomegaly")
+    if air:  # with fluid it would make a level, another picture
+        found.pop("pleural effusion", None)
+    if "edema" in found:  # a diffuse haze swallows smaller ones
+        found.pop("lung opacity", None)
+        found.pop("consolidation", None)
     fluid = found.get("pleural effusion")
-    if fluid and fluid.side == "bilateral" and fluid.severity == "severe":
-        fluid = found["pleural effusion"] = replace(fluid, severity="moderate")
-    if fluid and "cardiomegaly" in found and fluid.severity == "severe":
-        fluid = found["pleural effusion"] = replace(fluid, severity="moderate")
-    if fluid and air:
-        del found["pleural effusion"]
-        fluid = None
-    if "edema" in found:  # a diffuse haze swallows smaller hazes
-        for name in ("lung opacity", "consolidation"):
-            found.pop(name, None)
-    if "consolidation" in found and "lung opacity" in found:
-        haze = found["lung opacity"]
-        solid = found["consolidation"]
-        if solid.side == "bilateral" or haze.side == "bilateral":
-            del found["lung opacity"]
+    if fluid:
+        huge = fluid.severity == "severe" and (heart or fluid.side == "bilateral")
+        behind = fluid.severity == "mild" and heart and heart.severity == "severe"
+        if huge or behind:
+            fluid = found["pleural effusion"] = replace(fluid, severity="moderate")
+    rib = found.get("rib fracture")
+    if air and rib:
+        found["rib fracture"] = replace(rib, side=air.side)
+
+    wet = _taken(fluid) if fluid and fluid.severity != "mild" else set()
+    flooded = wet if fluid and fluid.severity == "severe" else set()
+    big_heart: set[Side] = {"left"} if heart and heart.severity != "mild" else set()
+    taken: dict[str, Callable[[], set[Side]]] = {
+        "consolidation": lambda: _taken(air) | flooded,
+        "mass": lambda: _taken(air) | flooded,
+        "atelectasis": lambda: _taken(air) | wet | big_heart,
+        "pleural thickening": lambda: _taken(air) | flooded,
+        "lung opacity": lambda: _taken(air) | flooded | _taken(found.get("consolidation")),
+        "nodule": lambda: _taken(air) | flooded | _taken(found.get("mass")),
+        "central venous catheter": lambda: _taken(found.get("pacemaker")),
+    }
+    for name, sides in taken.items():  # in this order: an earlier one takes its place from a later one
+        lesion = found.get(name)
+        if lesion is None or not _taken(lesion) & sides():
+            continue
+        both: tuple[Side, Side] = ("left", "right")
+        free = [side for side in both if side not in sides()]
+        if free:
+            found[name] = replace(lesion, side=free[0])
         else:
-            assert solid.side is not None
-            found["lung opacity"] = replace(haze, side=_opposite(solid.side))
-    if "pacemaker" in found and "central venous catheter" in found:
-        side = found["pacemaker"].side
-        assert side is not None
-        found["central venous catheter"] = replace(found["central venous catheter"], side=_opposite(side))
-    for name, lesion in list(found.items()):
-        crowded = fluid is not None and fluid.severity != "mild"
-        if crowded and fluid is not None:
-            shares = fluid.side == "bilateral" or lesion.side in (fluid.side, "bilateral")
-            if name == "atelectasis" and shares:
-                if fluid.side == "bilateral":
-                    del found[name]
-                else:
-                    assert fluid.side is not None
-                    found[name] = replace(lesion, side=_opposite(fluid.side))
-            elif name in ("consolidation", "lung opacity", "nodule", "mass") and shares:
-                if fluid.severity == "severe":
-                    if fluid.side == "bilateral" or lesion.side == "bilateral":
-                        del found[name]
-                    else:
-                        assert fluid.side is not None
-                        found[name] = replace(lesion, side=_opposite(fluid.side))
-                elif lesion.place == "lower zone":
-                    found[name] = replace(lesion, place="mid zone" if lesion.dice[0] < 0.5 else "upper zone")
-        if air is not None and name in found and name != "pneumothorax":
-            lesion = found[name]
-            if name in ("consolidation", "lung opacity", "nodule", "mass", "atelectasis", "pleural thickening"):
-                assert air.side is not None
-                found[name] = replace(lesion, side=_opposite(air.side))
-            elif name == "rib fracture":
-                found[name] = replace(lesion, side=air.side)
-    if "mass" in found and "nodule" in found:
-        side = found["mass"].side
-        assert side is not None
-        found["nodule"] = replace(found["nodule"], side=_opposite(side))
-    if "pleural thickening" in found:  # not where another density sits on the wall
-        thick = found["pleural thickening"]
-        if thick.place == "mid zone" and fluid is not None:
-            found["pleural thickening"] = replace(thick, place="apex")
-        for name in ("consolidation", "mass", "lung opacity", "nodule"):
-            if name in found and found[name].place == "upper zone":
-                found[name] = replace(found[name], place="lower zone")
+            del found[name]
+
+    thick = found.get("pleural thickening")
+    if thick and fluid:
+        thick = found["pleural thickening"] = replace(thick, place="apex")
+    for name in ("consolidation", "mass", "lung opacity", "nodule"):
+        lesion = found.get(name)
+        if lesion is None:
+            continue
+        blocked = {"lower zone"} if _taken(lesion) & wet else set()
+        if thick and _taken(lesion) & _taken(thick):
+            blocked.add("upper zone" if thick.place == "apex" else "mid zone")
+        if lesion.place in blocked:
+            open_zones = [zone for zone in ZONES if zone not in blocked]
+            found[name] = replace(lesion, place=open_zones[int(lesion.dice[0] * len(open_zones))])
     return tuple(found[name] for name in NAMES if name in found)
 
 

@@ -1,8 +1,8 @@
 """What a radiologist writes about a truth: five styles, a closed vocabulary, and a little human failing.
 
-The noise is modest and declared: ``Report.omitted`` names what was there and not mentioned (a few of the mild
-findings), ``Report.hedged`` what was mentioned as uncertain, ``Report.uncompared`` what was mentioned without its
-change. Everything else in the text is true, and all of the truth is in it.
+The noise is modest and declared: ``Report.omitted`` names what was there and not mentioned, or even denied (a few of
+the mild findings), ``Report.hedged`` what was mentioned as uncertain, ``Report.uncompared`` what was mentioned
+without its change. Everything else in the text is true, and all of the truth is in it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from radpref.records import Finding
+from radpref.records import Change, Finding
 
 Style = Literal["terse", "systematic", "narrative", "checklist", "dictated"]
 STYLES: tuple[Style, ...] = ("terse", "systematic", "narrative", "checklist", "dictated")
@@ -40,7 +40,6 @@ class Report:
     omitted: tuple[str, ...]
     hedged: tuple[str, ...]
     uncompared: tuple[str, ...]
-    """Findings that are mentioned without their change."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,7 @@ def write(truth: Sequence[Finding], gone: Sequence[Finding], compared: bool, rng
     for finding in gone:
         if dice.chance(0.7):
             said[_organ(finding.name)].append(_resolved(finding, dice))
-    told = {finding.name for finding in gone}
-    text = _compose(style, said, seen, told, compared, dice)
+    text = _compose(style, said, seen, compared, dice)
     kept = [finding for finding in truth if finding.name in seen and finding.name not in hedged]
     return Report(
         findings=text,
@@ -204,30 +202,32 @@ def _phrase(finding: Finding, dice: _Dice) -> _Phrase:
     raise ValueError(f"no words for {name!r}; add them to radpref/data/phantom/reports.py")
 
 
+_TAILS: dict[Change, tuple[str, ...]] = {
+    "new": (", new from the prior",),
+    "worse": (", increased from the prior", ", worse than on the prior", ", worsened since the prior"),
+    "better": (", decreased from the prior", ", improved since the prior", ", improved"),
+    "unchanged": (", unchanged from the prior", ", unchanged", ", stable"),
+}
+
+
+def _tail(finding: Finding, dice: _Dice) -> str:
+    return dice.pick(*_TAILS[finding.change]) if finding.change else ""
+
+
 def _changed(finding: Finding, phrase: _Phrase, dice: _Dice) -> tuple[_Phrase, str]:
     """The phrase with a change in front of it, or what follows it."""
-    if finding.change is None:
-        return phrase, ""
     if finding.change == "new":
         return _Phrase("new " + phrase.text, phrase.kind), ""
-    tails = {
-        "worse": (", increased from the prior", ", worse than on the prior", ", worsened since the prior"),
-        "better": (", decreased from the prior", ", improved since the prior", ", improved"),
-        "unchanged": (", unchanged from the prior", ", unchanged", ", stable"),
-    }
     if finding.change == "unchanged" and dice.chance(0.35):
         return _Phrase(dice.pick("unchanged ", "stable ") + phrase.text, phrase.kind), ""
-    return phrase, dice.pick(*tails[finding.change])
+    return phrase, _tail(finding, dice)
 
 
 def _stated(finding: Finding, style: Style, dice: _Dice) -> str:
     if finding.name in ("cardiomegaly", "enlarged mediastinum") and style != "terse" and dice.chance(0.5):
         grade = {"mild": "mildly", "moderate": "moderately", "severe": "severely"}[finding.severity or "mild"]
-        verb = "The heart is {} enlarged" if finding.name == "cardiomegaly" else "The mediastinum is {} widened"
-        _, tail = _changed(finding, _Phrase("", "mass"), dice)
-        if finding.change == "new":
-            tail = ", new from the prior"
-        return verb.format(grade) + tail + "."
+        organ = f"heart is {grade} enlarged" if finding.name == "cardiomegaly" else f"mediastinum is {grade} widened"
+        return f"The {organ}{_tail(finding, dice)}."
     phrase, tail = _changed(finding, _phrase(finding, dice), dice)
     if style in ("terse", "checklist", "systematic"):
         return _capital(f"{phrase.text}{tail}.")
@@ -267,11 +267,8 @@ def _capital(text: str) -> str:
 # ---------------------------------------------------------------- the whole report
 
 
-def _normal(organ: str, seen: set[str], told: set[str], dice: _Dice) -> str:
-    """What is said of an organ beside its findings: what is absent; empty where nothing is left to say.
-
-    ``told`` are findings of the prior that are gone, which may have been mentioned already.
-    """
+def _normal(organ: str, seen: set[str], dice: _Dice) -> str:
+    """What is said of an organ beside its findings: what is absent; empty where nothing is left to say."""
     if organ == "lungs":
         if not seen & set(_LUNG_NAMES):
             return dice.pick(
@@ -323,20 +320,21 @@ _ORDER: dict[Style, tuple[str, ...]] = {
 }
 
 
-def _compose(
-    style: Style, said: dict[str, list[str]], seen: set[str], told: set[str], compared: bool, dice: _Dice
-) -> str:
-    parts: list[tuple[str, str]] = []
+def _rarely(organ: str, style: Style) -> float:
+    return 0.55 if organ in ("mediastinum", "bones", "rest") and style in ("terse", "narrative") else 1.0
+
+
+def _compose(style: Style, said: dict[str, list[str]], seen: set[str], compared: bool, dice: _Dice) -> str:
+    normal = {organ: _normal(organ, seen, dice) for organ in _ORDER[style]}
+    told = {organ for organ in normal if dice.chance(_NORMAL_SAID[style] * _rarely(organ, style))}
+    spoken = [organ for organ in _ORDER[style] if said[organ] or (organ in told and normal[organ])]
+    if len(spoken) < 3:  # even the tersest says more than one thing
+        told |= {organ for organ in ("lungs", "pleura", "heart") if normal[organ]}
+    parts = []
     for organ in _ORDER[style]:
-        sentences = list(said[organ])
-        normal = _normal(organ, seen, told, dice)
-        rare = 0.55 if organ in ("mediastinum", "bones") and style in ("terse", "narrative") else 1.0
-        if normal and dice.chance(_NORMAL_SAID[style] * rare):
-            sentences.append(normal)
+        sentences = [*said[organ], *([normal[organ]] if organ in told and normal[organ] else [])]
         if sentences:
             parts.append((organ, " ".join(sentences)))
-    if not parts:
-        parts.append(("lungs", "No acute cardiopulmonary abnormality."))
     opening = "Compared with the prior study. " if compared and style == "dictated" and dice.chance(0.5) else ""
     if style == "systematic":
         return " ".join(f"{_LABEL[organ]}: {text}" for organ, text in parts)

@@ -13,6 +13,7 @@ from radpref.data.phantom.patients import NAMES
 from radpref.records import Finding, Study
 
 Colour = tuple[int, int, int]
+_GROUND: Colour = (16, 16, 16)
 
 
 def _colour(number: int) -> Colour:
@@ -39,8 +40,7 @@ def contact_sheet(
     deep = max(1, *(len(lines) for lines in captions)) * (line + 1) + line + 4
     columns = min(columns, len(items))
     rows = -(-len(items) // columns)
-    sheet = Image.new("RGB", (columns * tile, rows * (tile + deep)), (16, 16, 16))
-    pen = ImageDraw.Draw(sheet)
+    sheet = Image.new("RGB", (columns * tile, rows * (tile + deep)), _GROUND)
     for number, (item, lines) in enumerate(zip(items, captions, strict=True)):
         left, top = number % columns * tile, number // columns * (tile + deep)
         film, masks = _film(item)
@@ -50,11 +50,14 @@ def contact_sheet(
             border = ImageChops.subtract(wide, wide.filter(ImageFilter.MinFilter(3)))
             picture.paste(COLOURS.get(name, (255, 255, 255)), (0, 0), border)
         sheet.paste(picture, (left, top))
+        strip = Image.new("RGB", (tile - 2, deep), _GROUND)  # of its own, so that a long caption ends at the tile
+        pen = ImageDraw.Draw(strip)
         title = f"p{item.index} {item.visit}" if isinstance(item, Phantom) else item.id
-        pen.text((left + 3, top + tile + 1), title, fill=(150, 150, 150), font=font)
+        pen.text((3, 1), title, fill=(150, 150, 150), font=font)
         for row, (finding, text) in enumerate(zip(item.truth or (), lines, strict=True), start=1):
             colour = COLOURS.get(finding.name, (255, 255, 255))
-            pen.text((left + 3, top + tile + 1 + row * (line + 1)), text, fill=colour, font=font)
+            pen.text((3, 1 + row * (line + 1)), text, fill=colour, font=font)
+        sheet.paste(strip, (left, top + tile))
     return sheet
 
 
@@ -73,6 +76,6 @@ def _film(item: Study | Phantom) -> tuple[Image.Image, dict[str, Image.Image]]:
 
 
 def _words(finding: Finding) -> str:
-    parts = (finding.severity, finding.side, finding.place, finding.name)
-    text = " ".join(part for part in parts if part)
-    return f"{text} ({finding.change})" if finding.change else text
+    change = "same" if finding.change == "unchanged" else finding.change
+    parts = (change and f"{change}:", finding.severity, finding.side, finding.place, finding.name)
+    return " ".join(part for part in parts if part)

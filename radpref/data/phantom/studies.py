@@ -15,7 +15,7 @@ from radpref.data.phantom.patients import Patient, Visit, sample
 from radpref.recipe import PhantomSection
 from radpref.records import Film, Split, Study, View
 
-DRAWING = 1
+DRAWING = 2
 """Version of the drawing, part of the films' folder: raise it with any change that changes a pixel or a mask."""
 FIRST: dict[Split, int] = {"train": 0, "validation": 1_000_000_000, "test": 2_000_000_000}
 """First patient of each split: splits share no patient, and asking for more of one changes none of another."""

@@ -1,0 +1,109 @@
+"""What several stages share: questions, keys, the models of a run, progress over steps."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from radpref.recipe import ModelSection
+from radpref.records import Quarantined, Question
+from radpref.runfolder import Run, progress
+from radpref.store import content_key, write_atomically
+
+T = TypeVar("T")
+
+BEFORE = "sft"
+AFTER = "aligned"
+CONTROL = "sft on chosen"
+"""Names of the measured systems: before and after alignment, and the control."""
+
+
+def questions_of(run: Run, split: str) -> list[Question]:
+    """The questions of one split, in the order of the studies."""
+    return [question for question in run.rows("studies", "questions", Question) if question.split == split]
+
+
+def question_key(question: Question) -> str:
+    """What a model is shown: the prompt and the films' bytes, wherever they lie."""
+    return content_key(question.prompt, [film.digest for film in question.films])
+
+
+def questions_key(questions: Sequence[Question]) -> str:
+    return content_key([[question_key(question), question.reference] for question in questions])
+
+
+def reasons(rows: Iterable[Quarantined]) -> str:
+    counts = Counter(row.reason.split(":")[0] for row in rows)
+    text = ", ".join(f"{reason} {n}" for reason, n in counts.most_common(3))
+    return f" ({text})" if text else ""
+
+
+def base_fingerprint(run: Run) -> str:
+    from radpref.models import fingerprint, locate
+
+    return fingerprint(locate(run.recipe.model), run.recipe.model.adapter)
+
+
+def fine_tuned(run: Run) -> tuple[ModelSection, str]:
+    """The model after sft, and a key of its weights."""
+    done = run.done("sft")
+    assert done is not None  # `pipeline` runs sft first
+    return ModelSection.model_validate(done["model"]), done["fingerprint"]
+
+
+def load(run: Run, section: ModelSection) -> Any:
+    from radpref.models import load
+
+    return load(section, run.recipe.run)
+
+
+def check(run: Run) -> None:
+    """Everything about the model that can be known before any work: it exists, and its files can be read.
+
+    Raises:
+        ModelError: what is wrong with the model or adapter that the recipe names.
+    """
+    base_fingerprint(run)
+
+
+def keyed_folder(folder: Path, key: str) -> Path:
+    """A folder for the checkpoints of one key; what another key left there is removed."""
+    mark = folder / "key"
+    if folder.exists() and not (mark.exists() and mark.read_text() == key):
+        shutil.rmtree(folder)
+    if not mark.exists():
+        write_atomically(mark, key)
+    return folder
+
+
+class Steps:
+    """A progress bar over the optimiser's steps, fed by the training log."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._bar: Any = None
+
+    def __call__(self, row: dict[str, float]) -> None:
+        step = int(row["step"])
+        if self._bar is None:
+            self._bar = progress(total=int(row["steps"]), done=step - 1, unit="steps", what=self._what)
+        self._bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def shown(score: float | None) -> str:
+    return "unscored" if score is None else f"{score:.3f}"

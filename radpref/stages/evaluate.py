@@ -1,0 +1,97 @@
+"""The evaluate stage: every system on the held-out patients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from radpref.recipe import ModelSection
+from radpref.records import Comparison, Judgement, Metric
+from radpref.runfolder import Run
+from radpref.stages.answers import greedy
+from radpref.stages.common import (
+    AFTER,
+    BEFORE,
+    CONTROL,
+    base_fingerprint,
+    fine_tuned,
+    questions_key,
+    questions_of,
+    shown,
+)
+from radpref.store import content_key
+
+
+def evaluate(run: Run, limit: int | None = None) -> str:
+    """Measure base, sft, aligned, the control and the trivial baselines on the held-out patients."""
+    from radpref import evaluation
+
+    recipe = run.recipe
+    questions = questions_of(run, "test")[:limit]
+    systems = systems_of(run)
+    key = content_key(
+        "evaluate", recipe.evaluate, recipe.run.seed, [f for _, f in systems.values()], questions_key(questions)
+    )
+    if run.is_done("evaluate", key):
+        return "up to date"
+    answers = {
+        name: greedy(run, "evaluate", name.replace(" ", "-"), model, fingerprint, questions, recipe.evaluate.batch)
+        for name, (model, fingerprint) in systems.items()
+    }
+    answers |= evaluation.baselines(questions_of(run, "train"), questions, recipe.run.seed)
+    resamples, seed = recipe.evaluate.resamples, recipe.run.seed
+    measured = {
+        name: evaluation.measure(name, questions, texts, resamples=resamples, seed=seed)
+        for name, texts in answers.items()
+    }
+    comparisons = [
+        row
+        for name, one in measured.items()
+        if name != AFTER
+        for row in evaluation.compare(one, measured[AFTER], resamples=resamples, seed=seed)
+    ]
+    metrics = [row for one in measured.values() for row in one.metrics]
+    run.table("evaluate", "metrics", Metric).write(metrics)
+    run.table("evaluate", "comparisons", Comparison).write(comparisons)
+    for name in systems:
+        rows = [row for judged in measured[name].judgements.values() for row in judged.values()]
+        rows = [row.model_copy(update={"id": f"{row.judge}:{row.id}"}) for row in rows]
+        run.table("evaluate", f"judgements-{name.replace(' ', '-')}", Judgement).write(rows)
+    run.write_json(
+        {
+            name: {
+                "errors": evaluation.error_totals(one),
+                "unscored": one.unscored(),
+                "labels": [vars(label) for label in evaluation.by_label(one)],
+            }
+            for name, one in measured.items()
+        },
+        "evaluate",
+        "details.json",
+    )
+    run.write_json(
+        evaluation.metrics_json(
+            metrics, comparisons, limited=limit is not None, counts=(run.done("studies") or {})["counts"]
+        ),
+        "metrics.json",
+    )
+    if limit is None:
+        run.finish("evaluate", key, systems=list(measured))
+    before, after = measured[BEFORE].value("green_mean"), measured[AFTER].value("green_mean")
+    return f"{len(questions)} studies; green {shown(before)} before, {shown(after)} after"
+
+
+def systems_of(run: Run) -> dict[str, tuple[ModelSection, str]]:
+    """The models that are measured, by name, with their fingerprints: base, sft, aligned, the control."""
+    from radpref import models
+
+    start, fingerprint = fine_tuned(run)
+    systems: dict[str, tuple[ModelSection, str]] = {}
+    if run.recipe.sft.enabled:
+        systems["base"] = (run.recipe.model, base_fingerprint(run))
+    systems[BEFORE] = (start, fingerprint)
+    chosen = (run.done("select") or {})["chosen"]
+    systems[AFTER] = (ModelSection.model_validate(chosen["model"]), chosen["fingerprint"])
+    if other := (run.done("control") or {}).get("chosen"):
+        model = ModelSection.model_validate(other["model"])
+        systems[CONTROL] = (model, models.fingerprint(Path(model.path)))
+    return systems

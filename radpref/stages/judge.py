@@ -1,0 +1,23 @@
+"""The judge stage: every candidate against its reference."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from radpref.records import Completion
+from radpref.runfolder import Run
+from radpref.stages.common import questions_of
+from radpref.stages.judgements import judge_rows
+from radpref.store import content_key
+
+
+def judge(run: Run, limit: int | None = None) -> str:
+    """Judge every candidate against the reference of its question."""
+    completions = run.rows("sample", "completions", Completion)
+    rows, line = judge_rows(
+        run, "judge", "judgements", run.recipe.judge.name, questions_of(run, "train"), completions, limit
+    )
+    if rows is not None:
+        unscored = Counter(row.unscored for row in rows if row.unscored)
+        run.finish("judge", content_key(run.recipe.judge), judgements=len(rows), unscored=dict(unscored))
+    return line

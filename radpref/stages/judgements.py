@@ -1,0 +1,71 @@
+"""Tables of judgements, and a model's scores on the validation studies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from radpref.recipe import ModelSection
+from radpref.records import Completion, Judgement, Question
+from radpref.runfolder import Run, progress
+from radpref.stages.answers import greedy
+from radpref.stages.common import batched, questions_of
+from radpref.store import content_key
+
+
+def judge_rows(
+    run: Run,
+    stage: str,
+    name: str,
+    judge_name: str,
+    questions: Sequence[Question],
+    completions: Sequence[Completion],
+    limit: int | None = None,
+) -> tuple[list[Judgement] | None, str]:
+    """Fill a table of judgements; None instead of rows when ``limit`` left some undone."""
+    from radpref.judges import JUDGES, VERSION, Case
+
+    judging = JUDGES[judge_name]()
+    references = {question.id: question.reference for question in questions}
+    table = run.table(stage, name, Judgement)
+    keys = {
+        row.id: content_key("judge", VERSION, judge_name, references[row.question], row.text) for row in completions
+    }
+    todo = [row for row in completions if not table.get(row.id, keys[row.id])]
+    now = todo[:limit]
+    began = time.monotonic()
+    bar = progress(total=len(completions), done=len(completions) - len(todo), unit="reports", what=name)
+    for chunk in batched(now, 256):
+        cases = [Case(row.id, row.question, references[row.question], row.text) for row in chunk]
+        judged = judging(cases)
+        table.append((keys[row.id], row) for row in judged)
+        bar.update(len(chunk))
+    bar.close()
+    rate = f", {len(now) / max(time.monotonic() - began, 1e-9):.0f} a second" if now else ""
+    if len(now) < len(todo):
+        return None, f"{len(completions) - len(todo) + len(now)} of {len(completions)} judged (--limit){rate}"
+    rows = table.finish(row.id for row in completions)
+    scores = [row.score for row in rows if row.score is not None]
+    mean = f"mean {sum(scores) / len(scores):.3f}" if scores else "no score"
+    return rows, f"{len(scores)} scored, {mean}; {len(rows) - len(scores)} unscored{rate}"
+
+
+def validation_scores(
+    run: Run, stage: str, name: str, model: ModelSection, fingerprint: str
+) -> dict[str, float | None]:
+    """Mean scores of greedy answers on the validation studies, by judge, with the mean number of words."""
+    from radpref.judges import JUDGES, Case
+
+    questions = questions_of(run, "validation")
+    answers = greedy(run, stage, name, model, fingerprint, questions, run.recipe.evaluate.batch)
+    cases = [Case(q.id, q.id, q.reference, answers[q.id]) for q in questions]
+    scores: dict[str, float | None] = {}
+    for judge_name, make in JUDGES.items():
+        found = [row.score for row in make()(cases) if row.score is not None]
+        scores[judge_name] = sum(found) / len(found) if found else None
+    scores["words"] = sum(len(text.split()) for text in answers.values()) / len(answers)
+    return scores
+
+
+def rank_of(score: float | None) -> float:
+    return -1.0 if score is None else score

@@ -1,0 +1,50 @@
+"""The sft stage: supervised fine-tuning on the reference reports."""
+
+from __future__ import annotations
+
+from radpref.recipe import ModelSection
+from radpref.records import Quarantined
+from radpref.runfolder import Run
+from radpref.stages.common import Steps, base_fingerprint, keyed_folder, load, questions_key, questions_of
+from radpref.store import content_key
+
+
+def sft(run: Run, limit: int | None = None) -> str:
+    """Fine-tune on the training references, or take the model as it is where ``sft.enabled`` is false."""
+    recipe = run.recipe
+    questions = questions_of(run, "train")
+    base = base_fingerprint(run)
+    if not recipe.sft.enabled:
+        key = content_key("sft off", base)
+        run.finish("sft", key, model=recipe.model.model_dump(), fingerprint=base)
+        return "off: the model as it is"
+    key = content_key("sft", recipe.sft, recipe.run.seed, base, questions_key(questions))
+    if run.is_done("sft", key):
+        return "up to date"
+    from radpref import models, training
+
+    folder = keyed_folder(run.path("sft", "training"), key)
+    bar = Steps("sft")
+    result = training.sft(
+        models.merged(load(run, recipe.model)),
+        questions,
+        recipe.sft,
+        folder,
+        seed=recipe.run.seed,
+        max_steps=limit,
+        log=bar,
+    )
+    bar.close()
+    run.table("sft", "quarantined", Quarantined).write(result.quarantined)
+    if not result.finished:
+        return f"step {result.step} of {result.steps} (--limit)"
+    section = ModelSection(path=str(result.path))
+    run.finish(
+        "sft",
+        key,
+        model=section.model_dump(),
+        fingerprint=models.fingerprint(result.path),
+        trainable=result.trainable,
+        steps=result.steps,
+    )
+    return f"{result.steps} steps on {len(questions)} studies, loss {result.loss:.3f}"

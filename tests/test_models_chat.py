@@ -1,0 +1,196 @@
+"""Prompts, answers and batches: what a model is trained on is what it is asked, in a batch as alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
+from torch import Tensor
+
+from radpref.models import ModelError, Vlm, collate, encode_answer, encode_prompt, image_token_ids, messages
+from radpref.models.chat import learn_turn, pad
+
+PROMPT = "Write the findings of this chest X-ray."
+ANSWER = "Small left pleural effusion. No pneumothorax."
+
+
+def log_probs(vlm: Vlm, batch: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return vlm.model(**batch, use_cache=False).logits.log_softmax(-1)
+
+
+def test_messages_put_the_images_before_the_text() -> None:
+    user, assistant = messages("what?", 2, "this")
+    assert [part["type"] for part in user["content"]] == ["image", "image", "text"]
+    assert assistant == {"role": "assistant", "content": [{"type": "text", "text": "this"}]}
+    assert len(messages("what?", 0)) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("films", [0, 1, 2])
+def test_a_prompt_is_what_the_processor_itself_makes_of_the_conversation(family: str, films: int) -> None:
+    vlm = tiny_vlm(family)
+    images = [picture(i, width=60 + 30 * i) for i in range(films)]
+    ours = encode_prompt(vlm, PROMPT, images)
+    content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": PROMPT}]
+    theirs = vlm.processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    placeholders = sum(int((ours["input_ids"] == token).sum()) for token in image_token_ids(vlm))
+    assert (placeholders > 0) == (films > 0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompt_and_answer_tokenised_apart_are_the_whole_conversation(family: str) -> None:
+    vlm = tiny_vlm(family)
+    image = picture(0)
+    content = [{"type": "image", "image": image}, {"type": "text", "text": PROMPT}]
+    conversation = [
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": [{"type": "text", "text": ANSWER}]},
+    ]
+    whole = vlm.processor.apply_chat_template(conversation, tokenize=True, return_dict=True)["input_ids"][0]
+    apart = encode_prompt(vlm, PROMPT, [image])["input_ids"][0].tolist() + encode_answer(vlm, ANSWER)
+    assert list(whole)[: len(apart)] == apart
+    assert vlm.tokenizer.decode(whole[len(apart) :]) == "\n"  # only what follows the end of turn is left
+
+
+@given(text=st.text(st.characters(codec="utf-8", exclude_characters="<>|"), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_an_answer_decodes_to_itself_and_ends_its_turn(text: str) -> None:
+    vlm = tiny_vlm("llava")
+    ids = encode_answer(vlm, text)
+    assert ids[-1] == vlm.tokenizer.convert_tokens_to_ids("<|end|>")
+    assert vlm.tokenizer.decode(ids[:-1], clean_up_tokenization_spaces=False) == text
+
+
+@pytest.mark.parametrize("token", ["<image>", "<|end|>", "</s>"])
+def test_an_answer_that_spells_a_special_token_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="special tokens"):
+        encode_answer(tiny_vlm("llava"), f"No {token} effusion.")
+
+
+def turn_of(template: str, **tokens: Any) -> Any:
+    vlm = fresh_vlm("llava")
+    vlm.processor.chat_template = template
+    for name, value in tokens.items():
+        setattr(vlm.tokenizer, name, value)
+    return vlm, learn_turn(vlm.processor, vlm.tokenizer, "a model")
+
+
+CONTENT = "{% for p in m['content'] %}{{ p['text'] if p['type'] == 'text' else '<image>' }}{% endfor %}"
+
+
+def test_a_template_that_ends_a_turn_with_plain_text_gets_the_eos_token() -> None:
+    vlm, turn = turn_of(
+        "{% for m in messages %}{{ m['role'] }}:\n" + CONTENT + " \n{% endfor %}"
+        "{% if add_generation_prompt %}assistant:\n{% endif %}"
+    )
+    assert turn.end == (vlm.tokenizer.eos_token_id,)
+    with pytest.raises(ModelError, match="nothing ends an answer"):
+        turn_of(vlm.processor.chat_template, eos_token=None)
+
+
+def test_what_a_template_writes_before_an_answer_is_part_of_it() -> None:
+    vlm, turn = turn_of(
+        "{% for m in messages %}{{ m['role'] }}: " + CONTENT + "<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    assert turn.lead == " "
+    assert vlm.tokenizer.decode(list(turn.end)) == "<|end|>"
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused() -> None:
+    with pytest.raises(ModelError, match="differently from the prompt"):
+        turn_of(
+            "{% for m in messages %}<|turn|>" + CONTENT + "<|end|>{% endfor %}"
+            "{% if add_generation_prompt %}<|turn|>let me think{% endif %}"
+        )
+
+
+def test_a_prompt_whose_end_melts_into_the_answer_is_refused() -> None:
+    """``assistant: N`` merges differently from ``assistant:`` and `` N`` where the prompt ends inside a piece."""
+    with pytest.raises(ModelError, match="joins the end of the prompt"):
+        turn_of(
+            "{% for m in messages %}"
+            + CONTENT
+            + "{% if m['role'] == 'user' %}\nThe lungs are {% endif %}{% endfor %}"
+        )
+
+
+def test_no_chat_template_is_an_error_that_says_so() -> None:
+    with pytest.raises(ModelError, match="no chat template"):
+        turn_of(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_row_of_a_batch_scores_as_the_row_alone(family: str) -> None:
+    """None, one and two films a prompt, of different aspect, in one batch with answers of different length."""
+    vlm = tiny_vlm(family)
+    films = [[], [picture(1)], [picture(2, 90, 50), picture(3, 40, 80)], [picture(4, 50, 50)]]
+    texts = [PROMPT, "Why?", PROMPT, f"{PROMPT} Indication: cough and fever."]
+    prompts = [encode_prompt(vlm, text, images) for text, images in zip(texts, films, strict=True)]
+    answers = [encode_answer(vlm, text) for text in (ANSWER, "Yes.", "No acute finding.", ANSWER)]
+    batch = collate(vlm, prompts, answers)
+    mask = batch.pop("completion_mask")
+    together = log_probs(vlm, batch)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        start, stop = prompt["input_ids"].shape[1], prompt["input_ids"].shape[1] + len(answer)
+        assert mask.dtype == torch.bool
+        assert mask[row].nonzero().flatten().tolist() == list(range(start, stop))
+        assert batch["input_ids"][row, mask[row]].tolist() == answer
+        assert batch["attention_mask"][row].sum() == stop
+        single = collate(vlm, [prompt], [answer])
+        del single["completion_mask"]
+        alone = log_probs(vlm, single)[0]
+        torch.testing.assert_close(
+            together[row, start - 1 : stop - 1], alone[start - 1 : stop - 1], atol=2e-5, rtol=0
+        )
+
+
+@pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl", "qwen3_vl"])
+def test_token_types_go_on_as_text(family: str) -> None:
+    vlm = tiny_vlm(family)
+    name = "token_type_ids" if family == "gemma3" else "mm_token_type_ids"
+    prompt = encode_prompt(vlm, PROMPT, [picture(0)])
+    batch = collate(vlm, [prompt, prompt], [encode_answer(vlm, ANSWER), encode_answer(vlm, "No.")])
+    length = prompt["input_ids"].shape[1]
+    assert torch.equal(batch[name][:, :length], prompt[name].expand(2, -1))
+    assert not batch[name][:, length:].any()
+    assert batch[name].shape == batch["input_ids"].shape
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_films_reach_the_answer_and_in_their_order(family: str) -> None:
+    vlm = tiny_vlm(family)
+    one, two = picture(1), picture(2)
+    answer = [encode_answer(vlm, ANSWER)]
+
+    def score(*films: Any) -> Tensor:
+        batch = collate(vlm, [encode_prompt(vlm, PROMPT, films)], answer)
+        mask = batch.pop("completion_mask")
+        return log_probs(vlm, batch)[mask]
+
+    assert (score(one) - score(two)).abs().max() > 1e-3
+    assert (score(one, two) - score(two, one)).abs().max() > 1e-3
+
+
+def test_left_padding_leaves_the_prompts_at_the_end() -> None:
+    vlm = tiny_vlm("llava")
+    prompts = [encode_prompt(vlm, text, []) for text in ("Why?", PROMPT)]
+    batch = pad(vlm, prompts, "left")
+    for row, prompt in enumerate(prompts):
+        length = prompt["input_ids"].shape[1]
+        assert torch.equal(batch["input_ids"][row, -length:], prompt["input_ids"][0])
+        assert batch["attention_mask"][row].tolist() == [0] * (batch["input_ids"].shape[1] - length) + [1] * length
