@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_filling import SENTENCES, answers, questions
 from rich.console import Console
 
 from radpref import evaluation
@@ -36,6 +35,7 @@ from radpref.evaluation.counts import claimed, finding_counts, label_counts, tex
 from radpref.evaluation.metrics import corpus_bleu, f1, macro_f1
 from radpref.findings import CLASSES_5, CLASSES_14, read
 from radpref.records import Finding, Judgement, Question
+from tests.report_filling import SENTENCES, answers, questions
 
 
 def ask(

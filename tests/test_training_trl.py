@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import training_toys as toys
 from datasets import Dataset
 from peft import LoraConfig
 from torch import Tensor
@@ -20,6 +20,7 @@ from radpref.models import Vlm, collate, encode_answer, encode_prompt, language_
 from radpref.records import Pair
 from radpref.training import PairTrainer
 from radpref.training.scoring import token_logps
+from tests import training_toys as toys
 
 ROWS = 4
 
@@ -86,8 +87,6 @@ def pair_trainer(vlm: Vlm, model: Any, loss: str, folder: Path) -> PairTrainer:
 
 
 def vlm_with(vlm: Vlm, model: Any) -> Vlm:
-    from dataclasses import replace
-
     return replace(vlm, model=model)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tiny
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch import Tensor
 from radpref.models import Vlm, load
 from radpref.recipe import AlignSection, LoraSection, ModelSection, RunSection
 from radpref.records import Film, Pair, Question
+from tests import tiny
 
 PROMPT = "Write the findings of this chest X-ray."
 WORDS = [

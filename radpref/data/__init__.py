@@ -7,6 +7,7 @@ every film once, splits by patient and checks that no patient, study or film sta
 
 from radpref.data.gate import MAX_CHARACTERS
 from radpref.data.load import SOURCES, load_studies
+from radpref.data.preview import preview_sheet
 from radpref.data.source import DataError, Found, Loaded
 from radpref.data.splits import leakage, split_by_patient
 
@@ -18,5 +19,6 @@ __all__ = [
     "Loaded",
     "leakage",
     "load_studies",
+    "preview_sheet",
     "split_by_patient",
 ]

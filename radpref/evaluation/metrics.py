@@ -123,7 +123,8 @@ def _finding(source: str, rule: str) -> dict[str, Definition]:
 
 def _label(rule: str, classes: Sequence[str]) -> dict[str, Definition]:
     size = len(classes)
-    said = f"{size} CheXpert classes; {rule.replace('-', ' counts as ')}; not mentioned counts as negative"
+    which = ", No Finding among them" if "No Finding" in classes else ""
+    said = f"{size} CheXpert classes{which}; {rule.replace('-', ' counts as ')}; not mentioned counts as negative"
 
     def micro(sums: Sums) -> Array:
         tp, fp, fn = (sum(sums[f"label:{rule}:{name}:{part}"] for name in classes) for part in ("tp", "fp", "fn"))

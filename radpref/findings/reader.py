@@ -215,6 +215,8 @@ def _presences(mentions: Sequence[_Mention], found: Sequence[Item]) -> list[str 
             elif doubted and mentions[index].presence == "present":
                 result[index] = "uncertain"
             continue
+        if item.kind.endswith(("before", "near")):
+            joined = None  # "..., question small effusion": the cue begins the new statement
         match item.kind:
             case "break":
                 negated = doubted = history = False

@@ -28,7 +28,7 @@ _STOP_WORDS = """
 _STOP = frozenset(_STOP_WORDS.split())
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
 def _word(word: str) -> NDArray[np.float32]:
     """Unit vector (256,) of a word, from the signed hashes of its character n-grams."""
     marked = f"<{word}>"
@@ -40,7 +40,7 @@ def _word(word: str) -> NDArray[np.float32]:
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
 
 
-@lru_cache(maxsize=1 << 12)
+@lru_cache(maxsize=1 << 8)
 def _embed(text: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Unit vectors (words, 256) of a text's words in their context, and their weights (words,), which sum to 1."""
     tokens = [word.lower() for word in words(text)]

@@ -18,7 +18,9 @@ from radpref.report.data import ReportData
 Answer = Literal["yes", "no", "partly", "unknown"]
 Level = Literal["good", "mixed", "none", "bad", "unknown"]
 ALPHA = 0.05
-FEW_PATIENTS = 100
+FEW_STUDIES = 100
+SAME_LENGTH = 0.02
+"""A change of the mean length by no more than this share is none."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ CHANCE = "More than chance?"
 LENGTH = "More than length?"
 CONTROL = "More than SFT on the same pairs?"
 TRIVIAL = "Above trivial answers?"
-COST = "Without a price elsewhere?"
+COST = "At no cost elsewhere?"
 
 Change = Literal["gain", "loss", "none", "unknown"]
 
@@ -126,9 +128,12 @@ def _length(numbers: _Numbers) -> Check:
     words = f"Reports are {_longer(grown)} ({before:.1f} to {after:.1f} words)"
     control = f"LC-GREEN changed by {_signed(row.difference)} ({_interval(row)})"
     change = direction(row)
-    if change != "gain":
-        fell = "falls" if change == "loss" else "shows no gain"
-        return Check(LENGTH, "no", f"{words}, and with length controlled the score {fell}: {control}.")
+    if change == "loss":
+        return Check(LENGTH, "no", f"{words}, and with length controlled the score falls: {control}.")
+    if change == "none" and grown > SAME_LENGTH:
+        return Check(LENGTH, "no", f"{words}, and with length controlled the gain is no longer clear: {control}.")
+    if change == "none":
+        return Check(LENGTH, "partly", f"{words}, so they do not gain by length alone, but {control}.")
     if grown > 0.1 and ratio is not None and ratio < 0.95:
         return Check(
             LENGTH,
@@ -232,15 +237,15 @@ def _headline(numbers: _Numbers, change: Change, answers: dict[str, Answer]) -> 
         return "none", f"No gain shown: {moved}, which is not clearly more than chance."
     buts = []
     if answers[LENGTH] == "no":
-        buts.append("with length controlled nothing is left of it")
+        buts.append("it does not stand once length is controlled")
     elif answers[LENGTH] == "partly":
-        buts.append("longer reports may be part of it")
+        buts.append("length is not ruled out")
     if answers[CONTROL] == "no":
         buts.append("SFT on the chosen side of the same pairs does at least as well")
     if answers[TRIVIAL] == "no":
         buts.append("a trivial answer does at least as well")
     if answers[COST] == "no":
-        buts.append("other metrics pay for it")
+        buts.append("other metrics got worse")
     unknown = [
         what
         for question, what in ((LENGTH, "length"), (CONTROL, "SFT on the same pairs"), (TRIVIAL, "trivial answers"))
@@ -257,7 +262,7 @@ def _caveats(numbers: _Numbers) -> tuple[str, ...]:
     data = numbers.data
     found = []
     main = numbers.metric(numbers.after, numbers.main)
-    if main is not None and main.n < FEW_PATIENTS:
+    if main is not None and main.n < FEW_STUDIES:
         found.append(f"The test rests on {_count(main.n, 'study', 'studies')}; only a large difference can show.")
     shares = [numbers.value(system, "unscored_share_green") for system in (data.before, data.after)]
     if any(share is not None and share > 0.02 for share in shares):
@@ -286,7 +291,7 @@ def _p(p: float) -> str:
 
 
 def _longer(grown: float) -> str:
-    if abs(grown) < 0.02:
+    if abs(grown) <= SAME_LENGTH:
         return "as long as before"
     return f"{abs(grown):.0%} {'longer' if grown > 0 else 'shorter'}"
 

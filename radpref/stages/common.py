@@ -56,9 +56,14 @@ def fine_tuned(run: Run) -> tuple[ModelSection, str]:
 
 
 def load(run: Run, section: ModelSection) -> Any:
-    from radpref.models import load
+    """A model of the run, with the threads that the recipe asks for."""
+    import torch
 
-    return load(section, run.recipe.run)
+    from radpref import models
+
+    if run.recipe.run.threads:
+        torch.set_num_threads(run.recipe.run.threads)
+    return models.load(section, run.recipe.run)
 
 
 def check(run: Run) -> None:

@@ -1,0 +1,32 @@
+"""A contact sheet of what a recipe's data section would give a model."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from radpref.data import phantom
+from radpref.data.load import load_studies
+from radpref.images import contact_sheet
+from radpref.recipe import DataSection
+
+
+def preview_sheet(section: DataSection, *, count: int, seed: int) -> Image.Image:
+    """One RGB picture of the first ``count`` films, with lesion masks where they are known.
+
+    Phantoms are drawn with their masks outlined and their truth written below; of any other source the films stand
+    as a model would be shown them, with the view.
+
+    Raises:
+        DataError: the source cannot be read.
+    """
+    if section.source == "phantom":
+        world = section.phantom
+        films = [phantom.draw(index, seed=world.seed, size=max(256, world.size)) for index in range(count)]
+        return phantom.contact_sheet(films)
+    with tempfile.TemporaryDirectory() as cache:
+        studies = load_studies(section, Path(cache), seed).studies
+        cells = [(film, film.view) for study in studies for film in study.films[: section.max_films]]
+        return contact_sheet(cells[:count], masks=True)

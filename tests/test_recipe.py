@@ -1,0 +1,91 @@
+"""Recipes: layers and where values come from, and errors before any work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from radpref import recipe as recipes
+from radpref.recipe import RecipeError
+
+
+def presets() -> list[tuple[str, str | None]]:
+    found: list[tuple[str, str | None]] = []
+    for name in recipes.shipped():
+        content = yaml.safe_load((Path(recipes.__file__).parent / "recipes" / f"{name}.yaml").read_text("utf-8"))
+        found += [(name, None), *((name, preset) for preset in content.get("presets", {}))]
+    return found
+
+
+@pytest.mark.parametrize(("name", "preset"), presets())
+def test_every_shipped_recipe_and_preset_loads_and_round_trips(name: str, preset: str | None, tmp_path: Path) -> None:
+    loaded = recipes.load(name, preset=preset)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipes.dump(loaded), encoding="utf-8")
+    assert recipes.load(str(path)).recipe == loaded.recipe
+
+
+def test_later_layers_win_and_say_where_they_came_from() -> None:
+    loaded = recipes.load("chexalign", preset="tiny", overrides=["align.beta=0.05", "model=some/folder"])
+    assert (loaded.recipe.align.beta, loaded.provenance["align.beta"]) == (0.05, "the command line")
+    assert (loaded.recipe.model.path, loaded.provenance["model.path"]) == ("some/folder", "the command line")
+    assert (loaded.recipe.data.train, loaded.provenance["data.train"]) == (32, "preset tiny")
+    assert loaded.provenance["sample.temperature"] == "chexalign.yaml"
+    assert loaded.provenance["run.seed"] == "default"
+    assert set(loaded.provenance) == set(recipes.keys())
+
+
+def test_overrides_on_a_loaded_recipe_keep_the_other_provenance() -> None:
+    loaded = recipes.override(recipes.load("chexalign", preset="tiny"), ["pair.margin=0.1"])
+    assert loaded.recipe.pair.margin == 0.1
+    assert loaded.provenance["pair.margin"] == "the command line"
+    assert loaded.provenance["data.train"] == "preset tiny"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["align.betta=1"], "`beta`"),
+        (["algin.beta=1"], "`align`"),
+        (["sample.temprature=1"], "`temperature`"),
+        (["align.lora.rnk=4"], "`rank`"),
+    ],
+)
+def test_a_typo_names_the_nearest_key(words: list[str], hint: str) -> None:
+    with pytest.raises(RecipeError, match=f"did you mean {hint}"):
+        recipes.load("chexalign", overrides=words)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["align.beta=strong", "sample.n=0", "sample.n=2.5", "align.loss=dpoo", "data.train=-1", "sft.enabled=7", "run=3"],
+)
+def test_a_wrong_type_or_range_is_an_error_that_names_key_and_source(word: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipes.load("chexalign", overrides=[word])
+    assert word.split("=")[0] in str(caught.value)
+
+
+def test_scientific_notation_is_a_number() -> None:
+    assert recipes.load("chexalign", overrides=["align.lr=1e-6"]).recipe.align.lr == 1e-6
+
+
+def test_an_unknown_recipe_or_preset_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="did you mean `chexalign`"):
+        recipes.load("chexaling")
+    with pytest.raises(RecipeError, match="did you mean `tiny`"):
+        recipes.load("chexalign", preset="tinny")
+
+
+@pytest.mark.parametrize("content", ["align: [1, 2", "- a\n- b", "align: 3", "presets: {x: {aling: {}}}"])
+def test_a_broken_file_is_an_error_that_names_it(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"mine\.yaml"):
+        recipes.load(str(path))
+
+
+def test_every_knob_has_a_line_of_help() -> None:
+    assert [key for key, text in recipes.helps().items() if not text] == []
