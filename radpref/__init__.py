@@ -5,4 +5,8 @@ does), ``data``, ``tasks``, ``findings``, ``models``, ``judges``, ``pairs``, ``l
 ``evaluation``, ``report``, then ``stages``, ``pipeline`` and ``cli``. docs/architecture.md draws them.
 """
 
+import os
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # a medical tool reports to nobody
+
 __version__ = "0.1.0"

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "radpref"
 FLOORS: list[set[str]] = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 from torch import nn
 
 from radpref.models import (
@@ -25,6 +24,7 @@ from radpref.models import (
 )
 from radpref.recipe import LoraSection
 from radpref.records import Film, Question
+from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 
 def loss(vlm: Vlm) -> torch.Tensor:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 from torch import Tensor
 
 from radpref.models import ModelError, Vlm, collate, encode_answer, encode_prompt, image_token_ids, messages
 from radpref.models.chat import learn_turn, pad
+from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 PROMPT = "Write the findings of this chest X-ray."
 ANSWER = "Small left pleural effusion. No pneumothorax."

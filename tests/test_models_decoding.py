@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 from torch import Tensor
 
 from radpref.images import FilmError
 from radpref.models import ModelError, Vlm, collate, encode_prompt, generate, image_token_ids
 from radpref.models import decoding as room
 from radpref.records import Completion, Film, Quarantined, Question
+from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 TOKENS = 12
 

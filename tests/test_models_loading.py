@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import FAMILIES, fresh_vlm, picture, save_tiny, tiny_vlm
 
 from radpref.models import (
     ModelError,
@@ -28,6 +26,8 @@ from radpref.models import (
     save,
 )
 from radpref.recipe import LoraSection, ModelSection, RunSection
+from tests import tiny
+from tests.tiny import FAMILIES, fresh_vlm, picture, save_tiny, tiny_vlm
 
 RUN = RunSection(precision="float32")
 

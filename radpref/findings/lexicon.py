@@ -83,7 +83,7 @@ def lexicon() -> Lexicon:
         phrases |= {(kind, name): tuple(terms) for name, terms in table.items()}
     phrases |= {(cue, cue): tuple(terms) for cue, terms in raw["cues"].items()}
     return Lexicon(
-        chexpert={name: entry.get("chexpert") for name, entry in findings.items()} | {"pleural abnormality": None},
+        chexpert={name: entry.get("chexpert") for name, entry in findings.items()},
         minor=frozenset(name for name, entry in findings.items() if entry.get("minor")),
         benign=frozenset(name for name, entry in findings.items() if entry.get("benign")),
         weak=frozenset(name for name, entry in findings.items() if entry.get("weak")),
@@ -117,7 +117,7 @@ def _matcher() -> tuple[Any, Any, dict[int, tuple[str, str]]]:
     meaning: dict[int, tuple[str, str]] = {}
     for (kind, value), terms in lexicon().phrases.items():
         key = f"{kind}:{value}"
-        forms = {form for term in terms for form in _forms(kind, str(term))}
+        forms = {form for term in terms for form in _forms(kind, term)}
         matcher.add(key, [Doc(vocab, words=TOKEN.findall(form)) for form in sorted(forms)])
         meaning[vocab.strings[key]] = (kind, value)
     return vocab, matcher, meaning

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 
 
@@ -57,7 +58,7 @@ def autocast(vlm: Vlm) -> AbstractContextManager[Any]:
 
 def unwrapped(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper; the model itself where there is none."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def language_model(model: Any) -> nn.Module:

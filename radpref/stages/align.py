@@ -78,8 +78,9 @@ def align(run: Run, limit: int | None = None) -> str:
         if folder.name not in {f"beta-{beta:g}" for beta in betas}:
             shutil.rmtree(folder)
     run.finish("align", whole, runs=runs, trainable=result.trainable, steps=result.steps, items=len(prepared.items))
-    last = {name: f"{value:.3f}" for name, value in result.history[-1].items() if name in ("margin", "accuracy")}
-    facts = ", ".join(f"{name} {value}" for name, value in last.items())
+    shown = {"loss": "loss", "reward_margin": "margin", "reward_accuracy": "accuracy"}
+    last = result.history[-1]
+    facts = ", ".join(f"{word} {last[name]:.3f}" for name, word in shown.items() if name in last)
     return f"{result.steps} steps on {len(prepared.items)} items, betas {', '.join(f'{b:g}' for b in betas)}; {facts}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from radpref.recipe import ModelSection
 from radpref.records import Quarantined
-from radpref.runfolder import Run
+from radpref.runfolder import Run, RunError
 from radpref.stages.common import Steps, base_fingerprint, keyed_folder, load, questions_key, questions_of
 from radpref.store import content_key
 
@@ -15,6 +15,12 @@ def sft(run: Run, limit: int | None = None) -> str:
     questions = questions_of(run, "train")
     base = base_fingerprint(run)
     if not recipe.sft.enabled:
+        if recipe.model.adapter and recipe.align.lora.rank:
+            raise RunError(
+                "model.adapter with sft.enabled: false would put the alignment's adapter on top of another one. Merge "
+                "the adapter into the model first (peft's merge_and_unload, then save_pretrained), and give the result "
+                "as model.path."
+            )
         key = content_key("sft off", base)
         run.finish("sft", key, model=recipe.model.model_dump(), fingerprint=base)
         return "off: the model as it is"
