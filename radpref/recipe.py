@@ -19,8 +19,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from radpref.errors import RadprefError
 
 Precision = Literal["auto", "float32", "bfloat16"]
-LossName = Literal["dpo", "lc-dpo", "ipo", "kto", "orpo"]
-JudgeName = Literal["green", "text", "lc-green", "lc-text"]
 
 
 class RecipeError(RadprefError, ValueError):
@@ -121,10 +119,7 @@ class SampleSection(Section):
 
 
 class JudgeSection(Section):
-    name: JudgeName = Field(
-        "green",
-        description="green (findings-based), text (similarity of words), lc-green and lc-text (length-controlled)",
-    )
+    name: str = Field("green", description="green (findings), text (words), or length-controlled: lc-green, lc-text")
 
 
 class PairSection(Section):
@@ -135,7 +130,7 @@ class PairSection(Section):
 
 
 class AlignSection(Section):
-    loss: LossName = Field("dpo", description="dpo, lc-dpo, ipo, kto, orpo")
+    loss: str = Field("dpo", description="dpo, lc-dpo, ipo, kto, orpo")
     beta: float = Field(
         0.1, gt=0, description="strength of the tie to the reference (orpo: weight of the odds ratio)"
     )
@@ -156,10 +151,7 @@ class AlignSection(Section):
 
 
 class SelectSection(Section):
-    by: Literal["green", "lc-green", "text", "last"] = Field(
-        "lc-green",
-        description="what chooses among checkpoints and betas on validation; last takes the last checkpoint",
-    )
+    by: str = Field("lc-green", description="the judge that chooses among checkpoints and betas on validation")
     betas: tuple[float, ...] = Field((), description="betas to try; empty takes align.beta alone")
     checkpoints: bool = Field(
         True, description="choose among all saved checkpoints; false takes the last of each beta"

@@ -159,7 +159,8 @@ def test_labels_follow_chexpert() -> None:
         ("Low lung volumes. Surgical clips.", 1),
         ("Possible nodule.", None),
         ("Scoliosis.", None),
-        ("", 1),
+        ("", None),
+        ("XXXX.", None),
     ],
 )
 def test_no_finding(text: str, value: int | None) -> None:

@@ -53,7 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tables(folder: Path) -> dict[str, str]:
     """Every table of a run by name, with the place of the run folder taken out."""
-    paths = [p for p in folder.glob("*/*.jsonl")] + [folder / "metrics.json"]
+    paths = [*folder.glob("*/*.jsonl"), folder / "metrics.json"]
     return {str(p.relative_to(folder)): p.read_text("utf-8").replace(str(folder), "RUN") for p in paths}
 
 
@@ -145,6 +145,22 @@ def test_a_stage_without_what_it_needs_says_so(tmp_path: Path) -> None:
     done = radpref("judge", str(tmp_path / "r"))
     assert done.returncode == 2
     assert "has not finished" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("--judge.name=gren", "green"),
+        ("--align.loss=dppo", "dpo"),
+        ("--data=phantoms", "phantom"),
+        ("--select.by=x", ""),
+    ],
+)
+def test_a_name_that_does_not_exist_fails_before_any_work(word: str, nearest: str, tmp_path: Path) -> None:
+    done = radpref("run", *RECIPE, "--out", str(tmp_path / "r"), word)
+    assert done.returncode == 2
+    assert nearest in done.stderr
+    assert not (tmp_path / "r" / "studies").exists()
 
 
 def test_limit_does_part_of_a_stage_and_the_next_call_goes_on(tmp_path: Path, finished: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_typo_names_the_nearest_key(words: list[str], hint: str) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["align.beta=strong", "sample.n=0", "sample.n=2.5", "align.loss=dpoo", "data.train=-1", "sft.enabled=7", "run=3"],
+    ["align.beta=strong", "sample.n=0", "sample.n=2.5", "data.train=-1", "sft.enabled=7", "run=3"],
 )
 def test_a_wrong_type_or_range_is_an_error_that_names_key_and_source(word: str) -> None:
     with pytest.raises(RecipeError) as caught:

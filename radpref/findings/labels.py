@@ -40,14 +40,14 @@ def labels(text_or_findings: str | Iterable[Finding]) -> dict[str, int | None]:
     """CheXpert's 14 labels of a report: 1 positive, 0 negative, -1 uncertain, None not mentioned.
 
     Several statements about one class: positive before uncertain before negative. A general statement (``lungs are
-    clear``) denies no single class. No Finding is 1 where nothing is present or uncertain, support devices and
-    what the lexicon calls benign (clips, low lung volumes, ...) aside, and None otherwise; findings without a class
-    (emphysema, scoliosis) count as something found. Vascular congestion makes Edema uncertain, not positive
-    (Irvin et al., 2019).
+    clear``) denies no single class. No Finding is 1 where something was read and nothing is present or uncertain,
+    support devices and what the lexicon calls benign (clips, low lung volumes, ...) aside, and None otherwise;
+    findings without a class (emphysema, scoliosis) count as something found. Vascular congestion makes Edema
+    uncertain, not positive (Irvin et al., 2019).
     """
     findings = read(text_or_findings) if isinstance(text_or_findings, str) else tuple(text_or_findings)
     worth: dict[str, int] = {}
-    clean = True
+    clean = bool(findings)
     for finding in findings:
         name = CHEXPERT.get(finding.name)
         value = _WORTH[finding.presence]

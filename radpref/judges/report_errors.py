@@ -59,7 +59,7 @@ class _Report:
 def _report(text: str) -> _Report:
     findings = read(text)
     return _Report(
-        units=_units(finding for finding in findings if finding.presence != "absent"),
+        units=_folded(_units(finding for finding in findings if finding.presence != "absent"), text),
         denied=tuple(finding for finding in findings if finding.presence == "absent"),
         readable=bool(findings),
     )
@@ -71,7 +71,7 @@ def compare(reference: str, candidate: str) -> Verdict:
     if not told.readable:
         return Verdict(None, "no finding could be read in the reference")
     minor = lexicon().minor
-    pairs, missing, false = _pair(told.units, said.units)
+    pairs, missing, false = _pair(told.units, said.units, reference, candidate)
     matched: list[Finding] = []
     errors: list[ReportError] = []
     for ours, theirs in pairs:
@@ -80,7 +80,7 @@ def compare(reference: str, candidate: str) -> Verdict:
         errors += slips if weighs else [slip.model_copy(update={"significant": False}) for slip in slips]
         if found and weighs:
             matched.append(theirs)
-    for unit in _once(missing):
+    for unit in _once(missing, reference):
         denied = _denial(said.denied, unit)
         errors.append(
             ReportError(
@@ -92,7 +92,7 @@ def compare(reference: str, candidate: str) -> Verdict:
                 note="denied" if denied else "",
             )
         )
-    for unit in _once(false):
+    for unit in _once(false, candidate):
         denied = _denial(told.denied, unit)
         errors.append(
             ReportError(
@@ -130,6 +130,23 @@ def _units(asserted: Iterable[Finding]) -> tuple[Finding, ...]:
         if not same:
             units.append(finding)
     return tuple(units)
+
+
+def _folded(units: Sequence[Finding], text: str) -> tuple[Finding, ...]:
+    """Without general names that their sentence makes particular: ``left opacity, likely atelectasis`` is one."""
+    kept = list(units)
+    for unit in units:
+        for index, particular in enumerate(kept):
+            if (
+                particular.name in lexicon().general.get(unit.name, ())
+                and particular.presence == "present"
+                and _alike(unit, particular, text)
+            ):
+                side = None if particular.name in lexicon().midline else particular.side or unit.side
+                kept[index] = _merged(particular, unit).model_copy(update={"side": side})
+                kept.remove(unit)
+                break
+    return tuple(kept)
 
 
 def _same(unit: Finding, vaguer: Finding) -> bool:
@@ -198,9 +215,12 @@ def _unlike(first: str, second: str) -> int | None:
 
 
 def _pair(
-    reference: Sequence[Finding], candidate: Sequence[Finding]
+    reference: Sequence[Finding], candidate: Sequence[Finding], told: str, said: str
 ) -> tuple[list[tuple[Finding, Finding]], list[Finding], list[Finding]]:
-    """Units of both reports put together, the best agreement first; then what is left on either side."""
+    """Units of both reports put together, the best agreement first; then what is left on either side.
+
+    ``told`` and ``said`` are the texts that the units stand in.
+    """
     grades = []
     for i, ours in enumerate(reference):
         for j, theirs in enumerate(candidate):
@@ -213,34 +233,51 @@ def _pair(
         if i not in paired and j not in taken:
             paired[i] = j
             taken.add(j)
-    missing = [
-        unit
-        for i, unit in enumerate(reference)
-        if i not in paired and not any(_repeats(unit, candidate[j]) for j in taken)
-    ]
-    false = [
-        unit
-        for j, unit in enumerate(candidate)
-        if j not in taken and not any(_repeats(unit, reference[i]) for i in paired)
-    ]
-    return [(reference[i], candidate[j]) for i, j in sorted(paired.items())], missing, false
+    missing = [unit for i, unit in enumerate(reference) if i not in paired]
+    false = [unit for j, unit in enumerate(candidate) if j not in taken]
+    pairs = [(reference[i], candidate[j]) for i, j in sorted(paired.items())]
+    return (
+        pairs,
+        [unit for unit in missing if not any(_repeats(unit, theirs, ours, told) for ours, theirs in pairs)],
+        [unit for unit in false if not any(_repeats(unit, ours, theirs, said) for ours, theirs in pairs)],
+    )
 
 
-def _once(units: Sequence[Finding]) -> list[Finding]:
+def _once(units: Sequence[Finding], text: str) -> list[Finding]:
     """Without those that say again what one before says: a consolidation that is a pneumonia is missed once."""
     kept: list[Finding] = []
     for unit in units:
-        if not any(_repeats(unit, other) or _repeats(other, unit) for other in kept if other.name != unit.name):
+        if not any(_alike(unit, other, text) for other in kept):
             kept.append(unit)
     return kept
 
 
-def _repeats(unit: Finding, other: Finding) -> bool:
-    """Whether ``unit``, left alone, only says again or more vaguely what ``other`` of the other text says."""
+def _alike(first: Finding, second: Finding, text: str) -> bool:
+    """Whether two units of one text, left alone, are one thing under two names."""
+    unlike = _unlike(first.name, second.name)
+    apart = (first.side and second.side and first.side != second.side) or _off_place(first, second)
+    return not apart and (unlike == 1 or (unlike == 2 and _in_one_sentence(first, second, text)))
+
+
+def _repeats(unit: Finding, other: Finding, twin: Finding, text: str) -> bool:
+    """Whether ``unit``, left alone, only says again or more vaguely what the other text does say.
+
+    ``other`` stands in the other text and is paired with ``twin``, which stands with the unit in ``text``. A general
+    name is a repetition only in one sentence with its particular: an opacity called atelectasis, not a second one.
+    """
     if unit.name == other.name:
         return unit.side is None or other.side is None
-    alike = _unlike(unit.name, other.name) == 1 or other.name in lexicon().general.get(unit.name, ())
-    return alike and not (unit.side and other.side and unit.side != other.side) and not _off_place(unit, other)
+    if (unit.side and other.side and unit.side != other.side) or _off_place(unit, other):
+        return False
+    general = other.name in lexicon().general.get(unit.name, ())
+    return (general and _in_one_sentence(unit, twin, text)) or _unlike(unit.name, other.name) == 1
+
+
+def _in_one_sentence(first: Finding, second: Finding, text: str) -> bool:
+    if first.span is None or second.span is None:
+        return False
+    start, end = min(first.span.end, second.span.end), max(first.span.start, second.span.start)
+    return not any(stop in text[start:end] for stop in (". ", ".\n", "\n\n"))
 
 
 def _slips(ours: Finding, theirs: Finding) -> tuple[bool, list[ReportError]]:

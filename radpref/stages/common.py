@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from radpref.recipe import ModelSection
+from radpref.recipe import ModelSection, RecipeError, nearest
 from radpref.records import Quarantined, Question
 from radpref.runfolder import Run, progress
 from radpref.store import content_key, write_atomically
@@ -67,11 +67,28 @@ def load(run: Run, section: ModelSection) -> Any:
 
 
 def check(run: Run) -> None:
-    """Everything about the model that can be known before any work: it exists, and its files can be read.
+    """Everything that can be known before any work: the names in the recipe, and that the model's files are there.
 
     Raises:
+        RecipeError: a source, judge or loss that does not exist; names the nearest one.
         ModelError: what is wrong with the model or adapter that the recipe names.
     """
+    from radpref.data import SOURCES
+    from radpref.judges import JUDGES
+    from radpref.losses import LOSSES
+
+    recipe = run.recipe
+    for key, name, known in (
+        ("data.source", recipe.data.source, SOURCES),
+        ("judge.name", recipe.judge.name, JUDGES),
+        ("select.by", recipe.select.by, JUDGES),
+        ("align.loss", recipe.align.loss, LOSSES),
+    ):
+        if name not in known:
+            raise RecipeError(
+                f"`{key}` from {run.loaded.provenance[key]} is {name!r}, which does not exist"
+                f"{nearest(name, list(known))} There are: {', '.join(known)}."
+            )
     base_fingerprint(run)
 
 

@@ -43,11 +43,11 @@ def evaluate(run: Run, limit: int | None = None) -> str:
         name: evaluation.measure(name, questions, texts, resamples=resamples, seed=seed)
         for name, texts in answers.items()
     }
+    others = [BEFORE, *(name for name in measured if name not in (BEFORE, AFTER))]
     comparisons = [
         row
-        for name, one in measured.items()
-        if name != AFTER
-        for row in evaluation.compare(one, measured[AFTER], resamples=resamples, seed=seed)
+        for name in others
+        for row in evaluation.compare(measured[name], measured[AFTER], resamples=resamples, seed=seed)
     ]
     metrics = [row for one in measured.values() for row in one.metrics]
     run.table("evaluate", "metrics", Metric).write(metrics)

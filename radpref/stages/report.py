@@ -139,5 +139,5 @@ def _report_data(run: Run, section: ReportSection) -> Any:
         selected_by=recipe.select.by,
         studies=views,
         pairs=[PairView(row, questions[row.question].reference) for row in pairs[: section.pairs]],
-        notes=[event["text"] for event in run.events() if event["event"] == "note"],
+        notes=list(dict.fromkeys(event["text"] for event in run.events() if event["event"] == "note")),
     )

@@ -17,9 +17,9 @@ def sft(run: Run, limit: int | None = None) -> str:
     if not recipe.sft.enabled:
         if recipe.model.adapter and recipe.align.lora.rank:
             raise RunError(
-                "model.adapter with sft.enabled: false would put the alignment's adapter on top of another one. Merge "
-                "the adapter into the model first (peft's merge_and_unload, then save_pretrained), and give the result "
-                "as model.path."
+                "model.adapter with sft.enabled: false would put the alignment's adapter on top of another one. "
+                "Merge the adapter into the model first (peft's merge_and_unload, then save_pretrained), and give "
+                "the result as model.path."
             )
         key = content_key("sft off", base)
         run.finish("sft", key, model=recipe.model.model_dump(), fingerprint=base)
