@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # for developers, not for users
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import typer
@@ -20,6 +19,8 @@ from rich.console import Console
 from radpref import __version__
 from radpref import recipe as recipes
 from radpref.records import Metric
+
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # for developers, not for users
 
 app = typer.Typer(
     name="radpref",
