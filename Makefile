@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/radpref run chexalign --out runs/demo
 
 test: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

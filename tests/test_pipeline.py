@@ -15,6 +15,8 @@ import pytest
 from radpref.pipeline import STAGES
 from radpref.runfolder import Run
 
+pytestmark = pytest.mark.xdist_group("pipeline")  # one worker: the tests share a finished run
+
 RECIPE = ["chexalign", "--preset", "tiny"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
