@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from radpref.data import phantom
-from radpref.records import Quarantined, Question
+from radpref.records import Pair, Quarantined, Question
 from radpref.runfolder import Run
 from tests.tiny import save_tiny
 
@@ -81,7 +81,7 @@ def test_a_checkpoint_of_another_shape_and_a_table_with_bad_rows(family: str, tm
     assert all(len(question.films) == 2 for question in questions)
     quarantined = run.rows("studies", "quarantined", Quarantined)
     assert len(quarantined) >= 5, quarantined
-    assert len(list(run.table("pair", "pairs", Quarantined).path.read_text().splitlines())) > 0
+    assert run.rows("pair", "pairs", Pair)
     assert (out / "report.html").stat().st_size > 10_000
     metrics = json.loads((out / "metrics.json").read_text())["metrics"]
     assert {row["system"] for row in metrics} >= {"base", "sft", "aligned", "sft on chosen"}

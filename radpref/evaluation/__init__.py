@@ -10,7 +10,7 @@ from radpref.evaluation.baselines import BASELINES, NORMAL_REPORT, baselines
 from radpref.evaluation.counts import ERROR_KINDS
 from radpref.evaluation.measure import LabelScore, Measured, by_label, compare, error_totals, measure
 from radpref.evaluation.metrics import ERROR_METRICS, HEADLINE, METRICS, Definition
-from radpref.evaluation.tables import comparison_table, metrics_json, terminal_table
+from radpref.evaluation.tables import comparison_table, markdown_table, markdown_tests, metrics_json, terminal_table
 
 __all__ = [
     "BASELINES",
@@ -27,6 +27,8 @@ __all__ = [
     "compare",
     "comparison_table",
     "error_totals",
+    "markdown_table",
+    "markdown_tests",
     "measure",
     "metrics_json",
     "terminal_table",

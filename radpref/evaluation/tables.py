@@ -56,6 +56,23 @@ def _systems_table(metrics: Sequence[Metric], systems: Sequence[str], names: Seq
     return table
 
 
+def markdown_table(metrics: Sequence[Metric], *, baselines: Sequence[str] = BASELINES) -> str:
+    """The headline metrics as Markdown, systems down and metrics across, each with its interval; n in the caption."""
+    systems = list(dict.fromkeys(metric.system for metric in metrics))
+    ordered = [name for name in systems if name not in baselines] + [name for name in systems if name in baselines]
+    cells = {(metric.system, metric.name): metric for metric in metrics}
+    names = [name for name in HEADLINE if any((system, name) in cells for system in ordered)]
+    lines = [
+        "| metric | " + " | ".join(f"*{name}*" if name in baselines else name for name in ordered) + " | n |",
+        "|---" * (len(ordered) + 2) + "|",
+    ]
+    for name in names:
+        row = [cells.get((system, name)) for system in ordered]
+        n = max((cell.n for cell in row if cell is not None), default=0)
+        lines.append(f"| {METRICS[name].title} | " + " | ".join(_plain(cell) for cell in row) + f" | {n} |")
+    return "\n".join(lines)
+
+
 def comparison_table(comparisons: Sequence[Comparison], *, title: str = "") -> Table:
     """One row a paired test: difference, interval, p, and p after Holm's correction."""
     table = Table(
@@ -80,6 +97,18 @@ def comparison_table(comparisons: Sequence[Comparison], *, title: str = "") -> T
             str(row.n),
         )
     return table
+
+
+def markdown_tests(comparisons: Sequence[Comparison]) -> str:
+    """Paired tests as Markdown, one row each."""
+    lines = ["| difference | value | 95 % interval | p | p (Holm) | n |", "|---|---|---|---|---|---|"]
+    for row in comparisons:
+        holm = "" if row.p_holm is None else format_p(row.p_holm)
+        lines.append(
+            f"| {METRICS[row.name].title}: {row.after} − {row.before} | {row.difference:+.3f} "
+            f"| {row.low:+.3f} to {row.high:+.3f} | {format_p(row.p)} | {holm} | {row.n} |"
+        )
+    return "\n".join(lines)
 
 
 def metrics_json(metrics: Sequence[Metric], comparisons: Sequence[Comparison], **more: Any) -> dict[str, Any]:
@@ -117,3 +146,10 @@ def _short(value: float, digits: int) -> str:
 
 def _minus(text: str) -> str:
     return text.replace("-", "−")
+
+
+def _plain(metric: Metric | None) -> str:
+    if metric is None or metric.value is None:
+        return "–"
+    interval = "" if metric.low is None or metric.high is None else f" ({metric.low:.3f} to {metric.high:.3f})"
+    return f"{metric.value:.3f}{interval}"
