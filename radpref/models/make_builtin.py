@@ -294,7 +294,7 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parent / "builtin", help="where the checkpoint goes"
     )
     parser.add_argument("--work", type=Path, default=Path("runs/make-builtin"), help="where a killed run goes on")
-    parser.add_argument("--sight-steps", type=int, default=1500, help="steps of 64 films with their masks")
+    parser.add_argument("--sight-steps", type=int, default=1400, help="steps of 64 films with their masks")
     parser.add_argument("--word-steps", type=int, default=300, help="steps of 32 films with their reports")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     options = parser.parse_args()
