@@ -2,26 +2,35 @@
 
     OMP_NUM_THREADS=1 python benchmarks/judge_speed.py [--studies 2000] [--candidates 4] [--pairs 100000]
 
-The reports are phantoms'; the candidates of a study are the reports of other studies, so that every pair is
-another. Prints, in one run: findings-GREEN and text similarity on distinct pairs, on pairs that come five times
-each, the memory that ``--pairs`` pairs add, and negspacy's Negex with this lexicon (its findings only; it reads no
-places, states or changes) beside our reader on the same texts. Times are of this process, start-up left out.
+The reports are phantoms', or those of ``--reports FILE``; the candidates of a study are the reports of other
+studies, so that every pair is another. Prints, in one run: findings-GREEN and text similarity on distinct pairs, on
+pairs that come five times each, the memory that ``--pairs`` pairs add, and our reader beside published ones on the
+same texts. Times are CPU seconds of this process, start-up left out; every measurement begins with nothing
+remembered.
+
+The published ones are taken if they can be imported; ``pip install --target others radreport-parser pyConTextNLP``
+and ``PYTHONPATH=others`` bring two of them. negspacy and pyConTextNLP get this lexicon's names of findings and its
+cues (no places, states or changes); radreport-parser has its own 50 terms. The CheXpert labeler and NegBio are on no
+package index; CheXbert, RadGraph and radlabels label with weights that have to be downloaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import sys
 import time
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 
 from radpref.data.phantom.film import generator
 from radpref.data.phantom.patients import sample
 from radpref.data.phantom.reports import write
-from radpref.findings import lexicon, read
-from radpref.judges import JUDGES, Case
+from radpref.data.rows import stream
+from radpref.findings import lexicon, read, reader
+from radpref.judges import JUDGES, Case, report_errors, soft_matching
 
 
 def reports(count: int) -> list[str]:
@@ -34,6 +43,12 @@ def reports(count: int) -> list[str]:
     return texts
 
 
+def findings_of(path: Path, count: int) -> list[str]:
+    """The first ``count`` findings sections of a table that are not empty."""
+    texts = (str((entry.cells or {}).get("findings") or "") for entry in stream(path))
+    return list(islice((text for text in texts if text), count))
+
+
 def cases(texts: list[str], candidates: int) -> list[Case]:
     """``candidates`` cases a study; each candidate is another study's report."""
     return [
@@ -44,6 +59,8 @@ def cases(texts: list[str], candidates: int) -> list[Case]:
 
 
 def timed(work: Callable[[], object]) -> float:
+    for remembered in (reader._read_sentence, report_errors._report, soft_matching._embed, soft_matching._word):
+        remembered.cache_clear()
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -84,21 +101,77 @@ def negex() -> Callable[[str], object] | None:
     return nlp
 
 
+def radreport() -> Callable[[str], object] | None:
+    """radreport-parser's critical findings with negation, by its own short list."""
+    try:
+        from radreport_parser import CriticalFindingsDetector, ReportParser
+    except ImportError:
+        return None
+    parser, detector = ReportParser(), CriticalFindingsDetector()
+    return lambda text: detector.detect(parser.parse(f"FINDINGS:\n{text}"))
+
+
+def pycontext() -> Callable[[str], object] | None:
+    """pyConTextNLP (Chapman et al., 2011) with our terms and cues, sentence by sentence."""
+    try:
+        from pyConTextNLP.itemData import contextItem
+        from pyConTextNLP.pyConTextGraph import ConTextMarkup
+    except ImportError:
+        return None
+    phrases = lexicon().phrases
+    targets = [
+        contextItem((term, name, rf"\b{re.escape(term)}\b", ""))
+        for (kind, name), terms in phrases.items()
+        if kind == "finding"
+        for term in terms
+    ]
+    modifiers = [
+        contextItem((term, cue, re.escape(term), rule))
+        for cue in ("negation", "uncertain", "history")
+        for where, rule in (("before", "forward"), ("after", "backward"))
+        for term in phrases.get((f"{cue} {where}", f"{cue} {where}"), ())
+    ]
+
+    def mark(text: str) -> None:
+        for sentence in re.split(r"(?<=[.])\s", text):
+            markup = ConTextMarkup()
+            markup.setRawText(sentence.lower())
+            markup.cleanText()
+            markup.markItems(modifiers, mode="modifier")
+            markup.markItems(targets, mode="target")
+            markup.pruneMarks()
+            markup.applyModifiers()
+
+    return mark
+
+
+OTHERS: dict[str, tuple[Callable[[], Callable[[str], object] | None], int]] = {
+    "negspacy's Negex": (negex, 2000),
+    "radreport-parser": (radreport, 2000),
+    "pyConTextNLP": (pycontext, 50),
+}
+"""Readers of others, each with the most reports that it is given: the slow ones get few."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--reports", type=Path, help="a table with a column `findings`, in the place of phantoms")
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=0, help="judge this many pairs in chunks and print the memory")
     args = parser.parse_args()
-    texts = reports(args.studies)
+    texts = findings_of(args.reports, args.studies) if args.reports else reports(args.studies)
     asked = cases(texts, args.candidates)
     read(texts[0])
 
-    other = negex()
-    if other is not None:
-        for name, reader in (("negspacy's Negex", other), ("radpref.findings.read", read)):
-            seconds = timed(lambda reader=reader: [reader(text) for text in texts])
-            print(f"{name:24s} {len(texts) / seconds:10,.0f} reports/s")
+    for name, (make, most) in {**OTHERS, "radpref.findings.read": (lambda: read, len(texts))}.items():
+        other = make()
+        if other is None:
+            print(f"{name:24s} is not installed")
+            continue
+        some = texts[:most]
+        seconds = timed(lambda other=other, some=some: [other(text) for text in some])
+        print(f"{name:24s} {len(some) / seconds:10,.0f} reports/s")
     for name in ("green", "text"):
         judge = JUDGES[name]()
         distinct = len(asked) / timed(lambda judge=judge: judge(asked))

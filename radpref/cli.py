@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +12,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import typer
-from rich.console import Console
 
 from radpref import __version__
 from radpref import recipe as recipes
-from radpref.records import Metric
+from radpref.commands import findings_app, judges_app
+from radpref.records import Comparison, Metric
+from radpref.terminal import TAKES_OVERRIDES, err, friendly, out, overrides
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # for developers, not for users
 
@@ -32,54 +31,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(name="data", help="Look at where studies come from.", no_args_is_help=True)
 app.add_typer(data_app)
-out = Console()
-err = Console(stderr=True)
-
-TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-@contextmanager
-def friendly() -> Iterator[None]:
-    """Turn the errors that have an explanation into that explanation and exit status 2."""
-    from radpref.errors import RadprefError
-
-    try:
-        yield
-    except RadprefError as error:
-        err.print(f"[bold red]radpref:[/] {_plain(str(error))}", highlight=False)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        err.print("stopped; the same command goes on where this one was.")
-        raise typer.Exit(130) from None
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def overrides(extra: list[str]) -> list[str]:
-    """``--align.beta 0.05 --judge.name=lc-green`` as ``key=value`` words.
-
-    Raises:
-        RecipeError: a word that is not an option, or an option without a value.
-    """
-    result, words = [], iter(extra)
-    for word in words:
-        if not word.startswith("--"):
-            raise recipes.RecipeError(f"`{word}` belongs to no option; write --section.key value.")
-        key, equals, value = word[2:].partition("=")
-        if not equals:
-            following = next(words, None)
-            if following is None or following.startswith("--"):
-                known = recipes.SHORTHANDS.keys() | set(recipes.keys())
-                hint = "" if key.replace("-", "_") in known else recipes.nearest(key, sorted(known))
-                raise recipes.RecipeError(f"`--{key}` needs a value{hint or '.'}")
-            value = following
-        result.append(f"{key}={value}")
-    return result
-
+app.add_typer(findings_app)
+app.add_typer(judges_app)
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe or the path of a YAML file.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/RECIPE[-PRESET] if absent.")]
@@ -102,10 +55,11 @@ def run(
     Any value can be overridden: --align.beta 0.05, --model PATH (model.path), --data openi (data.source).
     """
     with friendly():
-        words = overrides(context.args)
+        loaded = recipes.load(recipe, preset=preset, overrides=overrides(context.args))
         if limit is not None:
-            words += [f"data.{split}={limit}" for split in ("train", "validation", "test")]
-        loaded = recipes.load(recipe, preset=preset, overrides=words)
+            counts = {split: getattr(loaded.recipe.data, split) for split in ("train", "validation", "test")}
+            most = [f"data.{split}={min(limit, count or limit)}" for split, count in counts.items()]
+            loaded = recipes.override(loaded, most)
         if print_recipe:
             sys.stdout.write(recipes.dump(loaded))
             return
@@ -142,6 +96,7 @@ for _stage, _text in {
     "pair": "Rank the candidates into preference pairs.",
     "prepare": "Compute the reference log-probabilities of the pairs.",
     "align": "Align the model with the pairs.",
+    "grpo": "Train on the judge's score of the model's own answers.",
     "select": "Choose the checkpoint and beta on the validation studies.",
     "control": "Train SFT on the chosen side of the same pairs, the control of every gain.",
     "evaluate": "Measure every system on the held-out patients.",
@@ -161,24 +116,39 @@ def status(folder: RunArgument) -> None:
 
 
 @app.command()
-def results(folder: RunArgument) -> None:
+def results(
+    folder: RunArgument,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, with the paired tests.")] = False,
+) -> None:
     """Print the results table of a finished run."""
     with friendly():
-        _print_results(folder)
+        _print_results(folder, markdown)
 
 
-def _print_results(folder: Path) -> None:
-    import json
-
-    from radpref.evaluation.tables import terminal_table
-    from radpref.runfolder import RunError
+def _print_results(folder: Path, markdown: bool = False) -> None:
+    from radpref.evaluation import markdown_table, markdown_tests, terminal_table
+    from radpref.pipeline import states
+    from radpref.runfolder import Run, RunError, read_json
 
     path = folder / "metrics.json"
     if not path.is_file():
         raise RunError(f"{folder} has no metrics.json; `radpref evaluate {folder}` makes it.")
-    content = json.loads(path.read_text("utf-8"))
-    out.print(terminal_table([Metric.model_validate(row) for row in content["metrics"]]))
-    out.print(f"report: {folder / 'report.html'}   numbers: {path}", highlight=False)
+    content = read_json(path)
+    try:
+        metrics = [Metric.model_validate(row) for row in content["metrics"]]
+        tests = [Comparison.model_validate(row) for row in content["comparisons"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} holds no results of this version ({type(error).__name__}); `radpref evaluate {folder}` makes it "
+            "anew once it is moved away."
+        ) from error
+    if markdown:
+        print(f"{markdown_table(metrics)}\n\n{markdown_tests(tests)}")
+        return
+    out.print(terminal_table(metrics))
+    out.print(f"report: {folder / 'report.html'}   numbers: {path}", highlight=False, soft_wrap=True)
+    if content.get("limited") or states(Run(folder))["evaluate"] != "yes":
+        err.print("these numbers are of a part of the studies, or older than a later change of this run.")
 
 
 @app.command()
@@ -223,7 +193,7 @@ def preview(
         from radpref.data import preview_sheet
 
         loaded = recipes.load(recipe, overrides=overrides(context.args))
-        preview_sheet(loaded.recipe.data, count=count, seed=loaded.recipe.run.seed).save(to)
+        preview_sheet(loaded.recipe.data, count=count, seed=loaded.recipe.run.seed).save(to, format="PNG")
         out.print(f"written to {to}", highlight=False)
 
 

@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from radpref.errors import RadprefError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class RecipeError(RadprefError, ValueError):
@@ -28,11 +29,13 @@ class RecipeError(RadprefError, ValueError):
 class Section(BaseModel):
     """Base of all sections: unknown keys are errors; no silent conversion of words to numbers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class RunSection(Section):
-    seed: int = Field(17, description="seed of everything that draws: splits, sampling, training, bootstrap")
+    seed: int = Field(
+        17, ge=0, lt=2**32, description="seed of everything that draws: splits, sampling, training, bootstrap"
+    )
     threads: int = Field(0, ge=0, description="CPU threads for torch; 0 leaves torch's own choice")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Precision = Field(
@@ -49,7 +52,7 @@ class ModelSection(Section):
 
 class PhantomSection(Section):
     size: int = Field(128, ge=32, le=2048, description="height and width of a film in pixels")
-    seed: int = Field(0, description="seed of the world; the same seed draws the same patients")
+    seed: int = Field(0, ge=0, description="seed of the world; the same seed draws the same patients")
     lateral_share: float = Field(0.2, ge=0, le=1, description="share of studies with a lateral film as well")
     prior_share: float = Field(0.25, ge=0, le=1, description="share of studies that have a prior")
     masks: bool = Field(False, description="write the lesion masks beside the films")
@@ -119,7 +122,32 @@ class SampleSection(Section):
 
 
 class JudgeSection(Section):
-    name: str = Field("green", description="green (findings), text (words), or length-controlled: lc-green, lc-text")
+    name: str = Field(
+        "green",
+        description="green (findings), text (words), chat, green-model, radeval-NAME; lc- before any controls length",
+    )
+    server: str | None = Field(
+        None, description="chat: address of an OpenAI-compatible server up to /v1; nothing is sent anywhere else"
+    )
+    model: str | None = Field(None, description="chat: the model's name on the server")
+    template: str | None = Field(
+        None, description="chat: a Jinja2 file of your own for the question; default shipped"
+    )
+    json_schema: Literal["auto", "always", "never"] = Field(
+        "auto", description="chat: hold the answer to a JSON schema; auto stops asking where the server cannot"
+    )
+    max_tokens: int = Field(1024, ge=16, description="chat: longest answer; a longer one is incomplete")
+    concurrency: int = Field(8, ge=1, le=256, description="chat: questions asked at the same time")
+    timeout: float = Field(120.0, gt=0, description="chat: seconds for one whole answer")
+    retries: int = Field(4, ge=0, description="chat: more tries after 429, 5xx, a lost connection or a timeout")
+    repairs: int = Field(1, ge=0, description="chat: more tries after an answer that cannot be read")
+    api_key_env: str | None = Field(
+        None, description="chat: environment variable that holds the server's key; a key never stands in a recipe"
+    )
+    cache: str | None = Field(None, description="chat: folder of answers already given; default in the run folder")
+    python: str | None = Field(
+        None, description="radeval: Python interpreter that has RadEval installed; default this one"
+    )
 
 
 class PairSection(Section):
@@ -150,9 +178,25 @@ class AlignSection(Section):
     gradient_checkpointing: bool = Field(False, description="less memory for more time")
 
 
+class GrpoSection(Section):
+    reward: Literal["judge", "chexpo"] = Field(
+        "judge", description="judge: the judge's score; chexpo: overlap of the findings' graphs (CheXPO-v2)"
+    )
+    steps: int = Field(50, ge=1, description="optimiser steps")
+    questions: int = Field(4, ge=1, description="questions a step and device")
+    n: int = Field(8, ge=2, description="answers to each question: the group whose mean an answer is held against")
+    beta: float = Field(0.0, ge=0, description="weight of the KL to the fine-tuned model; 0 needs no reference")
+    clip: float = Field(0.2, gt=0, description="bound of the probability ratio, 1 - clip to 1 + clip")
+    lora: LoraSection = LoraSection()
+    lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    save_steps: int = Field(25, ge=1, description="steps between checkpoints")
+
+
 class SelectSection(Section):
     by: str = Field("lc-green", description="the judge that chooses among checkpoints and betas on validation")
-    betas: tuple[float, ...] = Field((), description="betas to try; empty takes align.beta alone")
+    betas: tuple[Positive, ...] = Field((), description="betas to try; empty takes align.beta alone")
     checkpoints: bool = Field(
         True, description="choose among all saved checkpoints; false takes the last of each beta"
     )
@@ -160,7 +204,7 @@ class SelectSection(Section):
 
 class EvaluateSection(Section):
     control: bool = Field(True, description="train the control: SFT on the chosen side of the same pairs")
-    control_lrs: tuple[float, ...] = Field(
+    control_lrs: tuple[Positive, ...] = Field(
         (), description="learning rates of the control, chosen like the aligned model; empty takes align.lr alone"
     )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples and permutations")
@@ -175,7 +219,7 @@ class ReportSection(Section):
 class Recipe(Section):
     """The whole of a run."""
 
-    method: Literal["chexalign"] = Field("chexalign", description="the system that this recipe runs")
+    method: Literal["chexalign", "grpo"] = Field("chexalign", description="the system that this recipe runs")
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -185,6 +229,7 @@ class Recipe(Section):
     judge: JudgeSection = JudgeSection()
     pair: PairSection = PairSection()
     align: AlignSection = AlignSection()
+    grpo: GrpoSection = GrpoSection()
     select: SelectSection = SelectSection()
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
@@ -197,6 +242,10 @@ Layer = tuple[str, dict[str, Any]]
 
 SHORTHANDS = {"model": "model.path", "data": "data.source"}
 """``--model X`` is ``--model.path X``; ``--data X`` is ``--data.source X``."""
+
+
+PATHS = ("model.path", "model.adapter", "data.root", "data.file", "judge.template", "judge.python")
+"""Keys that may name a file or folder; a relative one is meant from where the command is given."""
 
 
 class Loaded(BaseModel):
@@ -226,7 +275,8 @@ def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ())
     if preset is not None:
         if preset not in presets:
             raise RecipeError(
-                f"{where} has no preset `{preset}`{nearest(preset, presets)}. It has: {', '.join(presets) or 'none'}."
+                f"{where} has no preset `{preset}`{nearest(preset, presets) or '.'} "
+                f"It has: {', '.join(map(str, presets)) or 'none'}."
             )
         layers.append((f"preset {preset}", presets[preset] or {}))
     for preset_name, values in presets.items():  # a typo in a preset nobody asked for is still a typo
@@ -268,6 +318,21 @@ def override(loaded: Loaded, overrides: Sequence[str]) -> Loaded:
     return Loaded(recipe=changed.recipe, provenance=provenance)
 
 
+def anchored(loaded: Loaded) -> Loaded:
+    """The recipe with the relative paths of what lies here made absolute: a run goes on from any other folder."""
+    recipe = loaded.recipe
+    for key in PATHS:
+        section, name = key.split(".")
+        values = getattr(recipe, section)
+        given = getattr(values, name)
+        if given is None or given == "builtin" or (key == "data.file" and recipe.data.root is not None):
+            continue
+        path = Path(given).expanduser()
+        if not path.is_absolute() and path.exists():
+            recipe = recipe.model_copy(update={section: values.model_copy(update={name: str(path.absolute())})})
+    return loaded.model_copy(update={"recipe": recipe})
+
+
 def dump(loaded: Loaded) -> str:
     """The resolved recipe as YAML; behind every value its help and where it came from."""
     lines: list[str] = []
@@ -282,7 +347,10 @@ def dump(loaded: Loaded) -> str:
                 walk(value, f"{key}.", depth + 1)
                 continue
             text = yaml.safe_dump(
-                list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10_000
+                list(value) if isinstance(value, tuple) else value,
+                default_flow_style=True,
+                allow_unicode=True,
+                width=10_000,
             )
             text = text.strip().removesuffix("...").strip()
             lines.append(f"{indent}{name}: {text}  # {field.description} [{loaded.provenance.get(key, 'default')}]")
@@ -326,6 +394,18 @@ def helps() -> dict[str, str]:
     return found
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML, but a key that stands twice is an error; by default the first one is dropped without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raises yaml.YAMLError with the line of the second key."""
+        names = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in names[:number]:
+                raise yaml.MarkedYAMLError(problem=f"the key `{key.value}` stands twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read_file(name: str) -> tuple[str, dict[str, Any]]:
     path = Path(name)
     if name in shipped():
@@ -334,20 +414,24 @@ def _read_file(name: str) -> tuple[str, dict[str, Any]]:
             f"{name}.yaml",
         )
     elif path.is_file():
-        text, where = path.read_text("utf-8"), path.name
+        text, where = path.read_text("utf-8", errors="replace"), path.name
     else:
         raise RecipeError(
-            f"there is no recipe `{name}`{nearest(name, shipped())} "
+            f"there is no recipe `{name}`{nearest(name, shipped()) or '.'} "
             f"Give a shipped name ({', '.join(shipped())}) or the path of a YAML file."
         )
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{where} is not valid YAML: {error}") from None
     if content is None:
         return where, {}
     if not isinstance(content, dict):
         raise RecipeError(f"{where} holds a {type(content).__name__}; a recipe is a mapping of sections.")
+    if not isinstance(content.get("presets") or {}, dict):
+        raise RecipeError(
+            f"`presets` in {where} is {content['presets']!r}; it must be a mapping of names to sections."
+        )
     return where, content
 
 
@@ -359,17 +443,33 @@ def _nested(overrides: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise RecipeError(f"`{override}` is not an override; write --section.key value.")
         key = SHORTHANDS.get(key, key).replace("-", "_")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        if isinstance(value, str):  # YAML 1.1 reads 1e-5 as a word
-            try:
-                value = float(value) if any(c.isdigit() for c in value) else value
-            except ValueError:
-                value = text
-        _put(result, key, value)
+        _put(result, key, _value(text, _kinds(key)))
     return result
+
+
+def _value(text: str, kinds: Sequence[Any]) -> Any:
+    """What a word of the command line stands for: itself where the key holds words (a folder may be called 2024, a
+    prompt may hold a colon), else what YAML reads."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if str in kinds and not quoted:
+        return None if type(None) in kinds and text in ("", "null", "~") else text
+    try:
+        value = yaml.safe_load(text)
+        # YAML 1.1 reads 1e-5 as a word
+        return float(value) if isinstance(value, str) and any(c.isdigit() for c in value) else value
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def _kinds(key: str) -> Sequence[Any]:
+    """The types that a dotted key takes; empty where there is no such key, which is told later."""
+    model: Any = Recipe
+    for name in key.split("."):
+        field = model.model_fields.get(name) if isinstance(model, type) and issubclass(model, Section) else None
+        if field is None:
+            return ()
+        model = field.annotation
+    return get_args(model) or (model,)
 
 
 def _put(target: dict[str, Any], key: str, value: Any) -> None:
@@ -382,6 +482,14 @@ def _put(target: dict[str, Any], key: str, value: Any) -> None:
     target[name] = value
 
 
+def _near(name: str, prefix: str, model: type[BaseModel]) -> str:
+    """The same name in another section, a like name in this one, or a like key anywhere."""
+    same = [key for key in keys() if key.rpartition(".")[2] == name]
+    near = [prefix + field for field in difflib.get_close_matches(name, list(model.model_fields), n=1, cutoff=0.6)]
+    best = same or near or difflib.get_close_matches(prefix + name, keys(), n=1, cutoff=0.5)
+    return f"; did you mean `{best[0]}`?" if best else "."
+
+
 def _check_keys(values: Any, model: type[BaseModel], where: str, prefix: str = "") -> None:
     if not isinstance(values, Mapping):
         raise RecipeError(f"`{prefix.rstrip('.') or where}` in {where} is {values!r}; it must be a section of keys.")
@@ -389,8 +497,6 @@ def _check_keys(values: Any, model: type[BaseModel], where: str, prefix: str = "
         key = f"{prefix}{name}"
         field = model.model_fields.get(str(name))
         if field is None:
-            everywhere = keys() + list(model.model_fields)
-            hint = nearest(str(name), list(model.model_fields)) or nearest(key, everywhere)
-            raise RecipeError(f"`{key}` in {where} is not a key of a recipe{hint or '.'}")
+            raise RecipeError(f"`{key}` in {where} is not a key of a recipe{_near(str(name), prefix, model)}")
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             _check_keys(value, field.annotation, where, f"{key}.")

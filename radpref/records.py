@@ -6,9 +6,18 @@ field or a wrong type is an error when a row is read, so that a table written by
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    ValidationInfo,
+)
 
 Presence = Literal["present", "absent", "uncertain"]
 Side = Literal["left", "right", "bilateral"]
@@ -54,10 +63,25 @@ class Finding(Record):
     """Where in the text the finding is named; None for a truth that has no text."""
 
 
+def _absolute(path: str, info: ValidationInfo) -> str:
+    root = (info.context or {}).get("root")
+    return str(Path(root, path)) if root else path
+
+
+def _relative(path: str, info: SerializationInfo) -> str:
+    root = (info.context or {}).get("root")
+    return Path(path).relative_to(root).as_posix() if root and Path(path).is_relative_to(root) else path
+
+
+StoredPath = Annotated[str, AfterValidator(_absolute), PlainSerializer(_relative)]
+"""A file's path. A table writes it relative to the context's ``root`` where it lies below that (a run folder can then
+be moved) and makes it absolute again when it is read."""
+
+
 class Film(Record):
     """One image of a study."""
 
-    path: str
+    path: StoredPath
     """Absolute path of the image file."""
     view: View = "unknown"
     rows: int | None = None
@@ -65,7 +89,7 @@ class Film(Record):
     """The film's true height and width in pixels, where the file has been squashed out of its aspect."""
     digest: str = ""
     """Hash of the file's bytes, filled in when the studies are read; caches are keyed by it."""
-    masks: dict[str, str] = Field(default_factory=dict)
+    masks: dict[str, StoredPath] = Field(default_factory=dict)
     """Finding name to the path of its binary lesion mask (PNG, the film's size), where known."""
 
 

@@ -58,8 +58,8 @@ class Run:
         self.folder = folder
         if loaded is None:
             loaded = read_recipe(folder)
-        self.loaded = loaded
-        self.recipe = loaded.recipe
+        self.loaded = recipes.anchored(loaded)
+        self.recipe = self.loaded.recipe
 
     # -------------------------------------------------------------------------------------- files
 
@@ -67,7 +67,7 @@ class Run:
         return self.folder.joinpath(*parts)
 
     def table(self, stage: str, name: str, row: type[Row]) -> Table[Row]:
-        return Table(self.path(stage, f"{name}.jsonl"), row)
+        return Table(self.path(stage, f"{name}.jsonl"), row, root=self.folder.resolve())
 
     def rows(self, stage: str, name: str, row: type[Row]) -> list[Row]:
         return list(self.table(stage, name, row))
@@ -78,12 +78,21 @@ class Run:
 
         return hashlib.blake2b(self.path(stage, f"{name}.jsonl").read_bytes(), digest_size=12).hexdigest()
 
+    def noted(self, path: str) -> str:
+        """How an absolute path is written down: from ``./``, this folder, where it lies in it. Names stay names."""
+        here = self.folder.absolute()
+        return f"./{Path(path).relative_to(here).as_posix()}" if Path(path).is_relative_to(here) else path
+
+    def located(self, noted: str) -> str:
+        """The path that ``noted`` wrote down, wherever this folder lies now."""
+        return str(self.folder.absolute() / noted) if noted.startswith("./") else noted
+
     def write_json(self, value: Any, *parts: str) -> None:
         write_atomically(self.path(*parts), json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
     def read_json(self, *parts: str) -> Any:
         path = self.path(*parts)
-        return json.loads(path.read_text("utf-8")) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     # -------------------------------------------------------------------------------------- state
 
@@ -92,12 +101,26 @@ class Run:
         found: dict[str, Any] | None = self.read_json(stage, "done.json")
         return found
 
-    def is_done(self, stage: str, key: str) -> bool:
+    def begin(self, stage: str, key: str | None = None) -> bool:
+        """Take a stage's mark away, since its results are about to change.
+
+        False, and nothing is done, where the stage has finished with ``key`` already.
+        """
         found = self.done(stage)
-        return found is not None and found["key"] == key
+        if found is not None and found["key"] == key:
+            return False
+        self.path(stage, "done.json").unlink(missing_ok=True)
+        return True
 
     def finish(self, stage: str, key: str, **facts: Any) -> None:
+        """Mark a stage as finished; ``key`` changes whenever its results do."""
         self.write_json({"key": key, **facts}, stage, "done.json")
+
+    def stamp(self, stage: str, inputs: dict[str, str]) -> None:
+        """Put the keys of what a finished stage was made from beside its own."""
+        mark = self.done(stage)
+        if mark is not None and mark.get("inputs") != inputs:
+            self.write_json({**mark, "inputs": inputs}, stage, "done.json")
 
     def event(self, stage: str, what: str, **facts: Any) -> None:
         """Append one line to the event log. A torn line (a kill) is skipped when the log is read."""
@@ -149,6 +172,21 @@ class Run:
             ) from None
 
 
+def read_json(path: Path) -> Any:
+    """A JSON file of a run folder.
+
+    Raises:
+        StoreError: it was changed by hand into something that is no JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}); it was changed by hand. Move the file away and give the command that "
+            "writes it again."
+        ) from error
+
+
 def read_recipe(folder: Path) -> recipes.Loaded:
     """The recipe that a run folder was made with, with the provenance of its values.
 
@@ -161,7 +199,7 @@ def read_recipe(folder: Path) -> recipes.Loaded:
         raise RunError(f"{folder} holds no run (no recipe.yaml). `radpref run RECIPE --out {folder}` makes one.")
     loaded = recipes.load(str(path))
     about_path = folder / "run.json"
-    known = json.loads(about_path.read_text("utf-8"))["provenance"] if about_path.exists() else {}
+    known = read_json(about_path).get("provenance", {}) if about_path.exists() else {}
     return recipes.Loaded(
         recipe=loaded.recipe,
         provenance={key: known.get(key, where) for key, where in loaded.provenance.items()},
@@ -200,8 +238,8 @@ def stopwatch() -> Iterator[list[float]]:
     seconds.append(round(time.monotonic() - began, 2))
 
 
-def progress(*, total: int, unit: str, what: str, done: int = 0) -> Any:
-    """A progress bar on standard error with count, rate and time left; ``update(n)`` moves it."""
+def progress(*, total: int | None, unit: str, what: str, done: int = 0) -> Any:
+    """A progress bar on standard error with count, rate and, of a known total, time left; ``update(n)`` moves it."""
     from tqdm import tqdm
 
     return tqdm(

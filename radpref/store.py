@@ -9,13 +9,15 @@ not depend on where the work was interrupted.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
@@ -59,28 +61,27 @@ class Table(Generic[Row]):
     Args:
         path: the JSONL file; it need not exist.
         row: the row's type.
+        root: an absolute folder; files below it are written relative to it (``records.StoredPath``).
 
     Raises:
         StoreError: a line in the middle of the file cannot be read (only the last may be torn).
     """
 
-    def __init__(self, path: Path, row: type[Row]) -> None:
+    def __init__(self, path: Path, row: type[Row], root: Path | None = None) -> None:
         self.path = path
         self._row = row
+        self._context = {"root": root}
         self._rows: dict[str, tuple[str, Row]] = {}
         if path.exists():
             self._load()
 
     def _load(self) -> None:
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
-        for number, line in enumerate(whole.splitlines(), 1):
+        _cut_torn_line(self.path)
+        for number, line in enumerate(self.path.read_bytes().splitlines(), 1):
             try:
                 entry = json.loads(line)
-                self._rows[entry["id"]] = (entry["key"], self._row.model_validate(entry["row"]))
+                row = self._row.model_validate(entry["row"], context=self._context)
+                self._rows[entry["id"]] = (entry["key"], row)
             except (ValueError, KeyError, TypeError) as error:
                 raise StoreError(
                     f"{self.path} line {number} cannot be read ({type(error).__name__}); it was changed by hand or "
@@ -107,20 +108,7 @@ class Table(Generic[Row]):
         entries = list(entries)
         if not entries:
             return
-        lines = b"".join(_line(key, row) for key, row in entries)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                start = file.tell()
-                try:
-                    file.write(lines)
-                    file.flush()
-                    os.fsync(file.fileno())
-                except OSError:
-                    os.truncate(self.path, start)
-                    raise
-        except OSError as error:
-            raise StoreError(_write_problem(self.path, error)) from error
+        _append(self.path, b"".join(_line(key, row, self._context) for key, row in entries))
         for key, row in entries:
             self._rows[row_id(row)] = (key, row)
 
@@ -139,11 +127,92 @@ class Table(Generic[Row]):
     def finish(self, ids: Iterable[str]) -> list[Row]:
         """Keep the rows of ``ids``, in that order, as the whole content of the table; returns them."""
         kept = {id: self._rows[id] for id in list(ids) if id in self._rows}
-        content = b"".join(_line(key, row) for key, row in kept.values())
+        content = b"".join(_line(key, row, self._context) for key, row in kept.values())
         if not self.path.exists() or self.path.read_bytes() != content:
             write_atomically(self.path, content)
         self._rows = kept
         return [row for _, row in kept.values()]
+
+
+class Ledger:
+    """A table too long for memory: JSON rows, each with ``id`` and ``key``, of which it keeps only where they stand.
+
+    Work is appended to ``PATH.part``; `finish` moves what belongs to ``PATH`` in one step. What ``PATH`` holds from
+    before counts as well, so the same command on a longer input does only what is new.
+
+    Args:
+        path: the JSONL file; it need not exist.
+        keep: whether a row from before still counts.
+
+    Raises:
+        StoreError: the file holds other rows than a ledger's; it is left as it is.
+    """
+
+    def __init__(self, path: Path, keep: Callable[[dict[str, Any]], bool] = lambda row: True) -> None:
+        self.path = path
+        self.part = path.with_name(f"{path.name}.part")
+        self._places: dict[str, tuple[str, bool, int]] = {}
+        if self.part.exists():
+            _cut_torn_line(self.part)
+        for file in (path, self.part):
+            if file.exists():
+                self._index(file, keep)
+
+    def _index(self, path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+        offset = 0
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    row = json.loads(line)
+                    id, key = row["id"], row["key"]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise StoreError(
+                        f"{path} line {number} is no row of this command ({type(error).__name__}); it was changed by "
+                        f"hand or is another file. Move it away, or write somewhere else."
+                    ) from error
+                if keep(row):
+                    self._places[id] = (key, path == self.part, offset)
+                offset += len(line)
+
+    def get(self, id: str, key: str) -> dict[str, Any] | None:
+        """The row of ``id``, if there is one and it was computed from ``key``."""
+        found = self._places.get(id)
+        if found is None or found[0] != key:
+            return None
+        with (self.part if found[1] else self.path).open("rb") as file:
+            file.seek(found[2])
+            row: dict[str, Any] = json.loads(file.readline())
+            return row
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add rows and force them to disk before returning.
+
+        Raises:
+            StoreError: the disk is full or not writable. What was complete before stays readable.
+        """
+        if not rows:
+            return
+        lines = [json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows]
+        offset = _append(self.part, b"".join(lines))
+        for row, line in zip(rows, lines, strict=True):
+            self._places[row["id"]] = (row["key"], True, offset)
+            offset += len(line)
+
+    def finish(self, ids: Iterable[str]) -> None:
+        """Make the rows of ``ids``, in that order, the whole content of ``path``.
+
+        Raises:
+            StoreError: the disk is full or not writable. Nothing is lost.
+        """
+        with ExitStack() as opened, replacing(self.path) as target:
+            sources = [opened.enter_context(f.open("rb")) if f.exists() else None for f in (self.path, self.part)]
+            for id in ids:
+                _, new, offset = self._places[id]
+                source = sources[new]
+                assert source is not None
+                source.seek(offset)
+                target.write(source.readline())
+        self.part.unlink(missing_ok=True)
 
 
 def row_id(row: Record) -> str:
@@ -151,29 +220,59 @@ def row_id(row: Record) -> str:
     return str(row.id)  # type: ignore[attr-defined]
 
 
-def _line(key: str, row: Record) -> bytes:
-    return (
-        json.dumps(
-            {"id": row_id(row), "key": key, "row": row.model_dump(mode="json", exclude_defaults=True)},
-            ensure_ascii=False,
-        ).encode()
-        + b"\n"
-    )
+def _line(key: str, row: Record, context: dict[str, Any]) -> bytes:
+    content = row.model_dump(mode="json", exclude_defaults=True, context=context)
+    return json.dumps({"id": row_id(row), "key": key, "row": content}, ensure_ascii=False).encode() + b"\n"
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace a file's content in one step: readers see the old or the new, never half of it.
+def _cut_torn_line(path: Path) -> None:
+    """Cut off a last line that has no end: the process died, or the disk was full, while it was written."""
+    with path.open("rb") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - (1 << 16))
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+    if end < size:
+        os.truncate(path, end)
+
+
+def _append(path: Path, lines: bytes) -> int:
+    """Add whole lines and force them to disk, or leave the file as it was; returns where they begin."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:  # a buffer would be written once more when the file is closed
+            start = file.tell()
+            try:
+                left = memoryview(lines)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, start)
+                raise
+    except OSError as error:
+        raise StoreError(_write_problem(path, error)) from error
+    return start
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of ``path`` in one step when the block ends, and not at all if it fails.
 
     Raises:
         StoreError: the disk is full or not writable; the old file is untouched.
     """
-    data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
@@ -185,8 +284,47 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         raise StoreError(_write_problem(path, error)) from error
 
 
-def _write_problem(path: Path, error: OSError) -> str:
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace a file's content in one step: readers see the old or the new, never half of it.
+
+    Raises:
+        StoreError: the disk is full or not writable; the old file is untouched.
+    """
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn what libraries raise when they cannot read or write files into an error that says what to do.
+
+    A full disk comes as an OSError, from safetensors as an error of its own, from torch.save as a RuntimeError. A
+    file is named only where it lies in ``place``: another one may be a film, whose name may name a patient.
+
+    Raises:
+        StoreError: instead of those.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # the reader of our output has gone; no file is meant
+        raise
+    except OSError as error:
+        named = isinstance(error.filename, str) and Path(error.filename).absolute().is_relative_to(place.absolute())
+        where = Path(error.filename) if named else place
+        raise StoreError(
+            _write_problem(where, error, "read or write" if named else "read or write files for")
+        ) from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError" or "inline_container" in str(error):  # torch's archive writer
+            raise StoreError(_write_problem(place, error, "write files in")) from error
+        raise
+
+
+def _write_problem(path: Path, error: Exception, what: str = "write") -> str:
+    full = getattr(error, "errno", errno.ENOSPC) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "make room or choose another run folder" if full else "set that right"
+    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
     return (
-        f"cannot write {path}: {error.strerror or error}. Everything finished before is kept; make room or choose "
-        f"another run folder, then give the same command again."
+        f"cannot {what} {path}: {reason}. Everything finished before is kept; {remedy}, then give the same command "
+        "again."
     )

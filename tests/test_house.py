@@ -22,9 +22,9 @@ FLOORS: list[set[str]] = [
     {"models", "pairs"},
     {"evaluation", "training"},
     {"report"},
-    {"runfolder"},
-    {"doctor", "stages"},
-    {"pipeline"},
+    {"runfolder", "terminal"},
+    {"doctor", "stages", "bulk"},
+    {"pipeline", "commands"},
     {"cli"},
 ]
 """Rooms from the ground up; a room may import from its own floor's rooms only itself, and from those below."""

@@ -21,19 +21,19 @@ RECIPE = ["chexalign", "--preset", "tiny"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 KILLS = [
-    ("studies", 0.3),
-    ("sft", 3.0),
-    ("sft", 6.0),
-    ("sample", 1.5),
-    ("judge", 0.0),
-    ("pair", 0.0),
-    ("prepare", 1.0),
-    ("align", 4.0),
-    ("select", 1.5),
-    ("control", 4.0),
-    ("evaluate", 1.5),
+    ("studies", "studies/phantom/**/*.png"),
+    ("sft", ""),
+    ("sft", "sft/training/checkpoint-2/trainer_state.json"),
+    ("sample", "sample/completions.jsonl"),
+    ("judge", ""),
+    ("pair", ""),
+    ("prepare", ""),
+    ("align", "align/*/checkpoint-2/trainer_state.json"),
+    ("select", "select/answers-*.jsonl"),
+    ("control", "control/*/checkpoint-2/trainer_state.json"),
+    ("evaluate", "evaluate/answers-base.jsonl"),
 ]
-"""Stage, and seconds after it has started, at which the process is killed."""
+"""Stage, and the file whose appearance while it works is the moment of the kill; none is the stage's first moment."""
 
 
 def command(*words: str) -> list[str]:
@@ -55,18 +55,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tables(folder: Path) -> dict[str, str]:
     """Every table of a run by name, with the place of the run folder taken out."""
-    paths = [path for path in folder.glob("*/*.jsonl") if path.name != "films-checked.jsonl"]  # a cache, keyed by mtime
+    cache = "films-checked.jsonl"  # keyed by the films' times of change
+    paths = [path for path in folder.glob("*/*.jsonl") if path.name != cache]
     paths.append(folder / "metrics.json")
     return {str(p.relative_to(folder)): p.read_text("utf-8").replace(str(folder), "RUN") for p in paths}
 
 
-def last_stage(folder: Path) -> tuple[str, str]:
-    events = list(Run(folder).events()) if (folder / "recipe.yaml").exists() else []
-    return (events[-1]["stage"], events[-1]["event"]) if events else ("", "")
+def events(folder: Path) -> list[tuple[str, str]]:
+    path = folder / "recipe.yaml"
+    return [(event["stage"], event["event"]) for event in Run(folder).events()] if path.exists() else []
 
 
-def kill_in(folder: Path, stage: str, delay: float) -> str:
-    """Start the run, kill it some time after a stage has started, and return the stage that was hit."""
+def kill_in(folder: Path, stage: str, sign: str) -> str:
+    """Start the run, kill it in the midst of a stage, and return the stage that was hit."""
+    before = len(events(folder))
     process = subprocess.Popen(
         command("run", *RECIPE, "--out", str(folder)),
         stdout=subprocess.DEVNULL,
@@ -75,19 +77,19 @@ def kill_in(folder: Path, stage: str, delay: float) -> str:
     )
     deadline = time.monotonic() + 240
     while process.poll() is None and time.monotonic() < deadline:
-        if last_stage(folder)[0] == stage:
-            time.sleep(delay)
+        started = (stage, "started") in events(folder)[before:]
+        if started and (not sign or any(folder.glob(sign))):
             break
-        time.sleep(0.01)
+        time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return last_stage(folder)[0]
+    return events(folder)[-1][0]
 
 
 @pytest.mark.slow
 def test_a_run_killed_eleven_times_ends_in_the_same_tables(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    hit = [kill_in(folder, stage, delay) for stage, delay in KILLS]
+    hit = [kill_in(folder, stage, sign) for stage, sign in KILLS]
     done = radpref("run", *RECIPE, "--out", str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(set(hit)) >= 7, f"the kills fell into too few stages: {hit}"

@@ -47,10 +47,11 @@ def test_overrides_on_a_loaded_recipe_keep_the_other_provenance() -> None:
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["align.betta=1"], "`beta`"),
+        (["align.betta=1"], "`align.beta`"),
         (["algin.beta=1"], "`align`"),
-        (["sample.temprature=1"], "`temperature`"),
-        (["align.lora.rnk=4"], "`rank`"),
+        (["sample.temprature=1"], "`sample.temperature`"),
+        (["align.lora.rnk=4"], "`align.lora.rank`"),
+        (["temperature=1"], "`sample.temperature`"),
     ],
 )
 def test_a_typo_names_the_nearest_key(words: list[str], hint: str) -> None:
@@ -60,7 +61,10 @@ def test_a_typo_names_the_nearest_key(words: list[str], hint: str) -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["align.beta=strong", "sample.n=0", "sample.n=2.5", "data.train=-1", "sft.enabled=7", "run=3"],
+    [
+        *("align.beta=strong", "sample.n=0", "sample.n=2.5", "data.train=-1", "sft.enabled=7", "run=3"),
+        *("run.seed=-1", "align.beta=.inf", "align.lr=.nan", "select.betas=[0.1, -1]", "evaluate.control_lrs=[0]"),
+    ],
 )
 def test_a_wrong_type_or_range_is_an_error_that_names_key_and_source(word: str) -> None:
     with pytest.raises(RecipeError) as caught:
@@ -79,7 +83,41 @@ def test_an_unknown_recipe_or_preset_names_the_nearest() -> None:
         recipes.load("chexalign", preset="tinny")
 
 
-@pytest.mark.parametrize("content", ["align: [1, 2", "- a\n- b", "align: 3", "presets: {x: {aling: {}}}"])
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("data.root=2024-01-01", "2024-01-01"),
+        ("data.root=1e5", "1e5"),
+        ("data.root=null", None),
+        ("data.table.split=", ""),
+        ("data.table.split=''", ""),
+        ("task.prompt=Findings: what you see # and no more", "Findings: what you see # and no more"),
+        ("align.nll=1e-3", 1e-3),
+        ("select.betas=[1e-2, 0.1]", (0.01, 0.1)),
+    ],
+)
+def test_words_are_taken_as_they_are_and_numbers_are_read(word: str, value: object) -> None:
+    loaded = recipes.load("chexalign", overrides=[word])
+    assert dict(recipes.flatten(loaded.recipe.model_dump()))[word.partition("=")[0]] == value
+
+
+def test_paths_that_lie_here_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "films").mkdir()
+    monkeypatch.chdir(tmp_path)
+    loaded = recipes.load("chexalign", overrides=["data.root=films", "model.path=owner/name"])
+    recipe = recipes.anchored(loaded).recipe
+    assert recipe.data.root == str(tmp_path / "films")
+    assert recipe.model.path == "owner/name"
+    assert recipes.anchored(recipes.load("chexalign")).recipe.model.path == "builtin"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("align: [1, 2", "- a\n- b", "align: 3", "presets: {x: {aling: {}}}", "presets: 3"),
+        "align: {beta: 1}\nsft: {}\nalign: {lr: 1}",
+    ],
+)
 def test_a_broken_file_is_an_error_that_names_it(content: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(content, encoding="utf-8")

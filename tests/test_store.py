@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radpref.records import Quarantined
-from radpref.store import StoreError, Table, content_key, write_atomically
+from radpref.records import Film, Quarantined, Study
+from radpref.store import StoreError, Table, content_key, disk_errors, write_atomically
 
 
 def row(id: str, reason: str = "because") -> Quarantined:
@@ -54,6 +54,7 @@ def test_a_broken_line_in_the_middle_is_an_error_and_not_a_loss(tmp_path: Path) 
 
 
 @given(st.permutations(["a", "b", "c", "d"]), st.sets(st.sampled_from(["a", "b", "c", "d"])))
+@settings(deadline=None)
 def test_the_finished_file_does_not_depend_on_the_order_of_work(order: list[str], twice: set[str]) -> None:
     import tempfile
 
@@ -100,6 +101,55 @@ for attempt in (lambda: table.append([("k", Quarantined(id=str(i), stage="s", re
     subprocess.run([sys.executable, "-c", script], check=True)
     assert path.read_bytes() == before
     assert [r.id for r in Table(path, Quarantined)] == ["a"]
+
+
+@pytest.mark.parametrize("rows", [3, 3000])
+def test_nothing_of_an_append_that_failed_is_left(rows: int, tmp_path: Path) -> None:
+    """Also where more than a buffer was written: what is left of it must not follow when the file is closed."""
+    path = tmp_path / "t.jsonl"
+    Table(path, Quarantined).append([("k", row("a"))])
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 50 * rows, hard))
+    try:
+        with pytest.raises(StoreError, match="make room"):
+            Table(path, Quarantined).append([("k", row(str(i), "r" * 50)) for i in range(rows)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == before
+
+
+def test_what_libraries_raise_on_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    weights = {"w": torch.zeros(1000)}
+    for write in (
+        lambda: Path("/dev/full").write_text("x"),
+        lambda: save_file(weights, tmp_path / "no-such-folder" / "w.safetensors"),
+        lambda: torch.save(weights, "/dev/full"),
+    ):
+        with pytest.raises(StoreError, match="make room"), disk_errors(tmp_path):
+            write()
+    with pytest.raises(ValueError, match="another"), disk_errors(tmp_path):
+        raise ValueError("another")
+
+
+def test_files_below_the_root_are_written_relative_to_it(tmp_path: Path) -> None:
+    def studies(root: Path) -> Table[Study]:
+        return Table(root / "t.jsonl", Study, root=root)
+
+    inside, outside = tmp_path / "run" / "films" / "é.png", tmp_path / "elsewhere.png"
+    films = (Film(path=str(inside), masks={"edema": str(inside)}), Film(path=str(outside)))
+    study = Study(id="s", patient="p", films=films, findings="Clear.")
+    studies(tmp_path / "run").append([("k", study)])
+    assert list(studies(tmp_path / "run")) == [study]
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (again,) = studies(tmp_path / "moved")
+    moved = str(tmp_path / "moved" / "films" / "é.png")
+    assert again.films == (Film(path=moved, masks={"edema": moved}), films[1])
 
 
 def test_atomic_writing_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radpref.errors import RadprefError
 from radpref.recipe import DataSection, RecipeError
 from radpref.records import Quarantined, Study
 
@@ -17,7 +18,7 @@ class DataError(RecipeError):
     """Data that cannot be used as the recipe says; the message says what was given, why not, and what to do."""
 
 
-class RowError(ValueError):
+class RowError(RadprefError, ValueError):
     """One row that cannot be used; the message becomes its reason in quarantine."""
 
 

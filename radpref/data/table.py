@@ -190,7 +190,7 @@ def _keep(content: bytes, store: Path) -> Path:
     """The image's bytes as a file named by their hash; written once, whole or not at all."""
     name = hashlib.blake2b(content, digest_size=16).hexdigest()
     suffix = ".png" if content.startswith(b"\x89PNG") else ".jpg" if content.startswith(b"\xff\xd8") else ".img"
-    path = (store / name[:2] / f"{name}{suffix}").absolute()
+    path = (store / name[:2] / f"{name}{suffix}").resolve()
     if not path.is_file() or path.stat().st_size != len(content):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")

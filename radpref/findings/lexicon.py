@@ -47,6 +47,8 @@ class Lexicon:
     """General statement to the findings that it denies when it is absent."""
     kin: tuple[frozenset[str], ...]
     """Groups of names that may stand for each other."""
+    sizes: tuple[frozenset[str], ...]
+    """Groups of names that differ by size alone."""
     general: Mapping[str, frozenset[str]]
     """General name to the names that it may stand for."""
     states: Mapping[tuple[str, str], Mapping[str, str]]
@@ -90,6 +92,7 @@ def lexicon() -> Lexicon:
         midline=frozenset(name for name, entry in findings.items() if entry.get("midline")),
         covers={name: tuple(covered) for name, covered in raw["covers"].items()},
         kin=tuple(frozenset(group) for group in raw["kin"]),
+        sizes=tuple(frozenset(group) for group in raw["sizes"]),
         general={name: frozenset(names) for name, names in raw["general"].items()},
         states={
             (structure, state): outcome

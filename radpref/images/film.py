@@ -46,9 +46,9 @@ def read_mask(film: Film, name: str) -> NDArray[np.bool_]:
 def decode(path: str | Path) -> Image.Image:
     """The file as an upright RGB picture, in the file's own aspect. Raises FilmError."""
     path = Path(path)
-    if not path.is_file():
-        raise FilmError("film missing: there is no such file; check data.root and the path in the row")
     try:
+        if not path.is_file():
+            raise FilmError("film missing: there is no such file; check data.root and the path in the row")
         if path.stat().st_size == 0:
             raise FilmError("film empty: the file has 0 bytes; copy it again")
         return decode_dicom(path) if is_dicom(path) else _decode_picture(path)
@@ -126,6 +126,5 @@ def _true_size(size: tuple[int, int], rows: int | None, cols: int | None) -> tup
 
 def _plain(error: Exception, path: Path) -> str:
     """The library's words without the path, which may name a patient."""
-    return (
-        str(error).replace(str(path), "the file").splitlines()[0].strip(" .") if str(error) else type(error).__name__
-    )
+    words = (getattr(error, "strerror", None) or str(error)).replace(str(path), "the file").splitlines()
+    return words[0].strip(" .") if words else type(error).__name__

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radpref.errors import RadprefError
+
 MIN_SIDE = 8
 """Least height and width of a film in pixels; a smaller one shows nothing and is refused."""
 MAX_PIXELS = 80_000_000
 """Most pixels of a film (a full 43 x 35 cm detector at 0.05 mm has 60 million); more is taken for a bomb."""
 
 
-class FilmError(ValueError):
+class FilmError(RadprefError, ValueError):
     """A film that cannot be used. The message names the cause and the remedy, never the file or the patient."""
 
     @property

@@ -1,21 +1,103 @@
-"""Judges: how good a candidate report is against its reference, with the reasons, or why it could not be judged."""
+"""Judges: how good a candidate report is against its reference, with the reasons, or why it could not be judged.
 
-from collections.abc import Callable
+``JUDGES`` maps a name to the making of a judge out of the recipe's judge section. ``green`` and ``text`` need
+nothing but the texts; ``chat`` and ``green-model`` ask a model behind a server; ``radeval-*`` run RadEval's metrics
+in another process. Each has its length-controlled form, ``lc-`` before the name.
+"""
+
+from typing import Protocol
 
 from radpref.findings import lexicon
-from radpref.judges.case import Case, Judge, Verdict, judge_by, length_controlled
+from radpref.judges import chat as _chat
+from radpref.judges import radeval as _radeval
+from radpref.judges.case import Case, Judge, JudgeError, Verdict, judge_all, judge_by, length_controlled
 from radpref.judges.report_errors import green
+from radpref.judges.rewards import answer_match, chexpo, finding_graph, reward_function
+from radpref.judges.server import TRANSIENT, Server
 from radpref.judges.soft_matching import text
+from radpref.recipe import JudgeSection
+from radpref.records import Judgement
+from radpref.store import content_key
 
-JUDGES: dict[str, Callable[[], Judge]] = {
-    "green": lambda: green,
-    "text": lambda: text,
-    "lc-green": lambda: length_controlled(green),
-    "lc-text": lambda: length_controlled(text),
+_DEFAULT = JudgeSection()
+
+
+class Maker(Protocol):
+    """Makes a judge; raises JudgeError where the section lacks what it needs. It opens no connection."""
+
+    def __call__(self, section: JudgeSection = _DEFAULT) -> Judge: ...
+
+
+def _controlled(make: Maker) -> Maker:
+    return lambda section=_DEFAULT: length_controlled(make(section))
+
+
+_PLAIN: dict[str, Maker] = {
+    "green": lambda section=_DEFAULT: green,
+    "text": lambda section=_DEFAULT: text,
+    "chat": lambda section=_DEFAULT: _chat.chat(section),
+    "green-model": lambda section=_DEFAULT: _chat.green_model(section),
+    **{f"radeval-{metric}": _radeval.maker(metric) for metric in _radeval.METRICS},
 }
+
+JUDGES: dict[str, Maker] = _PLAIN | {f"lc-{name}": _controlled(make) for name, make in _PLAIN.items()}
 """Name to the making of a judge."""
 
-VERSION = f"1-{lexicon().digest}"
+FREE = ("green", "text", "lc-green", "lc-text")
+"""Judges that need nothing but the texts, and cost next to nothing."""
+
+VERSION = f"2-{lexicon().digest}"
 """Changes with whatever can change a judgement: raised by hand with the rules, by itself with the lexicon."""
 
-__all__ = ["JUDGES", "VERSION", "Case", "Judge", "Verdict", "green", "judge_by", "length_controlled", "text"]
+
+def version(name: str, section: JudgeSection) -> str:
+    """What a judgement follows from besides the two texts: the rules, or the model and how it is asked."""
+    plain = name.removeprefix("lc-")
+    if name in FREE:
+        return VERSION
+    if plain.startswith("radeval-"):
+        return content_key("radeval", _radeval.VERSION, section.python)
+    return _chat.identity(section, "json" if plain == "chat" else "green")
+
+
+def check(name: str, section: JudgeSection) -> None:
+    """Whether the judge could begin now: its server answers, its package is there.
+
+    Raises:
+        JudgeError: what is absent and what to do.
+    """
+    JUDGES[name](section)
+    plain = name.removeprefix("lc-")
+    if plain in ("chat", "green-model"):
+        Server(section).check()
+    elif plain.startswith("radeval-"):
+        _radeval.check(plain.removeprefix("radeval-"), section)
+
+
+def transient(judgement: Judgement) -> bool:
+    """Whether the judgement failed for a reason that may be gone by now, so that asking again makes sense."""
+    return judgement.unscored is not None and judgement.unscored.startswith(TRANSIENT)
+
+
+__all__ = [
+    "FREE",
+    "JUDGES",
+    "VERSION",
+    "Case",
+    "Judge",
+    "JudgeError",
+    "Maker",
+    "Verdict",
+    "answer_match",
+    "check",
+    "chexpo",
+    "finding_graph",
+    "green",
+    "judge_all",
+    "judge_by",
+    "length_controlled",
+    "reward_function",
+    "text",
+    "transient",
+    "version",
+]

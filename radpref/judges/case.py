@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from radpref.errors import RadprefError
 from radpref.records import Finding, Judgement, ReportError
 
 _BLANKED = re.compile(r"\[[^\[\]]*\]|\*\*")
@@ -14,6 +15,10 @@ _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _REMOVED = re.compile(r"(?i)x{2,}")
 
 log = logging.getLogger(__name__)
+
+
+class JudgeError(RadprefError):
+    """A judge that cannot work; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,9 @@ Judge = Callable[[Sequence[Case]], list[Judgement]]
 Compare = Callable[[str, str], Verdict]
 """(reference, candidate), both cleaned and not empty, to a verdict."""
 
+CompareAll = Callable[[Sequence[tuple[str, str]]], Sequence[Verdict]]
+"""The same for many pairs, all different, with one verdict each in their order."""
+
 
 def clean(text: str) -> str:
     """Text in square brackets and ``**`` blanked (CheXalign's cleaning), at equal length, so that spans still hold.
@@ -66,23 +74,34 @@ def judge_by(name: str, compare: Compare) -> Judge:
     comparison raises: one bad case never ends a run.
     """
 
+    def compare_all(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        return [_guarded(name, compare, *pair) for pair in pairs]
+
+    return judge_all(name, compare_all)
+
+
+def judge_all(name: str, compare_all: CompareAll) -> Judge:
+    """`judge_by` for a comparison that takes all pairs at once: a server asked in parallel, another process."""
+
     def judge(cases: Sequence[Case]) -> list[Judgement]:
-        known: dict[tuple[str, str], tuple[Verdict, int, int]] = {}
+        known = {pair: _refusal(*pair) for pair in dict.fromkeys((case.reference, case.candidate) for case in cases)}
+        left = [pair for pair, (verdict, *_) in known.items() if verdict is None]
+        verdicts = compare_all([(clean(reference), clean(candidate)) for reference, candidate in left])
+        for pair, verdict in zip(left, verdicts, strict=True):
+            known[pair] = (verdict, *known[pair][1:])
         judgements = []
         for case in cases:
-            pair = (case.reference, case.candidate)
-            if pair not in known:
-                known[pair] = _verdict(name, compare, *pair)
-            verdict, candidate_words, reference_words = known[pair]
+            found, candidate_words, reference_words = known[case.reference, case.candidate]
+            assert found is not None
             judgements.append(
                 Judgement(
                     id=case.id,
                     question=case.question,
                     judge=name,
-                    score=verdict.score,
-                    unscored=verdict.unscored,
-                    matched=verdict.matched,
-                    errors=verdict.errors,
+                    score=found.score,
+                    unscored=found.unscored,
+                    matched=found.matched,
+                    errors=found.errors,
                     words=candidate_words,
                     reference_words=reference_words,
                 )
@@ -92,18 +111,22 @@ def judge_by(name: str, compare: Compare) -> Judge:
     return judge
 
 
-def _verdict(name: str, compare: Compare, reference: str, candidate: str) -> tuple[Verdict, int, int]:
-    reference, candidate = clean(reference), clean(candidate)
-    lengths = len(words(candidate)), len(words(reference))
+def _refusal(reference: str, candidate: str) -> tuple[Verdict | None, int, int]:
+    """The verdict on a pair that is not compared, else None; and the words of candidate and reference."""
+    lengths = len(words(clean(candidate))), len(words(clean(reference)))
     if not lengths[1]:
         return Verdict(None, "the reference has no words"), *lengths
     if not lengths[0]:
         return Verdict(None, "the candidate has no words"), *lengths
+    return None, *lengths
+
+
+def _guarded(name: str, compare: Compare, reference: str, candidate: str) -> Verdict:
     try:
-        return compare(reference, candidate), *lengths
+        return compare(reference, candidate)
     except Exception as error:  # a judge's fault must cost one case, not the run
         log.warning("judge %s failed on one case: %s", name, type(error).__name__)
-        return Verdict(None, f"the judge failed: {type(error).__name__}: {error}"), *lengths
+        return Verdict(None, f"the judge failed: {type(error).__name__}: {error}")
 
 
 def length_controlled(judge: Judge) -> Judge:

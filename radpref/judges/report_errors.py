@@ -16,8 +16,9 @@
   be free.
 - **Minor findings** (lexicon: granuloma, degenerative change, ...) are listed where the texts differ, but weigh
   nothing, neither matched nor charged.
-- **Names**: kin (lexicon: consolidation and pneumonia, nodule and mass) are taken for each other. What one text
-  says twice, in general words and in particular ones, is neither false nor missing.
+- **Names**: kin (lexicon: consolidation and pneumonia, edema and congestion) are taken for each other. What one text
+  says twice, in general words and in particular ones, is neither false nor missing. A nodule called a mass is of the
+  wrong size: a near miss of severity; a nodule and a mass in two sentences are two findings.
 - **Comparisons** are judged on matched findings. New, worse, better are significant; unchanged is not.
 - Of a finding that is called present and absent in one text, present counts.
 """
@@ -201,12 +202,17 @@ def _steps(first: Finding, second: Finding) -> int:
 
 @cache
 def _unlike(first: str, second: str) -> int | None:
-    """0 for one name, 1 for kin, 2 where one is the general name of the other, None for different things."""
+    """0 for one name, 1 for kin, 2 where one is the general name of the other, 3 for one thing of two sizes.
+
+    None for different things.
+    """
     book = lexicon()
     if first == second:
         return 0
     if any(first in group and second in group for group in book.kin):
         return 1
+    if any(first in group and second in group for group in book.sizes):
+        return 3
     general = book.general
     return 2 if second in general.get(first, ()) or first in general.get(second, ()) else None
 
@@ -244,9 +250,12 @@ def _pair(
 
 
 def _once(units: Sequence[Finding], text: str) -> list[Finding]:
-    """Without those that say again what one before says: a consolidation that is a pneumonia is missed once."""
+    """Without those that say again what another says: a consolidation that is a pneumonia is missed once.
+
+    Of two, the one of weight stays: of ``scarring or atelectasis`` the atelectasis.
+    """
     kept: list[Finding] = []
-    for unit in units:
+    for unit in sorted(units, key=lambda unit: unit.name in lexicon().minor):
         if not any(_alike(unit, other, text) for other in kept):
             kept.append(unit)
     return kept
@@ -256,21 +265,25 @@ def _alike(first: Finding, second: Finding, text: str) -> bool:
     """Whether two units of one text, left alone, are one thing under two names."""
     unlike = _unlike(first.name, second.name)
     apart = (first.side and second.side and first.side != second.side) or _off_place(first, second)
-    return not apart and (unlike == 1 or (unlike == 2 and _in_one_sentence(first, second, text)))
+    return not apart and (unlike == 1 or (unlike in (2, 3) and _in_one_sentence(first, second, text)))
 
 
 def _repeats(unit: Finding, other: Finding, twin: Finding, text: str) -> bool:
     """Whether ``unit``, left alone, only says again or more vaguely what the other text does say.
 
-    ``other`` stands in the other text and is paired with ``twin``, which stands with the unit in ``text``. A general
-    name is a repetition only in one sentence with its particular: an opacity called atelectasis, not a second one.
+    ``other`` stands in the other text and is paired with ``twin``, which stands with the unit in ``text``. In one
+    sentence a general name repeats its particular (an opacity called atelectasis). In several sentences kin still
+    repeat each other, but not with another severity, and nothing of weight repeats what is minor.
     """
     if unit.name == other.name:
         return unit.side is None or other.side is None
     if (unit.side and other.side and unit.side != other.side) or _off_place(unit, other):
         return False
-    general = other.name in lexicon().general.get(unit.name, ())
-    return (general and _in_one_sentence(unit, twin, text)) or _unlike(unit.name, other.name) == 1
+    unlike = _unlike(unit.name, other.name)
+    if unlike is not None and _in_one_sentence(unit, twin, text):
+        return unlike in (1, 3) or other.name in lexicon().general.get(unit.name, ())
+    minor = lexicon().minor
+    return unlike == 1 and not _steps(unit, other) and (unit.name in minor or other.name not in minor)
 
 
 def _in_one_sentence(first: Finding, second: Finding, text: str) -> bool:
@@ -304,6 +317,8 @@ def _slips(ours: Finding, theirs: Finding) -> tuple[bool, list[ReportError]]:
         found = off < _FAR
     if _unlike(ours.name, theirs.name) == 2:
         slip("missing_finding" if theirs.name in lexicon().general else "false_finding", f"called {theirs.name}")
+    if _unlike(ours.name, theirs.name) == 3:
+        slip("wrong_severity", f"called {theirs.name}")
     if steps:
         slip("wrong_severity", f"{theirs.severity} instead of {ours.severity}")
         found = found and steps < _FAR

@@ -10,6 +10,7 @@ from radpref.models.chat import collate, encode_answer, encode_prompt, messages
 from radpref.models.decoding import decode, generate
 from radpref.models.fingerprint import fingerprint
 from radpref.models.loading import load, locate, save
+from radpref.models.precision import pick_device
 from radpref.models.vlm import (
     ModelError,
     Turn,
@@ -41,6 +42,7 @@ __all__ = [
     "locate",
     "merged",
     "messages",
+    "pick_device",
     "save",
     "trainable_summary",
     "unwrapped",

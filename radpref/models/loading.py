@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
+from transformers.utils.logging import disable_progress_bar
 
 from radpref.models.chat import learn_turn
 from radpref.models.decoding import check_decoding
@@ -37,6 +38,7 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     decoding (``check_decoding``), so that a processor that does not fit shows now and not in the results.
     Raises ModelError, saying what to do, for whatever cannot be used.
     """
+    disable_progress_bar()  # a bar over the tensors of every load says nothing to a user
     folder, name = locate(section), section.path
     config = _config(folder, name)
     device = pick_device(run.device)
@@ -85,6 +87,8 @@ def locate(section: ModelSection) -> Path:
     folder = _folder(section.path, section.revision)
     _config(folder, section.path)
     _only_safetensors(folder, section.path)
+    if section.adapter:
+        _adapter_files(Path(section.adapter).expanduser())
     return folder
 
 
@@ -107,7 +111,9 @@ def _folder(path: str, revision: str | None) -> Path:
 
 
 def _neighbours(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.parent.iterdir() if entry.is_dir()] if folder.parent.is_dir() else []
+    """Names of the other folders beside one that is, or should be, there."""
+    beside = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    return [entry.name for entry in beside if entry.is_dir() and entry.name != folder.name]
 
 
 def _config(folder: Path, name: str) -> Any:
@@ -116,7 +122,7 @@ def _config(folder: Path, name: str) -> Any:
         if (folder / "adapter_config.json").exists():
             raise ModelError(f"{name} is an adapter, not a model: set model.adapter to it and model.path to its base")
         raise ModelError(f"{name} has no config.json, so that it is not a saved transformers model")
-    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw = _json(file)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except ValueError as error:
@@ -162,8 +168,11 @@ def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise ModelError(f"the weights of {name} do not load: {error}") from error
+    except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
+        raise ModelError(
+            f"the weights of {name} do not load: {error}. They may be cut short or belong to another config.json; "
+            "copy or download them again."
+        ) from error
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
             f"{name} lacks {len(missing)} of its model's weights, which would be random: {', '.join(missing[:3])}. "
@@ -174,8 +183,16 @@ def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
     return model
 
 
-def _with_adapter(model: Any, adapter: Path, folder: Path, name: str) -> Any:
-    """``model`` with the adapter, after proof that the adapter was made for it."""
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{file} is no JSON object ({error}); copy or download it again") from error
+    return content
+
+
+def _adapter_files(adapter: Path) -> tuple[Path, Path]:
+    """Settings and weights of an adapter. Raises ModelError where it lacks them, or has them pickled only."""
     settings_file, weights_file = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
     if not settings_file.is_file():
         near = difflib.get_close_matches(adapter.name, _neighbours(adapter), n=1, cutoff=0.5)
@@ -186,9 +203,18 @@ def _with_adapter(model: Any, adapter: Path, folder: Path, name: str) -> Any:
             f"the adapter {adapter} has no adapter_model.safetensors. Pickled weights (adapter_model.bin) can run "
             "any code when they are read and are refused; save the adapter again with safe_serialization."
         )
-    _same_base(adapter, json.loads(settings_file.read_text(encoding="utf-8")), folder, name)
-    with safe_open(weights_file, "pt") as file:
-        saved = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    return settings_file, weights_file
+
+
+def _with_adapter(model: Any, adapter: Path, folder: Path, name: str) -> Any:
+    """``model`` with the adapter, after proof that the adapter was made for it."""
+    settings_file, weights_file = _adapter_files(adapter)
+    _same_base(adapter, _json(settings_file), folder, name)
+    try:
+        with safe_open(weights_file, "pt") as file:
+            saved = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelError(f"{weights_file} is broken or cut short ({error}); copy or download it again") from error
     try:
         whole = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
@@ -215,7 +241,7 @@ def _same_base(adapter: Path, settings: dict[str, Any], folder: Path, name: str)
     record = adapter / _BASE
     given = settings.get("base_model_name_or_path")
     if record.is_file():
-        if json.loads(record.read_text(encoding="utf-8"))["base"] == fingerprint(folder):
+        if _json(record).get("base") == fingerprint(folder):
             return
         raise ModelError(
             f"the adapter {adapter} was trained on a model with other weights, config or processor ({given}) than "

@@ -11,8 +11,10 @@ import torch
 from peft import PeftModel
 from torch import nn
 
+from radpref.errors import RadprefError
 
-class ModelError(ValueError):
+
+class ModelError(RadprefError, ValueError):
     """A model, processor or adapter that cannot be used; the message says why and what to do."""
 
 

@@ -10,6 +10,7 @@ from radpref.stages.common import check
 from radpref.stages.control import control
 from radpref.stages.evaluate import evaluate
 from radpref.stages.export import export_model
+from radpref.stages.grpo import grpo
 from radpref.stages.judge import judge
 from radpref.stages.pair import pair
 from radpref.stages.report import report
@@ -24,6 +25,7 @@ __all__ = [
     "control",
     "evaluate",
     "export_model",
+    "grpo",
     "judge",
     "pair",
     "prepare",

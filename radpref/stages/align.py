@@ -18,7 +18,7 @@ def prepare(run: Run, limit: int | None = None) -> str:
     key = content_key(
         "prepare", run.recipe.align.loss, run.recipe.align.max_length, fingerprint, run.digest("pair", "pairs")
     )
-    if run.is_done("prepare", key):
+    if not run.begin("prepare", key):
         return "up to date"
     prepared = _prepared(run, load(run, model), limit)
     run.table("prepare", "quarantined", Quarantined).write(prepared.quarantined)
@@ -57,7 +57,7 @@ def align(run: Run, limit: int | None = None) -> str:
     pairs = run.digest("pair", "pairs")
     keys = {beta: content_key("align", _with_beta(run, beta), recipe.run.seed, fingerprint, pairs) for beta in betas}
     whole = content_key(list(keys.values()))
-    if run.is_done("align", whole):
+    if not run.begin("align", whole):
         return "up to date"
     vlm = load(run, model)
     prepared = _prepared(run, vlm)
@@ -72,7 +72,12 @@ def align(run: Run, limit: int | None = None) -> str:
         if not result.finished:
             return f"beta {beta:g}: step {result.step} of {result.steps} (--limit)"
         runs.append(
-            {"beta": beta, "checkpoints": [{"path": str(c.path), "step": c.step} for c in result.checkpoints]}
+            {
+                "beta": beta,
+                "checkpoints": [
+                    {"path": run.noted(str(c.path.absolute())), "step": c.step} for c in result.checkpoints
+                ],
+            }
         )
     for folder in run.path("align").glob("beta-*"):
         if folder.name not in {f"beta-{beta:g}" for beta in betas}:

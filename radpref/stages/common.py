@@ -42,17 +42,35 @@ def reasons(rows: Iterable[Quarantined]) -> str:
     return f" ({text})" if text else ""
 
 
-def base_fingerprint(run: Run) -> str:
+def print_of(model: ModelSection) -> str:
+    """The fingerprint of a model with its adapter. Raises ModelError where its files are not there."""
     from radpref.models import fingerprint, locate
 
-    return fingerprint(locate(run.recipe.model), run.recipe.model.adapter)
+    return fingerprint(locate(model), model.adapter)
 
 
 def fine_tuned(run: Run) -> tuple[ModelSection, str]:
     """The model after sft, and a key of its weights."""
     done = run.done("sft")
     assert done is not None  # `pipeline` runs sft first
-    return ModelSection.model_validate(done["model"]), done["fingerprint"]
+    return located(run, done["model"]), done["fingerprint"]
+
+
+def outcome(run: Run) -> dict[str, Any] | None:
+    """What the last stage of training recorded: ``by``, ``before``, ``tried`` and the ``chosen`` model."""
+    return run.done("grpo" if run.recipe.method == "grpo" else "select")
+
+
+def noted(run: Run, model: ModelSection) -> dict[str, Any]:
+    """A model as a done mark holds it: what lies in the run folder is found there when the folder has moved."""
+    adapter = run.noted(model.adapter) if model.adapter else None
+    return {**model.model_dump(), "path": run.noted(model.path), "adapter": adapter}
+
+
+def located(run: Run, noted: dict[str, Any]) -> ModelSection:
+    """The model that ``noted`` wrote down."""
+    adapter = run.located(noted["adapter"]) if noted["adapter"] else None
+    return ModelSection.model_validate({**noted, "path": run.located(noted["path"]), "adapter": adapter})
 
 
 def load(run: Run, section: ModelSection) -> Any:
@@ -66,16 +84,21 @@ def load(run: Run, section: ModelSection) -> Any:
     return models.load(section, run.recipe.run)
 
 
-def check(run: Run) -> None:
+def check(run: Run, *, judging: bool = True) -> None:
     """Everything that can be known before any work: the names in the recipe, and that the model's files are there.
+
+    ``judging``: a judge will be asked, so that its server or package must be there now.
 
     Raises:
         RecipeError: a source, judge or loss that does not exist; names the nearest one.
-        ModelError: what is wrong with the model or adapter that the recipe names.
+        JudgeError: the judge's server or package is not there.
+        ModelError: what is wrong with the model, adapter or device that the recipe names.
     """
+    from radpref import judges
     from radpref.data import SOURCES
     from radpref.judges import JUDGES
     from radpref.losses import LOSSES
+    from radpref.models import pick_device
 
     recipe = run.recipe
     for key, name, known in (
@@ -87,9 +110,12 @@ def check(run: Run) -> None:
         if name not in known:
             raise RecipeError(
                 f"`{key}` from {run.loaded.provenance[key]} is {name!r}, which does not exist"
-                f"{nearest(name, list(known))} There are: {', '.join(known)}."
+                f"{nearest(name, list(known)) or '.'} There are: {', '.join(known)}."
             )
-    base_fingerprint(run)
+    for name in {recipe.judge.name, recipe.select.by} if judging else ():
+        judges.check(name, recipe.judge)
+    pick_device(recipe.run.device)
+    print_of(recipe.model)
 
 
 def keyed_folder(folder: Path, key: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 from radpref.recipe import AlignSection, ModelSection, SftSection
 from radpref.records import Pair, Question
 from radpref.runfolder import Run
-from radpref.stages.common import Steps, fine_tuned, keyed_folder, load, shown
+from radpref.stages.common import Steps, fine_tuned, keyed_folder, load, noted, shown
 from radpref.stages.judgements import rank_of, validation_scores
 from radpref.store import content_key
 
@@ -19,6 +19,7 @@ def control(run: Run, limit: int | None = None) -> str:
     validation studies, by the judge that also chooses the aligned model, is taken.
     """
     from radpref import models, training
+    from radpref.judges import version
 
     recipe = run.recipe
     if not recipe.evaluate.control:
@@ -31,8 +32,9 @@ def control(run: Run, limit: int | None = None) -> str:
     keys = {
         lr: content_key("control", section, recipe.run.seed, fingerprint, pairs) for lr, section in sections.items()
     }
-    whole = content_key(list(keys.values()), recipe.select.by)
-    if run.is_done("control", whole):
+    length, rules = recipe.sample.max_new_tokens, version(recipe.select.by, recipe.judge)
+    whole = content_key(list(keys.values()), recipe.select.by, rules, length)
+    if not run.begin("control", whole):
         return "up to date"
     lessons = [
         Question(
@@ -51,9 +53,9 @@ def control(run: Run, limit: int | None = None) -> str:
         bar.close()
         if not result.finished:
             return f"lr {lr:g}: step {result.step} of {result.steps} (--limit)"
-        model = ModelSection(path=str(result.path))
+        model = ModelSection(path=str(result.path.absolute()))
         scores = validation_scores(run, "control", f"lr-{lr:g}", model, models.fingerprint(result.path))
-        tried.append({"lr": lr, "model": model.model_dump(), "scores": scores})
+        tried.append({"lr": lr, "model": noted(run, model), "scores": scores})
     best = max(tried, key=lambda one: rank_of(one["scores"][recipe.select.by]))
     run.finish("control", whole, tried=tried, chosen=best)
     return f"{result.steps} steps, lr {best['lr']:g}, {recipe.select.by} {shown(best['scores'][recipe.select.by])}"

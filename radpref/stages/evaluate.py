@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from radpref.recipe import ModelSection
 from radpref.records import Comparison, Judgement, Metric
 from radpref.runfolder import Run
@@ -12,8 +10,10 @@ from radpref.stages.common import (
     AFTER,
     BEFORE,
     CONTROL,
-    base_fingerprint,
     fine_tuned,
+    located,
+    outcome,
+    print_of,
     questions_key,
     questions_of,
     shown,
@@ -28,10 +28,10 @@ def evaluate(run: Run, limit: int | None = None) -> str:
     recipe = run.recipe
     questions = questions_of(run, "test")[:limit]
     systems = systems_of(run)
-    key = content_key(
-        "evaluate", recipe.evaluate, recipe.run.seed, [f for _, f in systems.values()], questions_key(questions)
-    )
-    if run.is_done("evaluate", key):
+    length = recipe.sample.max_new_tokens
+    prints = [fingerprint for _, fingerprint in systems.values()]
+    key = content_key("evaluate", recipe.evaluate, length, recipe.run.seed, prints, questions_key(questions))
+    if not run.begin("evaluate", key):
         return "up to date"
     answers = {
         name: greedy(run, "evaluate", name.replace(" ", "-"), model, fingerprint, questions, recipe.evaluate.batch)
@@ -82,16 +82,14 @@ def evaluate(run: Run, limit: int | None = None) -> str:
 
 def systems_of(run: Run) -> dict[str, tuple[ModelSection, str]]:
     """The models that are measured, by name, with their fingerprints: base, sft, aligned, the control."""
-    from radpref import models
-
     start, fingerprint = fine_tuned(run)
     systems: dict[str, tuple[ModelSection, str]] = {}
     if run.recipe.sft.enabled:
-        systems["base"] = (run.recipe.model, base_fingerprint(run))
+        systems["base"] = (run.recipe.model, print_of(run.recipe.model))
     systems[BEFORE] = (start, fingerprint)
-    chosen = (run.done("select") or {})["chosen"]
-    systems[AFTER] = (ModelSection.model_validate(chosen["model"]), chosen["fingerprint"])
+    chosen = (outcome(run) or {})["chosen"]
+    systems[AFTER] = (located(run, chosen["model"]), chosen["fingerprint"])
     if other := (run.done("control") or {}).get("chosen"):
-        model = ModelSection.model_validate(other["model"])
-        systems[CONTROL] = (model, models.fingerprint(Path(model.path)))
+        model = located(run, other["model"])
+        systems[CONTROL] = (model, print_of(model))
     return systems

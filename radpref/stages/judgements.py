@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from radpref.recipe import ModelSection
+from radpref.recipe import JudgeSection, ModelSection
 from radpref.records import Completion, Judgement, Question
 from radpref.runfolder import Run, progress
 from radpref.stages.answers import greedy
@@ -17,21 +17,26 @@ def judge_rows(
     run: Run,
     stage: str,
     name: str,
-    judge_name: str,
+    section: JudgeSection,
     questions: Sequence[Question],
     completions: Sequence[Completion],
     limit: int | None = None,
 ) -> tuple[list[Judgement] | None, str]:
-    """Fill a table of judgements; None instead of rows when ``limit`` left some undone."""
-    from radpref.judges import JUDGES, VERSION, Case
+    """Fill a table of judgements; None instead of rows when ``limit`` left some undone.
 
-    judging = JUDGES[judge_name]()
+    What failed for a reason that may be gone (a server that was busy or away) is asked again.
+    """
+    from radpref.judges import JUDGES, Case, transient, version
+
+    judging = JUDGES[section.name](section)
+    rules = version(section.name, section)
     references = {question.id: question.reference for question in questions}
     table = run.table(stage, name, Judgement)
     keys = {
-        row.id: content_key("judge", VERSION, judge_name, references[row.question], row.text) for row in completions
+        row.id: content_key("judge", rules, section.name, references[row.question], row.text) for row in completions
     }
-    todo = [row for row in completions if not table.get(row.id, keys[row.id])]
+    known = {row.id: table.get(row.id, keys[row.id]) for row in completions}
+    todo = [row for row in completions if not (before := known[row.id]) or transient(before)]
     now = todo[:limit]
     began = time.monotonic()
     bar = progress(total=len(completions), done=len(completions) - len(todo), unit="reports", what=name)
@@ -53,18 +58,30 @@ def judge_rows(
 def validation_scores(
     run: Run, stage: str, name: str, model: ModelSection, fingerprint: str
 ) -> dict[str, float | None]:
-    """Mean scores of greedy answers on the validation studies, by judge, with the mean number of words."""
-    from radpref.judges import JUDGES, Case
+    """Mean scores of greedy answers on the validation studies, by judge, with the mean number of words.
+
+    Judges that need nothing but the texts are always there, and the one that selects.
+    """
+    from radpref.judges import FREE, JUDGES, Case
 
     questions = questions_of(run, "validation")
     answers = greedy(run, stage, name, model, fingerprint, questions, run.recipe.evaluate.batch)
     cases = [Case(q.id, q.id, q.reference, answers[q.id]) for q in questions]
     scores: dict[str, float | None] = {}
-    for judge_name, make in JUDGES.items():
-        found = [row.score for row in make()(cases) if row.score is not None]
+    for judge_name in dict.fromkeys((*FREE, run.recipe.select.by)):
+        judge = JUDGES[judge_name](judge_section(run, judge_name))
+        found = [row.score for row in judge(cases) if row.score is not None]
         scores[judge_name] = sum(found) / len(found) if found else None
     scores["words"] = sum(len(text.split()) for text in answers.values()) / len(answers)
     return scores
+
+
+def judge_section(run: Run, name: str | None = None) -> JudgeSection:
+    """The recipe's judge, or another one with its settings; answers of a server are kept in the run folder."""
+    section = run.recipe.judge
+    return section.model_copy(
+        update={"name": name or section.name, "cache": section.cache or str(run.path("judge", "answers"))}
+    )
 
 
 def rank_of(score: float | None) -> float:

@@ -8,10 +8,10 @@ from radpref import recipe as recipes
 from radpref.recipe import ReportSection
 from radpref.records import Comparison, Completion, Judgement, Metric, Pair, Quarantined, Question
 from radpref.runfolder import Run
-from radpref.stages.common import AFTER, BEFORE, CONTROL
+from radpref.stages.common import AFTER, BEFORE, CONTROL, outcome
 from radpref.store import content_key, write_atomically
 
-TITLES = {"chexalign": "CheXalign"}
+TITLES = {"chexalign": "CheXalign", "grpo": "GRPO"}
 
 
 def report(run: Run, limit: int | None = None) -> str:
@@ -47,9 +47,8 @@ def _report_data(run: Run, section: ReportSection) -> Any:
     recipe = run.recipe
     questions = {question.id: question for question in run.rows("studies", "questions", Question)}
     details = run.read_json("evaluate", "details.json")
-    chosen = (run.done("select") or {})["chosen"]
-    tried = (run.done("select") or {})["tried"]
-    before = (run.done("select") or {})["before"]
+    trained = outcome(run) or {}
+    chosen, tried, before = trained["chosen"], trained["tried"], trained["before"]
 
     studies_of_split: dict[str, list[Question]] = {}
     for question in questions.values():
@@ -84,12 +83,13 @@ def _report_data(run: Run, section: ReportSection) -> Any:
     ]
 
     pairs = run.rows("pair", "pairs", Pair)
-    statistics = run.read_json("pair", "statistics.json")
+    statistics = run.read_json("pair", "statistics.json") or {"dropped": {}, "unscored": {}}
     logs = [("sft", run.path("sft", "training"))]
     logs += [
         (f"align, beta {one['beta']:g}", run.path("align", f"beta-{one['beta']:g}"))
-        for one in (run.done("align") or {})["runs"]
+        for one in (run.done("align") or {"runs": []})["runs"]
     ]
+    logs.append(("grpo", run.path("grpo", "training")))
     quarantined = [
         row
         for path in sorted(run.folder.glob("*/*quarantined.jsonl"))

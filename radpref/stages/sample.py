@@ -14,7 +14,8 @@ def sample(run: Run, limit: int | None = None) -> str:
     model, fingerprint = fine_tuned(run)
     key = content_key("sample", section, fingerprint, run.recipe.run.seed)
     questions = questions_of(run, "train")
+    run.begin("sample")
     rows, line = answer(run, "sample", "completions", lambda: load(run, model), questions, key, section, limit)
     if rows is not None:
-        run.finish("sample", key, completions=len(rows))
+        run.finish("sample", run.digest("sample", "completions"), completions=len(rows))
     return line

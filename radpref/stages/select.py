@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from radpref.recipe import ModelSection
 from radpref.runfolder import Run
-from radpref.stages.common import fine_tuned, questions_key, questions_of, shown
+from radpref.stages.common import fine_tuned, noted, print_of, questions_key, questions_of, shown
 from radpref.stages.judgements import rank_of, validation_scores
 from radpref.store import content_key
 
 
 def select(run: Run, limit: int | None = None) -> str:
     """Choose among checkpoints and betas by a judge's mean on the validation studies (greedy answers)."""
-    from radpref import models
+    from radpref.judges import version
 
     recipe = run.recipe
     start, fingerprint = fine_tuned(run)
     done = run.done("align")
     assert done is not None  # `pipeline` runs align first
-    key = content_key(
-        "select", recipe.select, done["key"], fingerprint, questions_key(questions_of(run, "validation"))
-    )
-    if run.is_done("select", key):
+    length, rules = recipe.sample.max_new_tokens, version(recipe.select.by, recipe.judge)
+    questions = questions_key(questions_of(run, "validation"))
+    key = content_key("select", recipe.select, rules, length, done["key"], fingerprint, questions)
+    if not run.begin("select", key):
         return "up to date"
     before = validation_scores(run, "select", "sft", start, fingerprint)
     tried = []
     for one in done["runs"]:
         for checkpoint in one["checkpoints"] if recipe.select.checkpoints else one["checkpoints"][-1:]:
             name = f"beta-{one['beta']:g}-step-{checkpoint['step']}"
-            model = _checkpoint_model(run, start, checkpoint["path"])
-            print_of = models.fingerprint(Path(model.path), Path(model.adapter) if model.adapter else None)
-            scores = validation_scores(run, "select", name, model, print_of)
+            model = _checkpoint_model(run, start, run.located(checkpoint["path"]))
+            weights = print_of(model)
+            scores = validation_scores(run, "select", name, model, weights)
             tried.append(
-                {"name": name, "beta": one["beta"], "step": checkpoint["step"], "model": model.model_dump(),
-                 "fingerprint": print_of, "scores": scores}
+                {"name": name, "beta": one["beta"], "step": checkpoint["step"], "model": noted(run, model),
+                 "fingerprint": weights, "scores": scores}
             )  # fmt: skip
     best = max(tried, key=lambda row: rank_of(row["scores"][recipe.select.by]))
     run.finish("select", key, by=recipe.select.by, before=before, tried=tried, chosen=best)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from radpref.recipe import ModelSection
 from radpref.records import Quarantined
 from radpref.runfolder import Run, RunError
-from radpref.stages.common import Steps, base_fingerprint, keyed_folder, load, questions_key, questions_of
+from radpref.stages.common import Steps, keyed_folder, load, noted, print_of, questions_key, questions_of
 from radpref.store import content_key
 
 
@@ -13,7 +13,7 @@ def sft(run: Run, limit: int | None = None) -> str:
     """Fine-tune on the training references, or take the model as it is where ``sft.enabled`` is false."""
     recipe = run.recipe
     questions = questions_of(run, "train")
-    base = base_fingerprint(run)
+    base = print_of(recipe.model)
     if not recipe.sft.enabled:
         if recipe.model.adapter and recipe.align.lora.rank:
             raise RunError(
@@ -22,10 +22,10 @@ def sft(run: Run, limit: int | None = None) -> str:
                 "the result as model.path."
             )
         key = content_key("sft off", base)
-        run.finish("sft", key, model=recipe.model.model_dump(), fingerprint=base)
+        run.finish("sft", key, model=noted(run, recipe.model), fingerprint=base)
         return "off: the model as it is"
     key = content_key("sft", recipe.sft, recipe.run.seed, base, questions_key(questions))
-    if run.is_done("sft", key):
+    if not run.begin("sft", key):
         return "up to date"
     from radpref import models, training
 
@@ -44,11 +44,10 @@ def sft(run: Run, limit: int | None = None) -> str:
     run.table("sft", "quarantined", Quarantined).write(result.quarantined)
     if not result.finished:
         return f"step {result.step} of {result.steps} (--limit)"
-    section = ModelSection(path=str(result.path))
     run.finish(
         "sft",
         key,
-        model=section.model_dump(),
+        model=noted(run, ModelSection(path=str(result.path.absolute()))),
         fingerprint=models.fingerprint(result.path),
         trainable=result.trainable,
         steps=result.steps,

@@ -85,7 +85,7 @@ def sft(
             "Set sft.lora.rank to 0 to train the tower, or sft.train_tower to false."
         )
     prompts = Prompts(vlm)
-    rows, quarantined = _rows(vlm, questions, prompts)
+    rows, quarantined = usable(vlm, questions, prompts)
     claim(
         folder,
         {
@@ -151,13 +151,13 @@ def _train(
     run(trainer, folder, log, max_steps)
     step, steps = reached(folder)
     if step >= steps and trainer.is_world_process_zero():
-        _finish(student, folder / "model")
+        finish(student, folder / "model")
         for checkpoint in checkpoints(folder):
             shutil.rmtree(checkpoint.path)
     return steps
 
 
-def _rows(vlm: Vlm, questions: Sequence[Question], prompts: Prompts) -> tuple[list[Row], list[Quarantined]]:
+def usable(vlm: Vlm, questions: Sequence[Question], prompts: Prompts) -> tuple[list[Row], list[Quarantined]]:
     """The questions with their references as rows, all of which can be encoded, and those that cannot."""
     make = keyed(identity(vlm))
     rows: list[Row] = []
@@ -186,7 +186,7 @@ def _student(vlm: Vlm, section: SftSection) -> Vlm:
     return vlm
 
 
-def _finish(student: Vlm, path: Path) -> None:
+def finish(student: Vlm, path: Path) -> None:
     """Save the whole model in one step: a folder of this name is complete."""
     whole = merged(student)
     # TRL puts its own forward on the model, bound to this one: a later copy of the model would call back here
