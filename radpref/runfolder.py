@@ -5,6 +5,7 @@
     RUN/
       recipe.yaml       the resolved recipe; behind each value its help and where it came from
       run.json          the command, versions, hardware, provenance of each value
+      precision.json    what `run.precision: auto` came to on each kind of device
       events.jsonl      what happened when: stages, counts, training logs
       studies/ sft/ sample/ judge/ pair/ prepare/ align/ select/ evaluate/    one folder a stage
       metrics.json      every number of the results table

@@ -315,7 +315,13 @@ def disk_errors(place: Path) -> Iterator[None]:
             _write_problem(where, error, "read or write" if named else "read or write files for")
         ) from error
     except Exception as error:
-        if type(error).__name__ == "SafetensorError" or "inline_container" in str(error):  # torch's archive writer
+        words = str(error)
+        if "PytorchStreamReader" in words or "while deserializing" in words:
+            raise StoreError(
+                f"a file in {place} is broken ({words.splitlines()[0]}); it was changed or cut short. Move {place} "
+                "away and give the same command again."
+            ) from error
+        if type(error).__name__ == "SafetensorError" or "inline_container" in words:  # torch's archive writer
             raise StoreError(_write_problem(place, error, "write files in")) from error
         raise
 

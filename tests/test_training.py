@@ -117,6 +117,13 @@ def test_prepare_goes_on_where_it_was_killed(
     assert whole.items == prepared.items
     for key, values in whole.references.logps.items():
         assert torch.allclose(values, prepared.references.logps[key], atol=1e-5)
+    never_stopped = prepare(vlm, pairs, toys.section(batch=2), tmp_path / "never-stopped")
+    (tmp_path / "limited").mkdir()
+    prepare(vlm, pairs, toys.section(batch=2), tmp_path / "limited", limit=5)
+    limited = prepare(vlm, pairs, toys.section(batch=2), tmp_path / "limited")
+    for key, values in never_stopped.references.logps.items():
+        assert torch.equal(values, whole.references.logps[key])
+        assert torch.equal(values, limited.references.logps[key])
     shards = {path.name for path in tmp_path.iterdir()}
     prepare(vlm, pairs, toys.section(batch=2), tmp_path, progress=lambda *at: pytest.fail("scored again"))
     assert {path.name for path in tmp_path.iterdir()} == shards

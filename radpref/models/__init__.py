@@ -10,7 +10,7 @@ from radpref.models.chat import collate, encode_answer, encode_prompt, messages
 from radpref.models.decoding import decode, generate
 from radpref.models.fingerprint import fingerprint
 from radpref.models.loading import load, locate, save
-from radpref.models.precision import pick_device
+from radpref.models.precision import pick_device, settle_precision
 from radpref.models.vlm import (
     ModelError,
     Turn,
@@ -44,6 +44,7 @@ __all__ = [
     "messages",
     "pick_device",
     "save",
+    "settle_precision",
     "trainable_summary",
     "unwrapped",
     "vision_tower",

@@ -47,6 +47,12 @@ def pick_dtypes(precision: Precision, device: torch.device) -> tuple[torch.dtype
     return torch.float32, torch.bfloat16 if precision == "bfloat16" or fast_bfloat16() else torch.float32
 
 
+def settle_precision(device: torch.device) -> Precision:
+    """What ``auto`` comes to on a device now, as a setting that stays."""
+    _, compute = pick_dtypes("auto", device)
+    return "bfloat16" if compute == torch.bfloat16 else "float32"
+
+
 @lru_cache(maxsize=1)
 def fast_bfloat16() -> bool:
     """Whether a CPU training step of a small feed-forward block is at least a fifth faster under bfloat16 autocast.

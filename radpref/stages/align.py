@@ -25,15 +25,16 @@ def prepare(run: Run, limit: int | None = None) -> str:
     line = (
         f"{len(prepared.items)} items, {len(prepared.quarantined)} pairs quarantined{reasons(prepared.quarantined)}"
     )
-    if limit is None:
-        run.finish("prepare", key, items=len(prepared.items), quarantined=len(prepared.quarantined))
+    if limit is not None:
+        return f"{line}; {len(prepared.references.logps)} answers scored (--limit)"
+    run.finish("prepare", key, items=len(prepared.items), quarantined=len(prepared.quarantined))
     return line
 
 
 def _prepared(run: Run, vlm: Any, limit: int | None = None) -> Any:
     from radpref import training
 
-    pairs = run.rows("pair", "pairs", Pair)[:limit]
+    pairs = run.rows("pair", "pairs", Pair)
     bar: list[Any] = []
 
     def advance(done: int, total: int) -> None:
@@ -41,7 +42,7 @@ def _prepared(run: Run, vlm: Any, limit: int | None = None) -> Any:
             bar.append(progress(total=total, unit="answers", what="prepare"))
         bar[0].update(done - bar[0].n)
 
-    prepared = training.prepare(vlm, pairs, run.recipe.align, run.path("prepare"), progress=advance)
+    prepared = training.prepare(vlm, pairs, run.recipe.align, run.path("prepare"), limit=limit, progress=advance)
     if bar:
         bar[0].close()
     return prepared

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from radpref.recipe import ModelSection, RecipeError, nearest
+from radpref.recipe import ModelSection, Precision, RecipeError, nearest
 from radpref.records import Quarantined, Question
 from radpref.runfolder import Run, progress
 from radpref.store import content_key, write_atomically
@@ -81,7 +81,21 @@ def load(run: Run, section: ModelSection) -> Any:
 
     if run.recipe.run.threads:
         torch.set_num_threads(run.recipe.run.threads)
-    return models.load(section, run.recipe.run)
+    return models.load(section, run.recipe.run.model_copy(update={"precision": _precision(run)}))
+
+
+def _precision(run: Run) -> Precision:
+    """The recipe's precision; what ``auto`` measured once stays for the run: no sitting computes otherwise."""
+    from radpref.models import pick_device, settle_precision
+
+    if run.recipe.run.precision != "auto":
+        return run.recipe.run.precision
+    device = pick_device(run.recipe.run.device)
+    known: dict[str, Precision] = run.read_json("precision.json") or {}
+    if device.type not in known:
+        known = {**known, device.type: settle_precision(device)}
+        run.write_json(known, "precision.json")
+    return known[device.type]
 
 
 def check(run: Run, *, judging: bool = True) -> None:

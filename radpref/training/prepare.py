@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -33,7 +34,6 @@ SHARD_ROWS = 512
 """Answers a shard: at most so many are computed again after a kill."""
 
 Progress = Callable[[int, int], None]
-T = TypeVar("T")
 
 
 class References(NamedTuple):
@@ -79,13 +79,20 @@ def identity(vlm: Vlm) -> str:
 
 
 def prepare(
-    vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path, *, progress: Progress | None = None
+    vlm: Vlm,
+    pairs: Sequence[Pair],
+    section: AlignSection,
+    folder: Path,
+    *,
+    limit: int | None = None,
+    progress: Progress | None = None,
 ) -> Prepared:
     """Check every pair, and score all answers that the objective reads under the reference.
 
     A pair is quarantined where a film cannot be read, where the processor or the tokenizer refuses it, or where
     prompt plus answer are longer than ``section.max_length`` tokens; no row is ever cut. Interrupted and called
-    again, it goes on where it stopped; called with other pairs, it adds what is missing.
+    again, it goes on where it stopped; called with other pairs, it adds what is missing. Batches follow from the
+    pairs alone and not from what is left of them, because rounding in a batch depends on its other rows.
 
     Args:
         vlm: the reference; a PEFT model is scored with its adapter.
@@ -93,6 +100,7 @@ def prepare(
         section: ``loss`` decides which rows there are (ORPO needs no reference: nothing is scored),
             ``batch`` how many pairs are scored at once.
         folder: where the shards lie.
+        limit: score so many answers, rounded up to whole batches, and leave the others for the next call.
         progress: called with the rows scored so far and the number of rows.
 
     Raises:
@@ -115,8 +123,8 @@ def prepare(
     total = sum(map(len, wanted.values()))
 
     lengths = dict(references.prompt_tokens)
-    missing: dict[str, list[Row]] = {}
-    for prompt_key, by_key in wanted.items():
+    groups: list[list[Row]] = []
+    for by_key in wanted.values():
         unknown = [row for row in by_key.values() if row.key not in lengths]
         try:
             tokens = prompts(unknown[0])["input_ids"].shape[1] if unknown else 0
@@ -133,16 +141,18 @@ def prepare(
                 reasons |= dict.fromkeys(owners[row.key], why)
             else:
                 fitting.append(row)
-        if objective.reference and (unscored := [row for row in fitting if row.key not in references.logps]):
-            missing[prompt_key] = unscored
+        if objective.reference and fitting:
+            groups.append(fitting)
 
     kept = [item for item in all_items if item.pair not in reasons]
     if not kept:
         most = max(reasons.values(), key=list(reasons.values()).count) if reasons else "there are no pairs"
         raise TrainingError(f"no pair is left to align on, of {len(pairs)}; the most frequent reason: {most}")
     logps = dict(references.logps)
-    done = total - sum(map(len, missing.values()))
-    for shard in _scored(vlm, list(missing.values()), prompts, section.batch):
+    missing = {row.key for group in groups for row in group} - logps.keys()
+    done = total - len(missing)
+    batches = [some for some in _batches(groups, section.batch) if any(row.key in missing for row in chain(*some))]
+    for shard in _scored(vlm, _first(batches, limit), prompts, missing):
         _save(folder, references.model, shard, lengths)
         logps |= shard
         done += len(shard)
@@ -163,35 +173,49 @@ def _acceptable(vlm: Vlm, pair: Pair, make: Callable[..., Row], reasons: dict[st
     return True
 
 
-def _scored(vlm: Vlm, groups: Sequence[Sequence[Row]], prompts: Prompts, batch: int) -> Iterator[dict[str, Tensor]]:
-    """Shards of log-probs. A group is the rows of one prompt; groups of one size are scored together."""
-    by_size: dict[int, list[Sequence[Row]]] = defaultdict(list)
+def _batches(groups: Sequence[list[Row]], batch: int) -> Iterator[list[list[Row]]]:
+    """A group is the rows of one prompt; groups of one size are scored together."""
+    by_size: dict[int, list[list[Row]]] = defaultdict(list)
     for group in groups:
         by_size[len(group)].append(group)
+    for size, alike in sorted(by_size.items()):
+        step = max(1, 2 * batch // size)
+        yield from (alike[i : i + step] for i in range(0, len(alike), step))
+
+
+def _first(batches: Iterable[list[list[Row]]], limit: int | None) -> Iterator[list[list[Row]]]:
+    """So many batches that they hold ``limit`` rows or a few more."""
+    taken = 0
+    for groups in batches:
+        if limit is not None and taken >= limit:
+            return
+        taken += sum(map(len, groups))
+        yield groups
+
+
+def _scored(
+    vlm: Vlm, batches: Iterable[list[list[Row]]], prompts: Prompts, missing: Container[str]
+) -> Iterator[dict[str, Tensor]]:
+    """Shards of the log-probs that are missing."""
     shard: dict[str, Tensor] = {}
     vlm.model.eval()
-    for size, alike in sorted(by_size.items()):
-        for some in _chunks(alike, max(1, 2 * batch // size)):
-            blocks = list(zip(*some, strict=True))
-            ids = [[answer_ids(vlm, row) for row in block] for block in blocks]
-            encoded = batch_of(vlm, [prompts(group[0]) for group in some], ids)
-            rows = {name: value.to(vlm.device) for name, value in encoded.rows.items()}
-            images = {name: value.to(vlm.device) for name, value in encoded.images.items()}
-            with torch.no_grad(), autocast(vlm):
-                features = encode_images(vlm.model, images)
-                logps, mask = token_logps(vlm.model, rows, images, size, features)
-            rows_in_order = [row for block in blocks for row in block]
-            for row, values, kept in zip(rows_in_order, logps.cpu(), mask.cpu(), strict=True):
+    for groups in batches:
+        blocks = list(zip(*groups, strict=True))
+        ids = [[answer_ids(vlm, row) for row in block] for block in blocks]
+        encoded = batch_of(vlm, [prompts(group[0]) for group in groups], ids)
+        rows = {name: value.to(vlm.device) for name, value in encoded.rows.items()}
+        images = {name: value.to(vlm.device) for name, value in encoded.images.items()}
+        with torch.no_grad(), autocast(vlm):
+            features = encode_images(vlm.model, images)
+            logps, mask = token_logps(vlm.model, rows, images, len(blocks), features)
+        for row, values, kept in zip(chain(*blocks), logps.cpu(), mask.cpu(), strict=True):
+            if row.key in missing:
                 shard[row.key] = values[kept].clone()
-            if len(shard) >= SHARD_ROWS:
-                yield shard
-                shard = {}
+        if len(shard) >= SHARD_ROWS:
+            yield shard
+            shard = {}
     if shard:
         yield shard
-
-
-def _chunks(rows: Sequence[T], size: int) -> Iterable[Sequence[T]]:
-    return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
 def _save(folder: Path, model: str, shard: Mapping[str, Tensor], lengths: Mapping[str, int]) -> None:
