@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -146,7 +147,7 @@ def _print_results(folder: Path, markdown: bool = False) -> None:
         print(f"{markdown_table(metrics)}\n\n{markdown_tests(tests)}")
         return
     out.print(terminal_table(metrics))
-    out.print(f"report: {folder / 'report.html'}   numbers: {path}", highlight=False, soft_wrap=True)
+    out.print(f"report: {folder / 'report.html'}   numbers: {path}", highlight=False, markup=False, soft_wrap=True)
     if content.get("limited") or states(Run(folder))["evaluate"] != "yes":
         err.print("these numbers are of a part of the studies, or older than a later change of this run.")
 
@@ -162,7 +163,7 @@ def export(
         from radpref.stages import export_model
 
         export_model(Run(folder), to)
-        out.print(f"written to {to}", highlight=False)
+        out.print(f"written to {to}", highlight=False, markup=False)
 
 
 @app.command(name="recipes")
@@ -194,13 +195,15 @@ def preview(
 
         loaded = recipes.load(recipe, overrides=overrides(context.args))
         preview_sheet(loaded.recipe.data, count=count, seed=loaded.recipe.run.seed).save(to, format="PNG")
-        out.print(f"written to {to}", highlight=False)
+        out.print(f"written to {to}", highlight=False, markup=False)
 
 
 @app.callback(invoke_without_command=True)
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> Any:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an arrow in a table must not end a run on a Latin-1 terminal
     if version:
         out.print(f"radpref {__version__}")
         raise typer.Exit

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from radpref import stages
@@ -121,7 +122,8 @@ def status_table(run: Run) -> RichTable:
     last = {event["stage"]: event["result"] for event in finished}
     spent = run.seconds()
     state = states(run)
-    table = RichTable("stage", "finished", "result", "seconds", title=str(run.folder), title_justify="left")
+    table = RichTable("stage", "finished", "result", "seconds", title=escape(str(run.folder)), title_justify="left")
     for stage in METHODS[run.recipe.method]:
-        table.add_row(stage.name, state[stage.name], last.get(stage.name, ""), f"{spent.get(stage.name, 0.0):.1f}")
+        line = escape(last.get(stage.name, ""))
+        table.add_row(stage.name, state[stage.name], line, f"{spent.get(stage.name, 0.0):.1f}")
     return table

@@ -25,6 +25,8 @@ Severity = Literal["mild", "moderate", "severe"]
 Change = Literal["new", "worse", "better", "unchanged"]
 View = Literal["frontal", "lateral", "unknown"]
 Split = Literal["train", "validation", "test"]
+QuestionTask = Literal["basic", "region", "comparison"]
+"""Whether a question is about a film, about a marked part of it, or about a film and the one before it (CheXPO)."""
 ErrorKind = Literal[
     "false_finding",  # GREEN (a): the candidate reports what the reference does not
     "missing_finding",  # GREEN (b): the candidate leaves out what the reference reports
@@ -93,6 +95,23 @@ class Film(Record):
     """Finding name to the path of its binary lesion mask (PNG, the film's size), where known."""
 
 
+class Asked(Record):
+    """A question that a source asks about a study, with its answer."""
+
+    id: str
+    """Unique within the study."""
+    question: str
+    answer: str
+    """Short, as the source has it: ``yes``, ``left lower lobe``."""
+    rationale: str = ""
+    """A sentence or more that gives the answer with its evidence; empty where the source has none."""
+    task: QuestionTask = "basic"
+    kind: str = ""
+    """What is asked for: presence, abnormality, location, severity, type, view, difference ... as the source says."""
+    closed: bool = False
+    """Whether the answer is one of a few that the question names or implies (yes or no, left or right)."""
+
+
 class Study(Record):
     """Images of one patient at one time, with what a radiologist wrote about them."""
 
@@ -108,6 +127,8 @@ class Study(Record):
     comparison: str = ""
     prior: str | None = None
     """``id`` of the study before this one."""
+    questions: tuple[Asked, ...] = ()
+    """What the source asks about it; empty for a source of reports."""
     split: Split = "train"
     truth: tuple[Finding, ...] | None = None
     """What is really there; known for phantoms only."""
@@ -134,6 +155,11 @@ class Question(Record):
     prompt: str
     reference: str
     task: str = "report"
+    """``report``, or a question's ``QuestionTask``."""
+    answer: str = ""
+    """The short answer that an answer is scored against; empty for reports."""
+    kind: str = ""
+    closed: bool = False
     truth: tuple[Finding, ...] | None = None
     """What is really there; known for phantoms only."""
 

@@ -98,9 +98,10 @@ class Run:
     # -------------------------------------------------------------------------------------- state
 
     def done(self, stage: str) -> dict[str, Any] | None:
-        """What `finish` recorded of a stage, or None when it has not finished."""
-        found: dict[str, Any] | None = self.read_json(stage, "done.json")
-        return found
+        """What `finish` recorded of a stage, or None when it has not finished, or what it made is gone."""
+        mark = self.read_json(stage, "done.json")
+        whole = isinstance(mark, dict) and "key" in mark and all(self.path(place).exists() for place in _places(mark))
+        return mark if whole else None
 
     def begin(self, stage: str, key: str | None = None) -> bool:
         """Take a stage's mark away, since its results are about to change.
@@ -118,10 +119,13 @@ class Run:
         self.write_json({"key": key, **facts}, stage, "done.json")
 
     def stamp(self, stage: str, inputs: dict[str, str]) -> None:
-        """Put the keys of what a finished stage was made from beside its own."""
+        """Put beside a finished stage's key the keys of what it was made from, and what its folder holds."""
         mark = self.done(stage)
-        if mark is not None and mark.get("inputs") != inputs:
-            self.write_json({**mark, "inputs": inputs}, stage, "done.json")
+        if mark is not None:
+            names = sorted(path.name for path in self.path(stage).iterdir() if path.name != "done.json")
+            stamped = {**mark, "inputs": inputs, "files": [f"./{stage}/{name}" for name in names]}
+            if stamped != mark:
+                self.write_json(stamped, stage, "done.json")
 
     def event(self, stage: str, what: str, **facts: Any) -> None:
         """Append one line to the event log. A torn line (a kill) is skipped when the log is read."""
@@ -171,6 +175,16 @@ class Run:
             raise RunError(
                 f"another process works in {self.folder}. Wait for it, stop it, or give this run another --out."
             ) from None
+
+
+def _places(value: Any) -> Iterator[str]:
+    """The places in the run folder (``Run.noted``) that a mark names."""
+    if isinstance(value, str):
+        if value.startswith("./"):
+            yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _places(part)
 
 
 def read_json(path: Path) -> Any:

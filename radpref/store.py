@@ -306,7 +306,7 @@ def disk_errors(place: Path) -> Iterator[None]:
     """
     try:
         yield
-    except BrokenPipeError:  # the reader of our output has gone; no file is meant
+    except (RadprefError, BrokenPipeError):  # explained already; the reader of our output has gone
         raise
     except OSError as error:
         named = isinstance(error.filename, str) and Path(error.filename).absolute().is_relative_to(place.absolute())

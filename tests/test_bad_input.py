@@ -21,7 +21,7 @@ from tests.tiny import save_tiny
 
 SMALL = [
     *("run", "chexalign", "--preset", "tiny", "--data.train", "12", "--data.validation", "4", "--data.test", "6"),
-    *("--sft.epochs", "1", "--run.precision", "float32"),
+    *("--sft.epochs", "1", "--align.beta", "0.5", "--run.precision", "float32"),
 ]
 SECRET = "Zebraword"
 
@@ -62,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy elsewhere that may be spoilt, while the run that it was copied from is not there."""
-    copy = Path(shutil.copytree(made, tmp_path / "moved"))
+    copy = Path(shutil.copytree(made, tmp_path / "moved [/b]"))
     away = made.with_name("away")
     made.rename(away)
     yield copy
@@ -117,6 +117,18 @@ def test_a_limit_does_a_part_and_says_so(run: Path) -> None:
     works("evaluate", run, "--limit", "2")
     assert "part of the studies" in " ".join(works("results", run).split())
     assert "has not finished" in fails("report", run)
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "evaluate/details.json", "align/beta-0.5", "studies/questions.jsonl"]
+)
+def test_what_was_deleted_is_made_again(name: str, run: Path) -> None:
+    before = tables(run)
+    path = run / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "has not finished" in fails("report", run)
+    works(*SMALL, "--out", run)
+    assert tables(run) == before
 
 
 @pytest.mark.parametrize("name", ["sft/done.json", "metrics.json", "run.json"])

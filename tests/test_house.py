@@ -56,6 +56,16 @@ def test_imports_run_downwards(path: Path) -> None:
     assert imports_of(path) <= below | {room}, f"{path} imports upwards or sideways"
 
 
+def test_errors_that_reach_a_user_are_explained_without_a_traceback() -> None:
+    """What a room raises as ``SomethingError`` has an explanation, and so the base that the command line prints."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Error") for base in node.bases):
+                bases = {ast.unparse(base) for base in node.bases}
+                own = {"RadprefError", "RecipeError"}
+                assert bases & own or node.name == "Unreadable", f"{node.name} of {path} derives from {bases}"
+
+
 def test_the_command_line_starts_light() -> None:
     heavy = {"torch", "transformers", "trl", "datasets", "spacy", "peft"}
     code = f"import sys, radpref.cli; print(sorted({heavy!r} & set(sys.modules)))"

@@ -175,6 +175,14 @@ def test_a_film_that_is_cut_short(tmp_path: Path, kind: str) -> None:
         assert "copy or export it again" in refusal(path)
 
 
+def test_a_path_that_no_system_takes_is_not_repeated(tmp_path: Path) -> None:
+    """A column of reports taken for films: the reason stands in tables and messages, the report must not."""
+    for name in ("Zebra crossing. " * 30, "Zebra\n'crossing'. \"" * 20, "Zebra\0"):
+        with pytest.raises(FilmError, match=r"^film") as caught:
+            decode(tmp_path / name)
+        assert "Zebra" not in caught.value.reason
+
+
 def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
     assert refusal(tmp_path / "nothing.png").startswith("film missing")
     (tmp_path / "empty.png").touch()

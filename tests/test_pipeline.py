@@ -129,8 +129,7 @@ def test_a_change_recomputes_what_depends_on_it_and_nothing_else(finished: Path,
 
     folder = tmp_path / "changed"
     shutil.copytree(finished, folder)
-    for path in folder.rglob("done.json"):  # the copy stands elsewhere: point it to its own checkpoints
-        path.write_text(path.read_text("utf-8").replace(str(finished), str(folder)), encoding="utf-8")
+
     before = {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.glob("*/*.jsonl")}
     done = radpref("evaluate", str(folder), "--evaluate.resamples", "150")
     assert done.returncode == 0, done.stderr[-2000:]

@@ -34,4 +34,4 @@ def label(
 
         done = label_file(reports, to, fields=field or ["findings"], id_column=id_column)
         tell(f"{done.rows:,} reports labelled", done.quarantined, done.refused)
-        out.print(f"written to {to}", highlight=False, soft_wrap=True)
+        out.print(f"written to {to}", highlight=False, markup=False, soft_wrap=True)

@@ -46,7 +46,7 @@ def score(
         tell(f"{done.rows:,} pairs, {n:,} scored by {judge}{mean}", done.quarantined, done.refused)
         for reason, count in done.unscored.most_common():
             out.print(f"  unscored: {count:,} {reason}", highlight=False, markup=False)
-        out.print(f"written to {to}", highlight=False, soft_wrap=True)
+        out.print(f"written to {to}", highlight=False, markup=False, soft_wrap=True)
 
 
 @judges_app.command(context_settings=TAKES_OVERRIDES)
@@ -88,7 +88,7 @@ def audit(
             out.print(table)
         if to is not None:
             write_atomically(to, markdown(rows))
-            out.print(f"written to {to}", highlight=False, soft_wrap=True)
+            out.print(f"written to {to}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _judge(name: str, words: list[str]) -> tuple[Judge, str]:

@@ -75,7 +75,7 @@ def evaluate(run: Run, limit: int | None = None) -> str:
         "metrics.json",
     )
     if limit is None:
-        run.finish("evaluate", key, systems=list(measured))
+        run.finish("evaluate", key, systems=list(measured), metrics="./metrics.json")
     before, after = measured[BEFORE].value("green_mean"), measured[AFTER].value("green_mean")
     return f"{len(questions)} studies; green {shown(before)} before, {shown(after)} after"
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -230,9 +230,14 @@ def _load(folder: Path, model: str) -> References:
     logps: dict[str, Tensor] = {}
     prompt_tokens: dict[str, int] = {}
     for path in sorted(folder.glob("references-*.safetensors")) if folder.exists() else ():
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-            if metadata["model"] == model:
-                logps |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-                prompt_tokens |= json.loads(metadata["prompt_tokens"])
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+                if metadata["model"] == model:
+                    logps |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+                    prompt_tokens |= json.loads(metadata["prompt_tokens"])
+        except SafetensorError as error:
+            raise TrainingError(
+                f"{path} is broken ({error}); delete it, and what it held is computed again"
+            ) from error
     return References(model, logps, prompt_tokens)
