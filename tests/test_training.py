@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radpref.images import read_film
-from radpref.losses import LOSSES
+from radpref.losses import LOSSES, objective
 from radpref.models import Vlm, encode_answer, encode_prompt, load
 from radpref.recipe import LoraSection, ModelSection, SftSection
 from radpref.records import Film, Pair
@@ -85,7 +85,7 @@ def test_references_are_those_of_plain_forwards(family: str, base: Path, pairs: 
             with torch.no_grad():
                 logits = model.model(**whole, use_cache=False).logits[0, -ids.shape[1] - 1 : -1]
             expected = logits.log_softmax(-1).gather(-1, ids[0][:, None])[:, 0]
-            assert torch.allclose(found.references.of(row, ids.shape[1]), expected, atol=2e-5)
+            assert torch.allclose(found.cache[f"logps/{row.key}"], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -103,7 +103,7 @@ def test_every_family_starts_at_the_reference_and_moves(family: str, base: Path,
 def test_prepare_goes_on_where_it_was_killed(
     vlm: Vlm, pairs: list[Pair], prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["radpref.training.prepare"], "SHARD_ROWS", 4)
+    monkeypatch.setattr(sys.modules["radpref.training.cache"], "SHARD_BYTES", 1)
 
     def stop(done: int, total: int) -> None:
         if done >= 8:
@@ -115,15 +115,15 @@ def test_prepare_goes_on_where_it_was_killed(
     whole = prepare(vlm, pairs, toys.section(batch=2), tmp_path, progress=lambda *at: seen.append(at))
     assert seen == [(12, 16), (16, 16)]
     assert whole.items == prepared.items
-    for key, values in whole.references.logps.items():
-        assert torch.allclose(values, prepared.references.logps[key], atol=1e-5)
+    for key, values in toys.logps(whole).items():
+        assert torch.allclose(values, toys.logps(prepared)[key], atol=1e-5)
     never_stopped = prepare(vlm, pairs, toys.section(batch=2), tmp_path / "never-stopped")
     (tmp_path / "limited").mkdir()
     prepare(vlm, pairs, toys.section(batch=2), tmp_path / "limited", limit=5)
     limited = prepare(vlm, pairs, toys.section(batch=2), tmp_path / "limited")
-    for key, values in never_stopped.references.logps.items():
-        assert torch.equal(values, whole.references.logps[key])
-        assert torch.equal(values, limited.references.logps[key])
+    for key, values in toys.logps(never_stopped).items():
+        assert torch.equal(values, toys.logps(whole)[key])
+        assert torch.equal(values, toys.logps(limited)[key])
     shards = {path.name for path in tmp_path.iterdir()}
     prepare(vlm, pairs, toys.section(batch=2), tmp_path, progress=lambda *at: pytest.fail("scored again"))
     assert {path.name for path in tmp_path.iterdir()} == shards
@@ -158,8 +158,8 @@ def test_an_answer_that_was_cut_gets_no_end_of_turn(vlm: Vlm, pairs: list[Pair],
     assert item.chosen is not None
     assert item.rejected is not None
     ids = encode_answer(vlm, cut.rejected)
-    assert len(found.references.logps[item.rejected.key]) == len(ids) - len(vlm.turn.end)
-    assert len(found.references.logps[item.chosen.key]) == len(encode_answer(vlm, cut.chosen))
+    assert len(found.cache[f"logps/{item.rejected.key}"]) == len(ids) - len(vlm.turn.end)
+    assert len(found.cache[f"logps/{item.chosen.key}"]) == len(encode_answer(vlm, cut.chosen))
 
 
 def test_a_changed_film_or_answer_is_scored_anew(vlm: Vlm, pairs: list[Pair], tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_changed_film_or_answer_is_scored_anew(vlm: Vlm, pairs: list[Pair], tm
     shutil.copy(pairs[1].films[1].path, film)
     after = prepare(vlm, [pair], toys.section(), tmp_path / "references")
     assert before.items[0].rows()[0].key != after.items[0].rows()[0].key
-    assert len(after.references.logps) == 4
+    assert len(toys.logps(before)) == len(toys.logps(after)) == 2
 
 
 @settings(deadline=None)
@@ -188,7 +188,7 @@ def test_kto_mismatched_answers_belong_to_other_questions(questions: list[str]) 
         )
         for i, question in enumerate(questions)
     ]
-    found = items(pairs, LOSSES["kto"], keyed("model"))
+    found = items(pairs, objective(toys.section(loss="kto")), keyed("model"))
     assert len(found) == 2 * len(pairs)
     for item in found:
         own = item.chosen or item.rejected
@@ -212,7 +212,8 @@ def test_each_objective_trains_all_of_the_adapter_and_nothing_else(
     loss: str, vlm: Vlm, pairs: list[Pair], base: Path, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in vlm.model.state_dict().items()}
-    section = toys.section(loss=loss, epochs=2, save_steps=1, nll=0.1)
+    smoothing = 0.01 if LOSSES[loss].needs_smoothing else 0.0
+    section = toys.section(loss=loss, epochs=2, save_steps=1, nll=0.1, label_smoothing=smoothing)
     result = align(vlm, prepare(vlm, pairs, section, base / "references"), section, tmp_path, seed=0)
     rows = 16 if loss == "kto" else 8
     assert result.finished
@@ -301,7 +302,7 @@ def test_a_folder_is_bound_to_its_settings(vlm: Vlm, prepared: Prepared, tmp_pat
 def test_references_of_another_model_are_refused(prepared: Prepared, tmp_path: Path) -> None:
     tiny.save_tiny("llava", tmp_path / "other", seed=5)
     other = toys.vlm(tmp_path / "other")
-    with pytest.raises(TrainingError, match="made with another model"):
+    with pytest.raises(TrainingError, match="other weights"):
         align(other, prepared, toys.section(), tmp_path / "run", seed=0)
 
 
@@ -354,7 +355,7 @@ def test_sft_has_the_answers_alone_in_its_loss(base: Path, tmp_path: Path) -> No
     model = toys.vlm(base / "llava")
     questions = toys.questions(base / "films", 4)
     pairs = [pair.model_copy(update={"rejected": pair.chosen}) for pair in toys.pairs(base / "films", 4)]
-    logps = prepare(model, pairs, toys.section(), tmp_path / "references").references.logps
+    logps = toys.logps(prepare(model, pairs, toys.section(), tmp_path / "references"))
     expected = -torch.cat(list(logps.values())).mean().item()
     result = sft(model, questions, SftSection(batch=4, epochs=1, lr=1e-6), tmp_path / "sft", seed=0)
     assert result.history[0]["loss"] == pytest.approx(expected, rel=1e-5)

@@ -13,6 +13,7 @@ from torch import Tensor
 from radpref.models import Vlm, load
 from radpref.recipe import AlignSection, LoraSection, ModelSection, RunSection
 from radpref.records import Film, Pair, Question
+from radpref.training import Prepared
 from tests import tiny
 
 PROMPT = "Write the findings of this chest X-ray."
@@ -101,3 +102,9 @@ def weights(checkpoint: Path) -> dict[str, Tensor]:
 
 def numbers(history: list[dict[str, float]], *names: str) -> list[list[float]]:
     return [[entry[name] for name in names] for entry in history]
+
+
+def logps(prepared: Prepared) -> dict[str, Tensor]:
+    """The reference's log-probs by row key."""
+    rows = [row for item in prepared.items for row in item.rows()]
+    return {row.key: prepared.cache[f"logps/{row.key}"] for row in rows}

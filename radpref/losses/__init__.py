@@ -1,34 +1,74 @@
 """Losses: every preference objective as a pure function of per-token log-probs.
 
-The functions know nothing of models, tokenisers or trainers: they take the log-probs of the answers' tokens
-under the policy and under the frozen reference, and return one loss a row with the implied rewards. ``LOSSES``
-is the one place that names them; an entry there is all that a new objective needs to be trained with.
+``ranking`` holds the losses that prefer one answer to another, ``terms`` what can stand beside them, and
+``objective`` puts them together as a recipe says. The functions know nothing of models, tokenisers or trainers:
+they take the log-probs (and divergences) of the answers' tokens under the policy and under the frozen reference.
 """
 
-from radpref.losses.preference import (
+from radpref.losses.objective import (
     LOSSES,
-    Knobs,
+    Evaluated,
+    LossError,
     Objective,
-    PreferenceLoss,
-    Scored,
+    Ranking,
+    Sides,
+    evaluate,
+    objective,
+)
+from radpref.losses.ranking import (
+    apo_down,
+    apo_zero,
+    cpo,
+    discopop,
     dpo,
+    dpo_norm,
+    exo,
+    hinge,
     ipo,
     kto,
     lc_dpo,
-    nll,
+    ld_dpo,
+    nca,
     orpo,
+    robust,
+    simpo,
+    sppo,
+    tdpo,
 )
+from radpref.losses.scored import PreferenceLoss, Scored
+from radpref.losses.terms import anchor, divergence, nll, ranked
 
 __all__ = [
     "LOSSES",
-    "Knobs",
+    "Evaluated",
+    "LossError",
     "Objective",
     "PreferenceLoss",
+    "Ranking",
     "Scored",
+    "Sides",
+    "anchor",
+    "apo_down",
+    "apo_zero",
+    "cpo",
+    "discopop",
+    "divergence",
     "dpo",
+    "dpo_norm",
+    "evaluate",
+    "exo",
+    "hinge",
     "ipo",
     "kto",
     "lc_dpo",
+    "ld_dpo",
+    "nca",
     "nll",
+    "objective",
     "orpo",
+    "ranked",
+    "robust",
+    "simpo",
+    "sppo",
+    "tdpo",
 ]

@@ -1,15 +1,16 @@
 """Training: supervised fine-tuning, the reference's log-probs, and alignment on pairs.
 
-``sft`` teaches a model the reference reports, ``prepare`` checks every pair and scores its answers under the
-frozen reference, ``align`` trains on the pairs and keeps checkpoints. Each can be killed at any moment and called
+``sft`` teaches a model the reference reports, ``prepare`` checks every pair and computes what the frozen parts say of
+it, ``align`` trains on the pairs and keeps checkpoints. Each can be killed at any moment and called
 again with the same arguments: it goes on, and ends where it would have ended.
 """
 
 from radpref.training.align import Aligned, align
 from radpref.training.errors import TrainingError
 from radpref.training.loop import Checkpoint, Training, checkpoints, history
-from radpref.training.prepare import Prepared, References, prepare
+from radpref.training.prepare import Prepared, prepare
 from radpref.training.rows import Item, Prompts, Row
+from radpref.training.scoring import Way, way_of
 from radpref.training.sft import Tuned, sft
 from radpref.training.trainer import Collator, PairTrainer
 
@@ -21,14 +22,15 @@ __all__ = [
     "PairTrainer",
     "Prepared",
     "Prompts",
-    "References",
     "Row",
     "Training",
     "TrainingError",
     "Tuned",
+    "Way",
     "align",
     "checkpoints",
     "history",
     "prepare",
     "sft",
+    "way_of",
 ]

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from transformers import TrainingArguments, set_seed
 
-from radpref.losses import LOSSES
-from radpref.models import Vlm, attach_lora, freeze, merged
+from radpref.losses import Objective, objective
+from radpref.models import Vlm, attach_lora, freeze, merged, unwrapped
 from radpref.recipe import AlignSection
 from radpref.store import content_key
 from radpref.training.errors import TrainingError
+from radpref.training.head import Head
 from radpref.training.loop import (
     Checkpoint,
     Log,
@@ -27,7 +28,7 @@ from radpref.training.loop import (
     trained,
 )
 from radpref.training.prepare import Prepared, identity
-from radpref.training.trainer import Collator, PairTrainer
+from radpref.training.trainer import PairTrainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +51,11 @@ def align(
 ) -> Aligned:
     """Train on the prepared pairs, and keep a checkpoint every ``section.save_steps`` steps and at the end.
 
-    A fresh LoRA goes on the language model (``lora.rank`` 0: the language model is trained in full, in a copy);
-    tower and projector stay frozen. ``vlm`` is afterwards as it was. Called again on the same folder it goes on
-    from the last complete checkpoint, and ends with the weights of a run that never stopped; a folder of other
-    settings is refused. KTO counts rows, not pairs: ``section.batch`` rows a step, twice as many rows as pairs.
+    A fresh LoRA goes on the language model (``lora.rank`` 0: the language model is trained in full, with its head,
+    in a copy); tower and projector stay frozen unless the section says otherwise. ``vlm`` is afterwards as it was.
+    Called again on the same folder it goes on from the last complete checkpoint, and ends with the weights of a run
+    that never stopped; a folder of other settings is refused. KTO counts rows, not pairs: ``section.batch`` rows a
+    step, twice as many rows as pairs.
 
     Args:
         vlm: the model to start from, without adapter (``radpref.models.merged``); the reference.
@@ -67,10 +69,18 @@ def align(
     Raises:
         TrainingError: references of another model, a folder of other settings, or a loss that broke down.
     """
-    if prepared.references.model != identity(vlm):
+    for what, made, given in zip(
+        ("weights", "dtype", "precision"), prepared.cache.model.split("/"), identity(vlm).split("/"), strict=True
+    ):
+        if made != given:
+            raise TrainingError(
+                f"what was prepared was made with other {what} than those of the model to align: {made} against "
+                f"{given}. Run the prepare stage with this model."
+            )
+    if _needs(objective(section)) != _needs(prepared.objective):
         raise TrainingError(
-            "the reference log-probs were made with another model than the one to align (or in another precision): "
-            f"{prepared.references.model} against {identity(vlm)}. Run the prepare stage with this model."
+            f"what was prepared is for the loss {prepared.objective.section.loss} (with the terms and spans of "
+            f"then), and align.loss is {section.loss}. Run the prepare stage with this recipe."
         )
     claim(
         folder,
@@ -105,14 +115,13 @@ def _train(
     log: Log | None,
 ) -> None:
     """Train, and leave ``vlm`` as it was."""
-    objective = LOSSES[section.loss]
     set_seed(seed)
     student = _student(vlm, section)
     try:
         less_memory = {"gradient_checkpointing": True} if section.gradient_checkpointing else {}
         args = TrainingArguments(**arguments(student, section, folder, seed), **less_memory)
-        collator = Collator(student, objective, prepared.prompts, prepared.references)
-        run(PairTrainer(student, args, prepared.items, objective, section, collator), folder, log, max_steps)
+        mine = prepared._replace(objective=objective(section))
+        run(PairTrainer(student, args, mine, _reference_head(vlm, mine)), folder, log, max_steps)
     finally:
         if section.lora.rank:
             student.model.unload()
@@ -121,10 +130,29 @@ def _train(
         vlm.model.eval()
 
 
+def _needs(whole: Objective) -> tuple[object, ...]:
+    """What an objective reads; its numbers may change without preparing again."""
+    return set(whole.losses), whole.kl, whole.corrupted_sides, whole.section.spans
+
+
+def _reference_head(vlm: Vlm, prepared: Prepared) -> Head | None:
+    """The head that the reference's hidden states are read with: that of ``vlm``, which training leaves alone."""
+    return Head.of(unwrapped(vlm.model).get_output_embeddings()) if prepared.objective.kl else None
+
+
 def _student(vlm: Vlm, section: AlignSection) -> Vlm:
-    """The model with what is trained on top: an adapter in place, or a copy for training in full."""
+    """The model with what is trained on top: an adapter in place, or a copy for training in full.
+
+    Raises TrainingError where tower or projector are to be trained beside an adapter, which holds neither.
+    """
+    if section.lora.rank and (section.train_tower or section.train_projector):
+        what = "train_tower" if section.train_tower else "train_projector"
+        raise TrainingError(
+            f"align.{what} is true and align.lora.rank is {section.lora.rank}: an adapter holds weights of the language "
+            "model alone. Set align.lora.rank 0 to train in full, or leave that part frozen."
+        )
     if section.lora.rank:
         return attach_lora(vlm, section.lora)
     student = merged(replace(vlm, model=copy.deepcopy(vlm.model)))
-    freeze(student, language=True)
+    freeze(student, language=True, projector=section.train_projector, tower=section.train_tower)
     return student

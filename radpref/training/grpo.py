@@ -1,33 +1,30 @@
-"""Group-relative policy optimisation on a reward, through TRL's GRPOTrainer (Shao et al. 2024, DeepSeekMath).
+"""Group-relative policy optimisation on a reward: the grpo stage's training, in place of pairs.
 
 Every step samples a group of answers to each of a few questions, asks the reward for each answer, and raises the
-log-probability of answers above their group's mean. TRL does this for vision-language models with the processors
-that we load, so it is used as it is; only the films come from us, one batch at a time.
+log-probability of answers above their group's mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from datasets import Dataset
-from huggingface_hub import constants
-from transformers import set_seed
-from trl import GRPOConfig, GRPOTrainer
+from transformers import TrainingArguments, set_seed
 
-from radpref.images import read_film
-from radpref.models import Vlm, attach_lora, freeze, merged, messages
+from radpref.images import FilmError
+from radpref.models import Vlm, attach_lora, context_length, freeze, merged
 from radpref.recipe import AlignSection, GrpoSection, SampleSection
 from radpref.records import Quarantined, Question
 from radpref.store import content_key
 from radpref.training.errors import TrainingError
+from radpref.training.groups import Asked, GroupTrainer, Reward
 from radpref.training.loop import (
+    Checkpoint,
     Log,
     Training,
     arguments,
-    check_device,
+    checkpoints,
     claim,
     history,
     quiet,
@@ -36,19 +33,25 @@ from radpref.training.loop import (
     trained,
 )
 from radpref.training.prepare import identity
-from radpref.training.rows import Prompts, Row
-from radpref.training.sft import finish, usable
+from radpref.training.rows import Prompts, keyed
+from radpref.training.sft import finish
 
-Reward = Callable[..., list[float | None]]
-"""TRL's form: ``(prompts, completions, **columns)``; the column ``reference`` is the reference report."""
+STAGE = "grpo"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rewarded(Training):
-    """What the training left behind. ``history`` holds ``reward``, the judge's mean over a step's answers."""
+    """What the training left behind.
+
+    ``history`` holds of each step ``reward`` (the judge's mean over the step's answers), ``reward_std`` (within
+    groups), ``groups_without_spread`` (share of groups that teach nothing), ``unrewarded`` and ``unfinished`` (shares
+    of the answers), ``tokens`` (an answer), ``entropy`` (nats a token) and, with ``beta``, ``kl`` (nats a token).
+    """
 
     path: Path
     """Folder of the whole model with its processor, adapter merged."""
+    checkpoints: list[Checkpoint]
+    """By step; the last one is the end of training when ``finished``."""
     quarantined: list[Quarantined]
     """Questions that could not be trained on."""
 
@@ -67,8 +70,8 @@ def grpo(
 ) -> Rewarded:
     """Train ``section.steps`` steps of GRPO; resumed from the last checkpoint when called again on the folder.
 
-    A fresh LoRA on the language model is trained (``lora.rank`` 0: the language model in full); tower and projector
-    stay frozen. ``vlm.model`` is trained in place and not to be used afterwards: load ``path``.
+    The language model is trained, through a fresh LoRA or (``lora.rank`` 0) in full; tower and projector stay
+    frozen. ``vlm.model`` is trained in place and not to be used afterwards: load ``path``.
 
     Args:
         vlm: the model; an adapter that it has is merged into it.
@@ -85,28 +88,57 @@ def grpo(
         TrainingError: no usable question, a folder of other settings, or a loss that broke down.
     """
     prompts = Prompts(vlm)
-    rows, quarantined = usable(vlm, questions, prompts)
-    lost = {row.id for row in quarantined}
-    kept = [question for question in questions if question.id not in lost]
+    asked, quarantined = _usable(vlm, questions, prompts, sample.max_new_tokens)
+    rows = content_key([row.key for _, row in asked])
     settings = {"grpo": section.model_dump(mode="json"), "sample": sample.model_dump(mode="json")}
-    claim(folder, {"model": identity(vlm), "seed": seed, "rows": _key(rows), **settings})
+    claim(folder, {"model": identity(vlm), "seed": seed, "rows": rows, **settings})
     path = folder / "model"
     if not path.exists():
         with quiet():
-            _train(vlm, kept, reward, section, sample, folder, seed, max_steps, log)
+            _train(vlm, asked, prompts, reward, section, sample, folder, seed, max_steps, log)
     step, steps = reached(folder)
     return Rewarded(
-        step=step, steps=steps, history=history(folder), trainable=trained(folder), path=path, quarantined=quarantined
+        step=step,
+        steps=steps,
+        history=history(folder),
+        trainable=trained(folder),
+        path=path,
+        checkpoints=checkpoints(folder),
+        quarantined=quarantined,
     )
 
 
-def _key(rows: Sequence[Row]) -> str:
-    return content_key([row.key for row in rows])
+def _usable(
+    vlm: Vlm, questions: Sequence[Question], prompts: Prompts, tokens: int
+) -> tuple[list[Asked], list[Quarantined]]:
+    """The questions that can be put to the model with room for ``tokens`` of an answer, and those that cannot."""
+    make = keyed(identity(vlm))
+    asked: list[Asked] = []
+    quarantined: list[Quarantined] = []
+    context = context_length(vlm)
+    for question in questions:
+        try:
+            row = make(question.prompt, question.films, question.reference)
+            length = prompts(row)["input_ids"].shape[1]
+            if length + tokens > context:
+                raise ValueError(
+                    f"{length} prompt tokens and up to {tokens} new ones exceed the model's context of {context}; "
+                    "show fewer films (data.max_films) or lower sample.max_new_tokens"
+                )
+        except (FilmError, ValueError) as error:
+            quarantined.append(Quarantined(id=question.id, stage=STAGE, reason=str(error)))
+        else:
+            asked.append(Asked(question, row))
+    if not asked:
+        why = quarantined[0].reason if quarantined else "there are no questions"
+        raise TrainingError(f"no question is left to train on, of {len(questions)}; the first reason: {why}")
+    return asked, quarantined
 
 
 def _train(
     vlm: Vlm,
-    questions: Sequence[Question],
+    asked: Sequence[Asked],
+    prompts: Prompts,
     reward: Reward,
     section: GrpoSection,
     sample: SampleSection,
@@ -122,46 +154,23 @@ def _train(
     else:
         freeze(student, language=True)
     common = AlignSection(
-        lr=section.lr, warmup=section.warmup, weight_decay=section.weight_decay, save_steps=section.save_steps
+        lr=section.lr,
+        warmup=section.warmup,
+        weight_decay=section.weight_decay,
+        batch=section.questions,
+        accumulate=section.accumulate,
+        save_steps=section.save_steps,
     )
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers report themselves when they are built
-    config = GRPOConfig(
+    args = TrainingArguments(
         **arguments(student, common, folder, seed)
-        | {"per_device_train_batch_size": section.questions * section.n, "max_steps": section.steps},
-        num_generations=section.n,
-        max_completion_length=sample.max_new_tokens,
-        temperature=sample.temperature,
-        top_p=sample.top_p,
-        beta=section.beta,
-        epsilon=section.clip,
-        gradient_checkpointing=False,
-        save_total_limit=1,
+        | {
+            "max_steps": section.steps,
+            "bf16": False,  # the trainer casts by itself: on a CPU it samples in float32 and scores in bfloat16
+            "dataloader_drop_last": len(asked) >= section.questions,  # a short batch is a noisy step of full length
+        }
     )
-    check_device(student, config)
-    trainer: Any = GRPOTrainer(
-        model=student.model,
-        reward_funcs=reward,
-        args=config,
-        train_dataset=_rows(questions),
-        processing_class=student.processor,
-    )
+    trainer = GroupTrainer(student, args, asked, prompts, reward, section, sample)
     run(trainer, folder, log, max_steps)
     step, steps = reached(folder)
     if step >= steps and trainer.is_world_process_zero():
         finish(student, folder / "model")
-
-
-def _rows(questions: Sequence[Question]) -> Any:
-    """The questions in TRL's columns; films are read when their batch is made, and so never all held at once."""
-
-    def columns(batch: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
-        some = [questions[number] for number in batch["question"]]
-        return {
-            "prompt": [messages(question.prompt, len(question.films)) for question in some],
-            "images": [[read_film(film) for film in question.films] for question in some],
-            "reference": [question.reference for question in some],
-        }
-
-    if len(questions) < 1:
-        raise TrainingError("no question is left to train on")
-    return Dataset.from_dict({"question": list(range(len(questions)))}).with_transform(columns)

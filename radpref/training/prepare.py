@@ -1,80 +1,69 @@
-"""The prepare stage: every pair checked, and the reference's log-probs of its answers computed once and kept.
+"""The prepare stage: every pair checked, and all that the frozen model says of it computed once and kept.
 
-The reference is the frozen model that alignment starts from. Its log-probs lie in safetensors shards, one float32
-vector an answer, under a key made of the model, the prompt, the films' bytes and the answer: whatever changes
-is computed anew, and what does not is read back.
+The reference is the frozen model that alignment starts from. Kept are the encoded prompts, the encoded films (where
+the tower costs enough for that to pay), the reference's log-probs of every answer and, for objectives with a
+divergence, its hidden states at the tokens that it is taken at. See ``radpref.training.cache``.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from radpref.images import FilmError
-from radpref.losses import LOSSES
+from radpref.losses import Objective, objective
 from radpref.models import Vlm, autocast
 from radpref.recipe import AlignSection
 from radpref.records import Pair, Quarantined
 from radpref.store import content_key, write_atomically
+from radpref.training.cache import Cache
 from radpref.training.errors import TrainingError
-from radpref.training.rows import Item, Prompts, Row, answer_ids, items, keyed
-from radpref.training.scoring import batch_of, encode_images, token_logps
+from radpref.training.features import Features, encode, joined, split
+from radpref.training.layout import PIXELS, Group, image_tokens, images_of, pack
+from radpref.training.rows import Item, Prompts, Row, answer_ids, items, keyed, rewarded
+from radpref.training.scoring import Way, score, way_of
+
+LOG = logging.getLogger(__name__)
 
 STAGE = "prepare"
-SHARD_ROWS = 512
-"""Answers a shard: at most so many are computed again after a kill."""
+WINDOW = 32
+"""Batches whose prompts are encoded before they are sorted by length."""
+WORTH = 0.05
+"""Share of a training step's arithmetic below which encoding films again is cheaper than keeping them."""
+_FEATURES = "features.json"
 
 Progress = Callable[[int, int], None]
-
-
-class References(NamedTuple):
-    """The reference's log-probs, by row key."""
-
-    model: str
-    """Identity of the reference: see ``identity``."""
-    logps: Mapping[str, Tensor]
-    """Row key to a (tokens,) float32 vector on the CPU."""
-    prompt_tokens: Mapping[str, int]
-    """Row key to the number of prompt tokens, those of the images included."""
-
-    def of(self, row: Row, tokens: int) -> Tensor:
-        """The (tokens,) log-probs of a row. Raises TrainingError where there are none, or of another length."""
-        found = self.logps.get(row.key)
-        if found is None:
-            raise TrainingError(
-                "there are no reference log-probs for an answer that is to be trained on: model, prompt, films or "
-                "answer changed since they were prepared. Run the prepare stage again."
-            )
-        if len(found) != tokens:
-            raise TrainingError(
-                f"the reference log-probs of an answer are of {len(found)} tokens, but it has {tokens} now: the "
-                "tokenizer changed. Delete the folder of references and run the prepare stage again."
-            )
-        return found
 
 
 class Prepared(NamedTuple):
     """What alignment trains on."""
 
     items: list[Item]
-    references: References
+    cache: Cache
+    """Prompts, features, log-probs and hidden states of the items' rows."""
     quarantined: list[Quarantined]
     """Pairs that cannot be used, with the reason, in the order of the pairs."""
-    prompts: Prompts
-    """Encoded prompts, as far as they fit into memory; another ``Prompts`` would do."""
+    objective: Objective
+    way: Way
+    """How answers go through the model."""
+    features: bool
+    """Whether the encoded films are kept; otherwise they are encoded at every step."""
+    lengths: Mapping[str, int]
+    """Row key to the number of tokens of prompt and answer."""
+    scored: int
+    """Answers that have been scored, of those that the objective needs."""
 
 
 def identity(vlm: Vlm) -> str:
-    """What reference log-probs depend on besides the row: the weights, and the precision they run in."""
+    """What is kept depends on besides the row: the weights, and the precision they run in."""
     return f"{vlm.fingerprint}/{vlm.dtype}/{vlm.compute}"
 
 
@@ -87,157 +76,263 @@ def prepare(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Check every pair, and score all answers that the objective reads under the reference.
+    """Check every pair, and compute what the objective reads of the reference.
 
-    A pair is quarantined where a film cannot be read, where the processor or the tokenizer refuses it, or where
-    prompt plus answer are longer than ``section.max_length`` tokens; no row is ever cut. Interrupted and called
-    again, it goes on where it stopped; called with other pairs, it adds what is missing. Batches follow from the
-    pairs alone and not from what is left of them, because rounding in a batch depends on its other rows.
+    A pair is quarantined where a film cannot be read, where the processor or the tokenizer refuses it, where
+    prompt plus answer are longer than ``section.max_length`` tokens, or where spans are to be rewarded and it has
+    none; no row is ever cut. Interrupted and called again, it goes on where it stopped; called with other pairs, it
+    adds what is missing. Batches follow from the pairs alone and not from what is left of them, because rounding in
+    a batch depends on its other rows.
 
     Args:
         vlm: the reference; a PEFT model is scored with its adapter.
         pairs: all pairs.
-        section: ``loss`` decides which rows there are (ORPO needs no reference: nothing is scored),
-            ``batch`` how many pairs are scored at once.
+        section: its objective decides what is computed, ``batch`` how many pairs at once, ``cache_features`` and
+            ``shared_prefix`` how.
         folder: where the shards lie.
         limit: score so many answers, rounded up to whole batches, and leave the others for the next call.
         progress: called with the rows scored so far and the number of rows.
 
     Raises:
         TrainingError: no usable pair is left, or KTO with a single question.
+        LossError: an objective that makes no sense.
     """
-    objective = LOSSES[section.loss]
+    whole = objective(section)
+    way = way_of(vlm, shared=section.shared_prefix == "auto")
+    if whole.kl and not way.fused:
+        raise TrainingError(
+            f"the objective takes a KL over the vocabulary, and the head of {vlm.name} cannot be read for it "
+            f"({'; '.join(way.notes)}). Set align.kl.weight 0, or use a loss without one."
+        )
     reasons: dict[str, str] = {}
     make = keyed(identity(vlm))
-    usable = [pair for pair in pairs if _acceptable(vlm, pair, make, reasons)]
-    all_items = items(usable, objective, make)
-    prompts = Prompts(vlm)
-    references = _load(folder, identity(vlm))
-
-    wanted: dict[str, dict[str, Row]] = defaultdict(dict)  # by prompt, then by key: equal answers are one row
-    owners: dict[str, set[str]] = defaultdict(set)
-    for item in all_items:
-        for row in item.rows():
-            wanted[row.prompt_key][row.key] = row
-            owners[row.key].add(item.pair)
-    total = sum(map(len, wanted.values()))
-
-    lengths = dict(references.prompt_tokens)
-    groups: list[list[Row]] = []
-    for by_key in wanted.values():
-        unknown = [row for row in by_key.values() if row.key not in lengths]
-        try:
-            tokens = prompts(unknown[0])["input_ids"].shape[1] if unknown else 0
-        except (FilmError, ValueError) as error:
-            for row in by_key.values():
-                reasons |= dict.fromkeys(owners[row.key], str(error))
-            continue
-        lengths |= {row.key: tokens for row in unknown}
-        fitting = []
-        for row in by_key.values():
-            length = lengths[row.key] + len(answer_ids(vlm, row))
-            if section.max_length is not None and length > section.max_length:
-                why = f"prompt and answer have {length} tokens, align.max_length is {section.max_length}"
-                reasons |= dict.fromkeys(owners[row.key], why)
-            else:
-                fitting.append(row)
-        if objective.reference and fitting:
-            groups.append(fitting)
-
+    usable = [pair for pair in pairs if _acceptable(vlm, pair, make, whole, reasons)]
+    all_items = items(usable, whole, make)
+    job = _Job(vlm, whole, way, section, Cache(folder, identity(vlm)), Prompts(vlm, limit=0))
+    asked = _asked(vlm, whole, all_items)
+    total = sum(len(one.rows) for one in asked)
+    kept_films = _remembered(job)
+    lengths: dict[str, int] = {}
+    done, left = 0, limit
+    step = WINDOW * section.batch
+    for start in range(0, len(asked), step):
+        ready = [one for one in asked[start : start + step] if _fits(job, one, lengths, reasons)]
+        for batch in _batches(ready, lengths, 2 * section.batch):
+            if not _missing(job, batch, kept_films):
+                done += sum(len(one.rows) for one in batch)
+            elif left is None or left > 0:
+                kept_films = _compute(job, batch, kept_films, len(asked))
+                count = sum(len(one.rows) for one in batch)
+                done, left = done + count, None if left is None else left - count
+                if progress is not None:
+                    progress(done, total)
+    job.cache.flush()
     kept = [item for item in all_items if item.pair not in reasons]
     if not kept:
         most = max(reasons.values(), key=list(reasons.values()).count) if reasons else "there are no pairs"
         raise TrainingError(f"no pair is left to align on, of {len(pairs)}; the most frequent reason: {most}")
-    logps = dict(references.logps)
-    missing = {row.key for group in groups for row in group} - logps.keys()
-    done = total - len(missing)
-    batches = [some for some in _batches(groups, section.batch) if any(row.key in missing for row in chain(*some))]
-    for shard in _scored(vlm, _first(batches, limit), prompts, missing):
-        _save(folder, references.model, shard, lengths)
-        logps |= shard
-        done += len(shard)
-        if progress is not None:
-            progress(done, total)
     quarantined = [Quarantined(id=p.id, stage=STAGE, reason=reasons[p.id]) for p in pairs if p.id in reasons]
-    return Prepared(kept, References(references.model, logps, lengths), quarantined, prompts)
+    return Prepared(kept, job.cache, quarantined, whole, way, bool(kept_films), lengths, done)
 
 
-def _acceptable(vlm: Vlm, pair: Pair, make: Callable[..., Row], reasons: dict[str, str]) -> bool:
+def _acceptable(vlm: Vlm, pair: Pair, make: Callable[..., Row], whole: Objective, reasons: dict[str, str]) -> bool:
     """Whether the pair's films can be read as files and its answers as tokens; the reason goes to ``reasons``."""
+    spans = whole.section.spans
     try:
-        for answer in (pair.chosen, pair.rejected):
-            answer_ids(vlm, make(pair.prompt, pair.films, answer))
+        for answer, marked in ((pair.chosen, pair.chosen_spans), (pair.rejected, pair.rejected_spans)):
+            row = make(pair.prompt, pair.films, answer, True, marked if spans else None)
+            answer_ids(vlm, row)
+            if spans and not any(rewarded(vlm, row)):
+                reasons[pair.id] = "the objective rewards spans, and no token of an answer lies in one"
+                return False
+        if whole.corrupted_sides and pair.corrupted:
+            make(pair.prompt, pair.corrupted, pair.chosen)
     except (FilmError, ValueError) as error:
         reasons[pair.id] = str(error)
         return False
     return True
 
 
-def _batches(groups: Sequence[list[Row]], batch: int) -> Iterator[list[list[Row]]]:
-    """A group is the rows of one prompt; groups of one size are scored together."""
-    by_size: dict[int, list[list[Row]]] = defaultdict(list)
-    for group in groups:
-        by_size[len(group)].append(group)
-    for size, alike in sorted(by_size.items()):
-        step = max(1, 2 * batch // size)
-        yield from (alike[i : i + step] for i in range(0, len(alike), step))
+def hidden_name(row: Row, places: Sequence[int]) -> str:
+    """Where the reference's hidden states at ``places`` (token numbers) of an answer are kept."""
+    return f"hidden/{row.key}/{content_key(list(places))}"
 
 
-def _first(batches: Iterable[list[list[Row]]], limit: int | None) -> Iterator[list[list[Row]]]:
-    """So many batches that they hold ``limit`` rows or a few more."""
-    taken = 0
-    for groups in batches:
-        if limit is not None and taken >= limit:
-            return
-        taken += sum(map(len, groups))
-        yield groups
+def kl_places(vlm: Vlm, whole: Objective, item: Item, row: Row) -> list[int]:
+    """Numbers of the answer's tokens at which the objective takes a divergence; [] for most rows."""
+    if row is item.chosen and whole.kl == "span":
+        return [number for number, counts in enumerate(rewarded(vlm, row)) if counts]
+    if (row is item.chosen and whole.kl) or (row is item.rejected and whole.kl == "both"):
+        return list(range(len(answer_ids(vlm, row))))
+    return []
 
 
-def _scored(
-    vlm: Vlm, batches: Iterable[list[list[Row]]], prompts: Prompts, missing: Container[str]
-) -> Iterator[dict[str, Tensor]]:
-    """Shards of the log-probs that are missing."""
-    shard: dict[str, Tensor] = {}
+class _Job(NamedTuple):
+    """What one call of ``prepare`` works with."""
+
+    vlm: Vlm
+    whole: Objective
+    way: Way
+    section: AlignSection
+    cache: Cache
+    prompts: Prompts
+
+
+class _Asked(NamedTuple):
+    """A prompt's answers, each once, and what is wanted of each."""
+
+    rows: dict[str, Row]
+    """By key."""
+    owners: dict[str, set[str]]
+    """Row key to the pairs that need it."""
+    places: dict[str, set[tuple[int, ...]]]
+    """Row key to the tokens whose hidden states are wanted, a set for each pair."""
+
+    @property
+    def key(self) -> str:
+        """The prompt's."""
+        return next(iter(self.rows.values())).prompt_key
+
+
+def _asked(vlm: Vlm, whole: Objective, all_items: Sequence[Item]) -> list[_Asked]:
+    """What is wanted, by prompt, in the order of the items."""
+    found: dict[str, _Asked] = {}
+    for item in all_items:
+        for row in item.rows():
+            one = found.setdefault(row.prompt_key, _Asked({}, {}, {}))
+            one.rows.setdefault(row.key, row)
+            one.owners.setdefault(row.key, set()).add(item.pair)
+            if places := kl_places(vlm, whole, item, row):
+                one.places.setdefault(row.key, set()).add(tuple(places))
+    return list(found.values())
+
+
+def _fits(job: _Job, one: _Asked, lengths: dict[str, int], reasons: dict[str, str]) -> bool:
+    """Whether prompt and answers can be scored; rows that cannot are taken out, and their pairs get the reason."""
+    try:
+        tokens = _prompt_ids(job, one).shape[1]
+    except (FilmError, ValueError) as error:
+        reasons |= {pair: str(error) for owners in one.owners.values() for pair in owners}
+        return False
+    for key, row in list(one.rows.items()):
+        lengths[key] = tokens + len(answer_ids(job.vlm, row))
+        if job.section.max_length is not None and lengths[key] > job.section.max_length:
+            why = f"prompt and answer have {lengths[key]} tokens, align.max_length is {job.section.max_length}"
+            reasons |= dict.fromkeys(one.owners[key], why)
+            del one.rows[key]
+    return bool(one.rows)
+
+
+def _prompt_ids(job: _Job, one: _Asked) -> Tensor:
+    """(1, tokens) ids of the prompt, kept or encoded (then all but its pixels is kept)."""
+    name = f"prompt/{one.key}/"
+    if f"{name}input_ids" not in job.cache:
+        prompt = job.prompts(next(iter(one.rows.values())))
+        job.cache.put({name + part: value for part, value in prompt.items() if not part.startswith(PIXELS)})
+    return job.cache[f"{name}input_ids"]
+
+
+def _batches(ready: Sequence[_Asked], lengths: Mapping[str, int], answers: int) -> Iterator[list[_Asked]]:
+    """Prompts of like length together, with so many answers a batch."""
+    order = sorted(ready, key=lambda one: (len(one.rows), max(lengths[key] for key in one.rows), one.key))
+    batch: list[_Asked] = []
+    for one in order:
+        if batch and sum(len(other.rows) for other in batch) + len(one.rows) > answers:
+            yield batch
+            batch = []
+        batch.append(one)
+    if batch:
+        yield batch
+
+
+def _missing(job: _Job, batch: Sequence[_Asked], kept_films: bool | None) -> bool:
+    """Whether anything of a batch has yet to be computed, or decided."""
+    if kept_films is None:
+        return True
+    for one in batch:
+        images = image_tokens(job.vlm, _prompt_ids(job, one))
+        if kept_films and images and not job.cache.below(f"features/{one.key}/"):
+            return True
+        for key, row in one.rows.items():
+            if job.whole.reference and f"logps/{key}" not in job.cache:
+                return True
+            if any(hidden_name(row, places) not in job.cache for places in one.places.get(key, ())):
+                return True
+    return False
+
+
+@torch.no_grad()
+def _compute(job: _Job, batch: Sequence[_Asked], kept_films: bool | None, prompts: int) -> bool:
+    """One pass over a batch; returns whether encoded films are kept (decided by the first batch)."""
+    vlm, way = job.vlm, job.way
     vlm.model.eval()
-    for groups in batches:
-        blocks = list(zip(*groups, strict=True))
-        ids = [[answer_ids(vlm, row) for row in block] for block in blocks]
-        encoded = batch_of(vlm, [prompts(group[0]) for group in groups], ids)
-        rows = {name: value.to(vlm.device) for name, value in encoded.rows.items()}
-        images = {name: value.to(vlm.device) for name, value in encoded.images.items()}
-        with torch.no_grad(), autocast(vlm):
-            features = encode_images(vlm.model, images)
-            logps, mask = token_logps(vlm.model, rows, images, len(blocks), features)
-        for row, values, kept in zip(chain(*blocks), logps.cpu(), mask.cpu(), strict=True):
-            if row.key in missing:
-                shard[row.key] = values[kept].clone()
-        if len(shard) >= SHARD_ROWS:
-            yield shard
-            shard = {}
-    if shard:
-        yield shard
+    encoded = [job.prompts(next(iter(one.rows.values()))) for one in batch]
+    rows = [list(one.rows.values()) for one in batch]
+    ids = [[answer_ids(vlm, row) for row in some] for some in rows]
+    packed = pack(vlm, [Group(p, a) for p, a in zip(encoded, ids, strict=True)], shared=way.shared).to(vlm.device)
+    hidden: list[Tensor] = []
+    features: Features | None = None
+    with autocast(vlm):
+        if way.features:
+            images = {name: value.to(vlm.device) for name, value in images_of(vlm, encoded).items()}
+            with FlopCounterMode(display=False) as looking:
+                features = encode(vlm.model, images)
+            parts = split(features, [image_tokens(vlm, prompt["input_ids"]) for prompt in encoded])
+            repeats = [1 if way.shared else len(some) for some in rows]
+            features = joined([part for part, n in zip(parts, repeats, strict=True) for _ in range(n)])
+        with FlopCounterMode(display=False) as reading:
+            keep = hidden.append if any(one.places for one in batch) else None
+            scores = score(vlm.model, packed, way, features, keep=keep)
+    if kept_films is None:
+        size = prompts / len(batch) * sum(value.nbytes for part in parts for value in part.values())
+        kept_films = _decide(job, looking.get_total_flops(), reading.get_total_flops(), int(size))
+    if kept_films:
+        for one, part in zip(batch, parts, strict=True):
+            job.cache.put({f"features/{one.key}/{name}": value for name, value in part.items()})
+    at = 0
+    flat = [row for some in rows for row in some]
+    for number, row in enumerate(flat):
+        length = int(packed.lengths[number])
+        if job.whole.reference:
+            job.cache.put({f"logps/{row.key}": scores.logps[number, :length]})
+        for one in batch:
+            for places in one.places.get(row.key, ()) if row.prompt_key == one.key else ():
+                job.cache.put({hidden_name(row, places): hidden[0][at : at + length][list(places)]})
+        at += length
+    return kept_films
 
 
-def _save(folder: Path, model: str, shard: Mapping[str, Tensor], lengths: Mapping[str, int]) -> None:
-    """Write a shard in one step, under a name that follows from its rows."""
-    tokens = json.dumps({key: lengths[key] for key in shard})
-    content = save(dict(shard), metadata={"model": model, "prompt_tokens": tokens})
-    write_atomically(folder / f"references-{content_key(sorted(shard))}.safetensors", content)
+def _remembered(job: _Job) -> bool | None:
+    """Whether encoded films are kept, as settled before or by the recipe; None where the first batch decides."""
+    section, way = job.section, job.way
+    if section.train_tower or section.train_projector:
+        what = "the tower is" if section.train_tower else "the projector is"
+        LOG.warning("%s trained: encoded films change with every step and are not kept", what)
+        return False
+    if section.cache_features == "never" or not way.features:
+        return False
+    if section.cache_features == "always":
+        return True
+    path = job.cache.folder / _FEATURES
+    if not path.exists():
+        return None
+    known = json.loads(path.read_text(encoding="utf-8"))
+    return bool(known["kept"]) if known["model"] == job.cache.model else None
 
 
-def _load(folder: Path, model: str) -> References:
-    """All shards of this model in the folder; those of another one are left alone."""
-    logps: dict[str, Tensor] = {}
-    prompt_tokens: dict[str, int] = {}
-    for path in sorted(folder.glob("references-*.safetensors")) if folder.exists() else ():
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                if metadata["model"] == model:
-                    logps |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-                    prompt_tokens |= json.loads(metadata["prompt_tokens"])
-        except SafetensorError as error:
-            raise TrainingError(
-                f"{path} is broken ({error}); delete it, and what it held is computed again"
-            ) from error
-    return References(model, logps, prompt_tokens)
+def _decide(job: _Job, looking: int, reading: int, size: int) -> bool:
+    """Whether to keep encoded films: what encoding takes of a step, and what keeping them takes of the disk."""
+    step = looking + 3 * reading  # the backward pass through a frozen language model takes twice its forward, at most
+    share, free = looking / max(step, 1), shutil.disk_usage(_existing(job.cache.folder)).free
+    why = f"encoding films takes {share:.0%} of a step's arithmetic; encoded they take {size / 1e9:.2g} GB on disk"
+    kept = share >= WORTH
+    if kept and size > 0.9 * free:
+        kept, why = False, f"{why}, of which {free / 1e9:.2g} GB are free"
+    LOG.info("%s: they are %s", why, "kept" if kept else "encoded at every step")
+    record = {"model": job.cache.model, "kept": kept, "why": why}
+    write_atomically(job.cache.folder / _FEATURES, json.dumps(record) + "\n")
+    return kept
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from radpref.images import film_key, read_film
 from radpref.losses import Objective
-from radpref.models import Vlm, encode_answer, encode_prompt
+from radpref.models import Vlm, encode_answer, encode_prompt, token_mask
 from radpref.pairs import unpair
-from radpref.records import Film, Pair
+from radpref.records import Film, Pair, Span
 from radpref.store import content_key
 from radpref.training.errors import TrainingError
 
@@ -31,6 +31,8 @@ class Row(NamedTuple):
     answer: str
     finished: bool = True
     """False for an answer that was cut: no end of turn is put after it."""
+    spans: tuple[Span, ...] | None = None
+    """Characters of the answer whose tokens are rewarded; None rewards the answer as a whole."""
 
 
 class Item(NamedTuple):
@@ -41,16 +43,21 @@ class Item(NamedTuple):
     rejected: Row | None
     mismatched: Row | None = None
     """This item's prompt with the answer to another one."""
+    corrupted_chosen: Row | None = None
+    """The chosen answer on the pair's corrupted films."""
+    corrupted_rejected: Row | None = None
+    weight: float = 1.0
+    """What the pair counts in the loss."""
 
     def rows(self) -> list[Row]:
-        """The rows that there are: chosen, rejected, mismatched."""
-        return [row for row in self[1:] if isinstance(row, Row)]
+        """The rows that there are, the chosen and rejected ones first."""
+        return [row for row in self if isinstance(row, Row)]
 
 
 def keyed(model: str, film_keys: Callable[[Film], str] = film_key) -> Callable[..., Row]:
     """A maker of rows for the model with the given fingerprint; a film is hashed once, by its path and size.
 
-    The maker takes ``(prompt, films, answer, finished=True)`` and raises FilmError for an unreadable film.
+    The maker takes ``(prompt, films, answer, finished=True, spans=None)`` and raises FilmError for a bad film.
     """
     known: dict[Hashable, str] = {}
 
@@ -60,10 +67,16 @@ def keyed(model: str, film_keys: Callable[[Film], str] = film_key) -> Callable[.
             known[name] = film_keys(film)
         return known[name]
 
-    def make(prompt: str, films: Sequence[Film], answer: str, finished: bool = True) -> Row:
+    def make(
+        prompt: str,
+        films: Sequence[Film],
+        answer: str,
+        finished: bool = True,
+        spans: tuple[Span, ...] | None = None,
+    ) -> Row:
         prompt_key = content_key(prompt, [hashed(film) for film in films])
         key = content_key(model, prompt_key, answer, finished)
-        return Row(key, prompt_key, prompt, tuple(films), answer, finished)
+        return Row(key, prompt_key, prompt, tuple(films), answer, finished, spans)
 
     return make
 
@@ -76,15 +89,30 @@ def items(pairs: Sequence[Pair], objective: Objective, row: Callable[..., Row]) 
     in TRL, but fixed beforehand rather than drawn from the batch, so that its reference log-probs can be stored.
     Raises TrainingError where all pairs belong to one question.
     """
+    spans = objective.section.spans
 
-    def side(pair: Pair, chosen: bool, answer_of: Pair | None = None) -> Row:
+    def side(pair: Pair, chosen: bool, answer_of: Pair | None = None, corrupted: bool = False) -> Row:
         source = answer_of or pair
         answer = source.chosen if chosen else source.rejected
         finished = source.provenance.get("chosen_finished" if chosen else "rejected_finished", "yes") == "yes"
-        return row(pair.prompt, pair.films, answer, finished)
+        marked = (pair.chosen_spans if chosen else pair.rejected_spans) if spans else None
+        return row(pair.prompt, pair.corrupted if corrupted else pair.films, answer, finished, marked)
 
     if not objective.unpaired:
-        return [Item(pair.id, side(pair, True), side(pair, False)) for pair in pairs]
+        sides = objective.corrupted_sides
+        return [
+            Item(
+                pair.id,
+                side(pair, True),
+                side(pair, False),
+                corrupted_chosen=side(pair, True, corrupted=True) if pair.corrupted and "chosen" in sides else None,
+                corrupted_rejected=(
+                    side(pair, False, corrupted=True) if pair.corrupted and "rejected" in sides else None
+                ),
+                weight=pair.weight,
+            )
+            for pair in pairs
+        ]
     mates = _mates(pairs)
     return [
         Item(
@@ -92,6 +120,7 @@ def items(pairs: Sequence[Pair], objective: Objective, row: Callable[..., Row]) 
             side(one.pair, True) if one.desirable else None,
             None if one.desirable else side(one.pair, False),
             side(one.pair, one.desirable, mates[one.pair.id]),
+            weight=one.pair.weight,
         )
         for one in unpair(pairs)
     ]
@@ -116,7 +145,7 @@ def _mates(pairs: Sequence[Pair]) -> dict[str, Pair]:
 
 
 class Prompts:
-    """Encoded prompts, kept in memory while they fit.
+    """Encoded prompts with their films, kept in memory while they fit.
 
     Once the memory is full, nothing is thrown out: training passes over all prompts in a new order each epoch,
     so that those that stay are hit every time, whereas a cache of the latest would hardly ever be.
@@ -130,12 +159,12 @@ class Prompts:
         """``encode_prompt`` of the row. Raises FilmError or ValueError where a film cannot be used."""
         if row.prompt_key in self._kept:
             return self._kept[row.prompt_key]
-        encoded = encode_prompt(self._vlm, row.prompt, [read_film(film) for film in row.films])
-        size = sum(tensor.nbytes for tensor in encoded.values())
+        prompt = encode_prompt(self._vlm, row.prompt, [read_film(film) for film in row.films])
+        size = sum(tensor.nbytes for tensor in prompt.values())
         if size <= self._left:
             self._left -= size
-            self._kept[row.prompt_key] = encoded
-        return encoded
+            self._kept[row.prompt_key] = prompt
+        return prompt
 
 
 def answer_ids(vlm: Vlm, row: Row) -> list[int]:
@@ -148,3 +177,9 @@ def answer_ids(vlm: Vlm, row: Row) -> list[int]:
     if len(ids) == end:
         raise ValueError("the answer is empty")
     return ids if row.finished else ids[:-end]
+
+
+def rewarded(vlm: Vlm, row: Row) -> list[bool]:
+    """For each of ``answer_ids`` whether the token is rewarded; the end of turn is not, where there are spans."""
+    ids = answer_ids(vlm, row)
+    return [True] * len(ids) if row.spans is None else token_mask(vlm, row.answer, row.spans)[: len(ids)]

@@ -1,0 +1,251 @@
+"""Ways to take one step on the same batch: ours, TRL's DPOTrainer, and FiRe-MPO as it was published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from radpref.bench.shapes import conversation
+from radpref.images import read_film
+from radpref.losses import objective
+from radpref.models import Vlm, attach_lora, collate, encode_prompt, token_mask, unwrapped, vision_tower
+from radpref.recipe import AlignSection
+from radpref.records import Pair
+from radpref.training import Collator, PairTrainer, Prepared, prepare
+from radpref.training.head import Head
+from radpref.training.loop import arguments
+from radpref.training.prepare import identity
+from radpref.training.rows import answer_ids, keyed
+
+
+class Stepper(NamedTuple):
+    """One way to take a step: forward, loss, backward."""
+
+    name: str
+    step: Callable[[], Tensor]
+    """Adds to the gradients of ``model``, and returns the loss."""
+    model: Any
+    epoch: Callable[[int], object]
+    """Trains so many epochs from raw pairs, everything included; the model is used up."""
+    tokens: int
+    """Tokens that a step sends through the language model, padding included, the reference's included."""
+    note: str = ""
+
+
+def with_lora(vlm: Vlm, section: AlignSection) -> Vlm:
+    """The model with an adapter whose output is not zero, the same for every way."""
+    student = attach_lora(vlm, section.lora)
+    random = torch.Generator().manual_seed(1)
+    for name, parameter in student.model.named_parameters():
+        if "lora_" in name:
+            values = torch.randn(parameter.shape, generator=random) * 0.02
+            parameter.data.copy_(values.to(parameter.device))
+    return student
+
+
+def ours(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) -> Stepper:
+    """``prepare`` and ``PairTrainer``; the adapter is taken off again before the reference is computed anew."""
+    prepared = prepare(vlm, pairs, section, folder / "prepared")
+    head = _reference_head(vlm, prepared)
+    student = with_lora(vlm, section)
+    args = TrainingArguments(**arguments(student, section, folder / "ours", 0))
+    trainer = PairTrainer(student, args, prepared, head)
+    inputs = trainer._prepare_inputs(Collator(student, prepared)(prepared.items[: section.batch]))
+
+    def step() -> Tensor:
+        student.model.train()
+        loss: Tensor = trainer.compute_loss(student.model, inputs)
+        trainer.accelerator.backward(loss)
+        return loss.detach()
+
+    def epoch(count: int) -> PairTrainer:
+        bare = replace(vlm, model=student.model.unload() if hasattr(student.model, "unload") else vlm.model)
+        whole = section.model_copy(update={"epochs": float(count)})
+        anew = prepare(bare, pairs, whole, folder / f"prepared-{count}")
+        again = with_lora(bare, whole)
+        args = TrainingArguments(**{**arguments(again, whole, folder / f"ours-{count}", 0), "save_strategy": "no"})
+        training = PairTrainer(again, args, anew, _reference_head(bare, anew))
+        training.remove_callback(PrinterCallback)
+        training.train()
+        again.model.unload()
+        return training
+
+    tokens = inputs["batch"]["rows"]["input_ids"].numel()
+    note = "encoded films kept" if prepared.features else "films encoded at every step"
+    return Stepper("radpref", step, student.model, epoch, tokens, "; ".join([note, *prepared.way.notes]))
+
+
+def _reference_head(vlm: Vlm, prepared: Prepared) -> Head | None:
+    return Head.of(unwrapped(vlm.model).get_output_embeddings()) if prepared.objective.kl else None
+
+
+def trl(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) -> Stepper:
+    """TRL's DPOTrainer with its own collator, and its own computation of the loss."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import DPOConfig, DPOTrainer
+
+    from radpref.models import language_targets
+
+    rows = [conversation(pair) for pair in pairs]
+    settings = {
+        name: value
+        for name, value in arguments(vlm, section, folder / "trl", 0).items()
+        if name not in ("output_dir", "save_steps", "save_strategy", "logging_steps")
+    }
+
+    def trainer_of(model: Any, epochs: int = 1) -> Any:
+        args = DPOConfig(
+            **{**settings, "num_train_epochs": epochs},
+            output_dir=str(folder / "trl"),
+            beta=section.beta,
+            loss_type=["sigmoid"],
+            max_length=None,
+            gradient_checkpointing=section.gradient_checkpointing,
+            logging_steps=1,
+            save_strategy="no",
+        )
+        lora = LoraConfig(r=section.lora.rank, lora_alpha=section.lora.alpha, target_modules=language_targets(model))
+        return DPOTrainer(
+            model,
+            args=args,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=vlm.processor,
+            peft_config=lora,
+        )
+
+    trainer = trainer_of(vlm.model)
+    random = torch.Generator().manual_seed(1)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_" in name:
+            parameter.data.copy_((torch.randn(parameter.shape, generator=random) * 0.02).to(parameter.device))
+    some = list(pairs[: section.batch])
+    batch = trainer._prepare_inputs(trainer.data_collator([conversation(pair) for pair in some]))
+    _same_answers(vlm, some, batch)
+
+    def step() -> Tensor:
+        trainer.model.train()
+        loss: Tensor = trainer._compute_loss(trainer.model, batch, False)
+        trainer.accelerator.backward(loss)
+        return loss.detach()
+
+    def epoch(count: int) -> Any:
+        training = trainer_of(trainer.model.unload(), count)
+        training.remove_callback(PrinterCallback)
+        training.train()
+        training.model.unload()
+        return training
+
+    return Stepper("trl", step, trainer.model, epoch, 2 * batch["input_ids"].numel())
+
+
+def _same_answers(vlm: Vlm, pairs: Sequence[Pair], batch: Mapping[str, Tensor]) -> None:
+    """Score in TRL's rows the tokens that ours have: templates may write a newline after the end of turn."""
+    make = keyed(identity(vlm))
+    texts = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    for row, text in enumerate(texts):
+        length = len(answer_ids(vlm, make("", (), text)))
+        mask = batch["completion_mask"][row]
+        mask[mask.nonzero().squeeze(1)[length:]] = 0
+
+
+def published_firempo(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) -> Stepper:
+    """FiRe-MPO as its code does it: four policy and four reference forwards, full logits everywhere.
+
+    One forward for each of (film, chosen), (film, rejected), (corrupted film, chosen), (corrupted film, rejected),
+    under the policy and under the reference (the adapter switched off); log-softmax of all positions; the KL of both
+    directions from the two distributions at the chosen answer's spans.
+    """
+    student = with_lora(vlm, section)
+    some = list(pairs[: section.batch])
+    make = keyed(identity(vlm))
+    batches: dict[tuple[bool, bool], tuple[dict[str, Tensor], Tensor]] = {}
+    for corrupted in (False, True):
+        prompts = [
+            encode_prompt(vlm, p.prompt, [read_film(f) for f in (p.corrupted if corrupted else p.films)])
+            for p in some
+        ]
+        for chosen in (True, False):
+            answers = [p.chosen if chosen else p.rejected for p in some]
+            spans = [p.chosen_spans if chosen else p.rejected_spans for p in some]
+            rows = collate(vlm, prompts, [answer_ids(vlm, make("", (), text)) for text in answers])
+            where = rows.pop("completion_mask")
+            marks = [mark for a, s in zip(answers, spans, strict=True) for mark in token_mask(vlm, a, s)]
+            rewarded = torch.zeros_like(where).masked_scatter(where, torch.tensor(marks))
+            inputs = {name: value.to(vlm.device) for name, value in rows.items()}
+            batches[corrupted, chosen] = inputs, rewarded.to(vlm.device)
+
+    def logps(key: tuple[bool, bool], frozen: bool) -> tuple[Tensor, Tensor]:
+        inputs, rewarded = batches[key]
+        reference = student.model.disable_adapter() if frozen else nullcontext()
+        with torch.set_grad_enabled(not frozen), reference:
+            whole = student.model(**inputs, use_cache=False).logits[:, :-1].float().log_softmax(-1)
+        taken = whole.gather(-1, inputs["input_ids"][:, 1:, None]).squeeze(-1)
+        return (taken * rewarded[:, 1:]).sum(-1), whole
+
+    def step() -> Tensor:
+        student.model.train()
+        margins: dict[tuple[bool, bool], Tensor] = {}
+        divergence = torch.zeros((), device=vlm.device)
+        for key in batches:
+            reward, own = logps(key, frozen=False)
+            other_reward, other = logps(key, frozen=True)
+            margins[key] = section.beta * (reward - other_reward)
+            if key == (False, True):
+                forward = (other.exp() * (other - own)).sum(-1)
+                reverse = (own.exp() * (own - other)).sum(-1)
+                share = section.kl.forward
+                at = batches[key][1][:, 1:]
+                divergence = ((share * forward + (1 - share) * reverse) * at).sum(-1)
+        rank = -F.logsigmoid(margins[False, True] - margins[False, False])
+        visual = -F.logsigmoid(margins[True, False] - margins[True, True])
+        loss = (rank + section.visual.weight * visual + section.kl.weight * divergence).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def epoch(count: int) -> None:
+        trainable = [p for p in student.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=section.lr)
+        nonlocal batches
+        for _ in range(count * max(1, len(pairs) // section.batch)):
+            step()
+            nn.utils.clip_grad_norm_(trainable, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+
+    tokens = 2 * sum(inputs["input_ids"].numel() for inputs, _ in batches.values())
+    note = "an epoch goes over the first batch again and again, its films processed beforehand"
+    return Stepper("published", step, student.model, epoch, tokens, note)
+
+
+def encodings(model: Any, step: Callable[[], Tensor]) -> int:
+    """Images that go through the vision tower in one step."""
+    tower = vision_tower(model)
+    seen: list[int] = []
+
+    def count(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        first = next(value for value in (*arguments, *named.values()) if isinstance(value, Tensor))
+        grid = named.get("grid_thw")
+        seen.append(len(grid) if grid is not None else len(first))
+
+    handle = tower.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        step()
+    finally:
+        handle.remove()
+        model.zero_grad()
+    return sum(seen)
+
+
+def describe(section: AlignSection) -> str:
+    """The objective's name in the table."""
+    return section.objective or "+".join(objective(section).losses)
