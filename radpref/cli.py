@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -16,7 +16,7 @@ import typer
 
 from radpref import __version__
 from radpref import recipe as recipes
-from radpref.commands import findings_app, judges_app
+from radpref.commands import bench, corrupt_app, findings_app, judges_app
 from radpref.records import Comparison, Metric
 from radpref.terminal import TAKES_OVERRIDES, err, friendly, out, overrides
 
@@ -32,13 +32,16 @@ app = typer.Typer(
 )
 data_app = typer.Typer(name="data", help="Look at where studies come from.", no_args_is_help=True)
 app.add_typer(data_app)
+app.add_typer(corrupt_app)
 app.add_typer(findings_app)
 app.add_typer(judges_app)
+app.command()(bench)
 
 RecipeName = Annotated[str, typer.Argument(help="A shipped recipe or the path of a YAML file.")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; runs/RECIPE[-PRESET] if absent.")]
 PresetOption = Annotated[str | None, typer.Option("--preset", help="A preset of the recipe.")]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Do at most so many items this time.")]
+ExportTarget = Literal["model", "trl", "llama-factory", "ms-swift", "ids"]
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
 
 
@@ -65,15 +68,16 @@ def run(
             sys.stdout.write(recipes.dump(loaded))
             return
         name = Path(recipe).stem + (f"-{preset}" if preset else "")
-        from radpref.pipeline import run_all
+        from radpref.pipeline import run_all, states
         from radpref.runfolder import Run
 
         folder = out_folder or Path("runs") / name
         run_all(Run(folder, loaded))
-        _print_results(folder)
+        if "evaluate" in states(Run(folder)):
+            _print_results(folder)
 
 
-def _stage_command(stage: str, text: str) -> None:
+def _stage_command(stage: str, text: str, to: typer.Typer = app, name: str | None = None) -> None:
     def command(context: typer.Context, folder: RunArgument, limit: LimitOption = None) -> None:
         with friendly():
             from radpref.pipeline import run_stage
@@ -86,13 +90,15 @@ def _stage_command(stage: str, text: str) -> None:
             run_stage(Run(folder, loaded), stage, limit=limit)
 
     command.__doc__ = text
-    app.command(name=stage, context_settings=TAKES_OVERRIDES)(command)
+    to.command(name=name or stage, context_settings=TAKES_OVERRIDES)(command)
 
 
 for _stage, _text in {
     "studies": "Read the studies, split them by patient, write the questions.",
     "sft": "Supervised fine-tuning on the reference reports.",
     "sample": "Sample candidate reports from the fine-tuned model.",
+    "answer": "The fine-tuned model's own greedy answers, which firempo edits.",
+    "mine": "Find the training questions that are worth a pair.",
     "judge": "Judge every candidate against its reference.",
     "pair": "Rank the candidates into preference pairs.",
     "prepare": "Compute the reference log-probabilities of the pairs.",
@@ -100,10 +106,32 @@ for _stage, _text in {
     "grpo": "Train on the judge's score of the model's own answers.",
     "select": "Choose the checkpoint and beta on the validation studies.",
     "control": "Train SFT on the chosen side of the same pairs, the control of every gain.",
+    "ground": "Measure whether the models look at the lesions and depend on them.",
     "evaluate": "Measure every system on the held-out patients.",
     "report": "Write report.html.",
 }.items():
     _stage_command(_stage, _text)
+_stage_command("corrupt", "Take the lesions out of the films of the pairs.", corrupt_app, "pairs")
+
+
+@app.command()
+def sweep(
+    grid: Annotated[str, typer.Argument(help="A shipped grid or the path of a YAML file.")],
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder of all runs; sweeps/GRID if absent.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds, counted from 0.")] = 5,
+) -> None:
+    """Run a comparison over settings and seeds; the same command again goes on where it stopped."""
+    with friendly():
+        from radpref.sweep import load_grid, markdown
+        from radpref.sweep import sweep as run_grid
+
+        loaded = load_grid(grid)
+        folder = out_folder or Path("sweeps") / Path(grid).stem
+        results = run_grid(loaded, folder, range(seeds))
+        sys.stdout.write(markdown(loaded, results))
+        err.print(f"written to {folder / 'results.md'} and results.json", highlight=False, markup=False)
 
 
 @app.command()
@@ -155,15 +183,30 @@ def _print_results(folder: Path, markdown: bool = False) -> None:
 @app.command()
 def export(
     folder: RunArgument,
-    to: Annotated[Path, typer.Option("--to", help="Folder for the merged checkpoint; it must be new or empty.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write; it must be new or empty.", metavar="FOLDER")],
+    to: Annotated[
+        ExportTarget,
+        typer.Option("--to", help="model; or the pairs for trl, llama-factory or ms-swift; ids: no text, no films."),
+    ],
+    copy_films: Annotated[
+        bool, typer.Option("--copy-films", help="Copy the films as 8-bit PNG, as the model sees them.")
+    ] = False,
+    unpaired: Annotated[bool, typer.Option("--unpaired", help="A row a side with a label, for KTO.")] = False,
 ) -> None:
-    """Write the aligned model as an ordinary checkpoint (adapter merged), with its processor."""
+    """Write the aligned model (adapter merged, with its processor), or the pairs in the layout of another tool."""
     with friendly():
         from radpref.runfolder import Run
-        from radpref.stages import export_model
+        from radpref.stages import export_model, export_pairs
 
-        export_model(Run(folder), to)
-        out.print(f"written to {to}", highlight=False, markup=False)
+        if to in ("model", "ids") and (copy_films or unpaired):
+            raise typer.BadParameter(
+                f"--copy-films and --unpaired are for pairs; --to {to} has neither films nor sides."
+            )
+        if to == "model":
+            line = export_model(Run(folder), target)
+        else:
+            line = export_pairs(Run(folder), to, target, copy_films=copy_films, unpaired=unpaired)
+        out.print(f"{line}, written to {target}", highlight=False, markup=False)
 
 
 @app.command(name="recipes")

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from radpref import stages
+from radpref.recipe import Recipe
 from radpref.runfolder import Run, RunError, stopwatch
 from radpref.store import disk_errors
 
@@ -23,12 +24,14 @@ class Stage:
         work: does what is missing, at most ``limit`` items of it, and returns a line about what is there now.
         needs: the stages whose results it reads.
         judging: it may ask the recipe's judge, whose server or package must then be there.
+        command: its command, where that is not its name.
     """
 
     name: str
     work: Callable[[Run, int | None], str]
     needs: tuple[str, ...] = ()
     judging: bool = False
+    command: str = ""
 
 
 STAGES = (
@@ -53,15 +56,52 @@ METHODS: dict[str, tuple[Stage, ...]] = {
         Stage("evaluate", stages.evaluate, ("studies", "sft", "grpo")),
         Stage("report", stages.report, ("evaluate",)),
     ),
+    "firempo": (
+        *STAGES[:2],
+        Stage("answer", stages.own_answers, ("studies", "sft")),
+        Stage("pair", stages.edited_pairs, ("studies", "answer")),
+        Stage("corrupt", stages.corrupt, ("pair", "sft"), command="corrupt pairs"),
+        Stage("prepare", stages.prepare, ("corrupt", "sft")),
+        Stage("align", stages.align, ("corrupt", "prepare", "sft")),
+        *STAGES[-4:-2],
+        Stage("ground", stages.ground, ("studies", "sft", "select", "control")),
+        Stage("evaluate", stages.evaluate, ("studies", "sft", "select", "control", "ground")),
+        STAGES[-1],
+    ),
+    "chexpo": (
+        *STAGES[:2],
+        Stage("mine", stages.mine, ("studies", "sft")),
+        Stage("pair", stages.counterfactual_pairs, ("studies", "mine")),
+        *STAGES[-6:],
+    ),
+    "pairs": (
+        *STAGES[:2],
+        Stage("pair", stages.given_pairs, ("studies",)),
+        *(stage for stage in STAGES if stage.name in ("prepare", "align", "select", "control", "evaluate", "report")),
+    ),
 }
 """The stages of each method, in their order."""
+
+PAIRS_ALONE = (
+    Stage("sft", stages.sft),
+    Stage("pair", stages.given_pairs),
+    *(stage for stage in STAGES if stage.name in ("prepare", "align")),
+    Stage("select", stages.select, ("sft", "align")),
+)
+"""The road of method pairs where there are no studies: nothing can be measured, so nothing is."""
+
+
+def road_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The stages of a run, in their order."""
+    alone = recipe.method == "pairs" and recipe.data.source == stages.NO_STUDIES
+    return PAIRS_ALONE if alone else METHODS[recipe.method]
 
 
 def run_all(run: Run) -> None:
     """Every stage in order. What is up to date is left alone."""
     with run.opened():
-        stages.check(run, judging=any(stage.judging for stage in METHODS[run.recipe.method]))
-        for stage in METHODS[run.recipe.method]:
+        stages.check(run, judging=any(stage.judging for stage in road_of(run.recipe)))
+        for stage in road_of(run.recipe):
             _work(run, stage, None)
 
 
@@ -72,7 +112,7 @@ def run_stage(run: Run, name: str, *, limit: int | None = None) -> None:
         RunError: a stage that it needs has not finished, or only on what was there before a later change; or the
             run's method has no such stage.
     """
-    road = {stage.name: stage for stage in METHODS[run.recipe.method]}
+    road = {stage.name: stage for stage in road_of(run.recipe)}
     if name not in road:
         raise RunError(f"{run.folder} is a run of {run.recipe.method}, whose stages are {', '.join(road)}.")
     stage, state = road[name], states(run)
@@ -81,7 +121,7 @@ def run_stage(run: Run, name: str, *, limit: int | None = None) -> None:
         how = "has not finished" if state[behind[0]] == "no" else "has not gone over what changed before it"
         raise RunError(
             f"`{name}` rests on what `{behind[0]}` makes, which {how} in {run.folder}. "
-            f"`radpref {behind[0]} {run.folder}` does that."
+            f"`radpref {road[behind[0]].command or behind[0]} {run.folder}` does that."
         )
     with run.opened():
         stages.check(run, judging=stage.judging)
@@ -105,7 +145,7 @@ def _road_to(name: str, road: Mapping[str, Stage]) -> set[str]:
 
 def states(run: Run) -> dict[str, str]:
     """For each stage in order: ``yes``, it has finished; ``no``; ``outdated``, what it was made from has changed."""
-    road = METHODS[run.recipe.method]
+    road = road_of(run.recipe)
     marks = {stage.name: run.done(stage.name) for stage in road}
     found: dict[str, str] = {}
     for stage in road:
@@ -123,7 +163,7 @@ def status_table(run: Run) -> RichTable:
     spent = run.seconds()
     state = states(run)
     table = RichTable("stage", "finished", "result", "seconds", title=escape(str(run.folder)), title_justify="left")
-    for stage in METHODS[run.recipe.method]:
+    for stage in road_of(run.recipe):
         line = escape(last.get(stage.name, ""))
         table.add_row(stage.name, state[stage.name], line, f"{spent.get(stage.name, 0.0):.1f}")
     return table

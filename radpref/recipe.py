@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from radpref.errors import RadprefError
+from radpref.records import Cell
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
@@ -69,7 +70,10 @@ class TableSection(Section):
 
 
 class DataSection(Section):
-    source: str = Field("phantom", description="where studies come from: phantom, openi, table")
+    source: str = Field(
+        "phantom",
+        description="where studies come from: phantom, openi, table, nih, covid, ms-cxr, vindr; none for pairs alone",
+    )
     root: str | None = Field(None, description="folder of the source; films are never read from outside it")
     file: str | None = Field(
         None,
@@ -86,8 +90,23 @@ class DataSection(Section):
 
 
 class TaskSection(Section):
+    kind: Literal["report", "questions"] = Field(
+        "report", description="report: findings are written; questions: the source's own, or made from findings"
+    )
     prompt: str = Field("Write the findings of this chest X-ray.", description="the instruction of the report task")
     indication: bool = Field(True, description="put the indication into the prompt where there is one")
+    asks: tuple[Literal["basic", "region", "comparison"], ...] = Field(
+        ("basic", "region", "comparison"),
+        min_length=1,
+        description="questions made from findings: about a film, a marked part of it, a film and the one before",
+    )
+    marks: tuple[Literal["arrow", "star", "box", "contour"], ...] = Field(
+        ("arrow", "star", "box", "contour"), min_length=1, description="marks that region questions point with"
+    )
+    per_study: int = Field(6, ge=1, description="most questions made a study; a source's own are all asked")
+    balance: Literal["none", "kind", "finding", "answer"] = Field(
+        "none", description="none: as the findings are; else as many of each kind, finding or answer as there are"
+    )
 
 
 class LoraSection(Section):
@@ -97,6 +116,7 @@ class LoraSection(Section):
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     rslora: bool = Field(False, description="rank-stabilised scale")
+    dora: bool = Field(False, description="DoRA: learn each weight's magnitude apart from its direction")
 
 
 class SftSection(Section):
@@ -124,7 +144,8 @@ class SampleSection(Section):
 class JudgeSection(Section):
     name: str = Field(
         "green",
-        description="green (findings), text (words), chat, green-model, radeval-NAME; lc- before any controls length",
+        description="green (findings), text (words), chat, green-model, radeval-NAME, each with lc- before it for "
+        "length control; answer (right or not) for questions",
     )
     server: str | None = Field(
         None, description="chat: address of an OpenAI-compatible server up to /v1; nothing is sent anywhere else"
@@ -150,21 +171,226 @@ class JudgeSection(Section):
     )
 
 
+class MineSection(Section):
+    select: Literal["hard", "random"] = Field(
+        "hard", description="hard: hard questions and their neighbours; random: as many at random, to compare with"
+    )
+    confidence: Literal["mean", "minimum", "geometric", "margin"] = Field(
+        "geometric",
+        description="an answer's confidence by its tokens' probabilities: mean, minimum, geometric mean, or the mean "
+        "of the likeliest less the second",
+    )
+    tokens: Literal["answer", "all"] = Field(
+        "answer", description="the tokens that count: those of the short answer within the text, or all"
+    )
+    quantile: float = Field(
+        0.5, gt=0, lt=1, description="share of the answers that count as unsure; a quantile, never an absolute cut"
+    )
+    within: Literal["all", "task", "kind"] = Field(
+        "all", description="answers whose confidence is compared: all, or those of one task or kind of question"
+    )
+    report_wrong: Literal["errors", "score"] = Field(
+        "errors", description="reports that are wrong: with an error of findings, or below a quantile of the score"
+    )
+    report_quantile: float = Field(0.5, gt=0, lt=1, description="report_wrong score: share of reports that are wrong")
+    cells: tuple[Cell, ...] = Field(
+        ("wrong-confident", "wrong-unsure"),
+        min_length=1,
+        description="the hard set, in the order of preference: wrong-confident, wrong-unsure, right-unsure, "
+        "right-confident",
+    )
+    k: int = Field(10, ge=0, description="neighbours of each hard question; 0 for none")
+    queries: int | None = Field(None, ge=1, description="most hard questions that get neighbours; all if absent")
+    question: float = Field(1.0, description="weight of the distance of questions; a negative one: unlike ones")
+    rationale: float = Field(1.0, description="weight of the distance of reference answers")
+    image: float = Field(0.0, description="weight of the distance of films")
+    finding: float = Field(0.0, description="weight of the share of findings that differ")
+    exclude: tuple[Literal["study", "patient", "prompt"], ...] = Field(
+        ("patient",), description="neighbours may not share these with their question"
+    )
+    text_model: str | None = Field(
+        None, description="a sentence-transformers model, by folder or name; hashed TF-IDF if absent"
+    )
+    image_model: str | None = Field(
+        None, description="a CLIP-like model, by folder or name, or open_clip:FOLDER; the model's own tower if absent"
+    )
+    index: Literal["exact", "faiss"] = Field(
+        "exact", description="exact search in blocks, or faiss's inverted lists for galleries of many millions"
+    )
+    text_dims: int = Field(512, ge=16, description="buckets of the hashed TF-IDF")
+    image_batch: int = Field(16, ge=1, description="films a batch of the image encoder")
+    quota: Literal["none", "uniform", "proportional", "tempered"] = Field(
+        "tempered",
+        description="how the budget is shared among strata: by their hard questions to the power 1 (proportional), "
+        "temper (tempered) or 0 (uniform)",
+    )
+    temper: float = Field(0.5, ge=0, le=1, description="tempered: the power")
+    strata: tuple[Literal["task", "kind", "finding"], ...] = Field(
+        ("task", "kind", "finding"), description="what makes a stratum"
+    )
+    budget: float = Field(
+        0.05, gt=0, description="questions to take: up to 1 a share of all training questions, above that a number"
+    )
+    neighbours: float = Field(
+        0.5, ge=0, le=1, description="share of the budget for neighbours; what one side cannot fill goes to the other"
+    )
+    tail: float = Field(0.2, gt=0, lt=1, description="the rarest findings with this share of questions are the tail")
+
+
 class PairSection(Section):
     tie: float = Field(1e-8, ge=0, description="no pair where best minus worst is at most this")
     margin: float = Field(0.0, ge=0, description="least difference of scores that makes a pair")
     limit: int | None = Field(None, ge=1, description="most pairs; the first by id")
     drop_unfinished: bool = Field(True, description="candidates cut at max_new_tokens are never chosen")
+    rejected: Literal["counterfactual", "sampled"] = Field(
+        "counterfactual", description="chexpo: the reference with one attribute flipped, or the model's wrong answer"
+    )
+    file: str | None = Field(
+        None,
+        description="method pairs: pairs made elsewhere; a table or data set in TRL's layout, hub:OWNER/NAME, or the "
+        "pairs.jsonl of a run",
+    )
+    root: str | None = Field(None, description="method pairs: folder of their films; the file's own if absent")
+
+
+class CorruptSection(Section):
+    operator: Literal["noise", "blur", "inpaint", "mean", "whole-noise", "crop", "black"] = Field(
+        "noise",
+        description="noise, blur, inpaint, mean change the lesion; whole-noise, crop, black the whole film",
+    )
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="noise: sd as a share of the film's range (45/255); blur: sd as a share of its shorter side "
+        "(.05); crop: share of its area that is kept (.2); others: share of the values that is replaced (1)",
+    )
+    grain: float = Field(
+        0.0,
+        ge=0,
+        le=0.1,
+        description="noise, whole-noise: side of a grain as a share of the film's shorter side; 0 is one pixel, "
+        "which a processor that makes a large film smaller averages away",
+    )
+    masks: tuple[Literal["own", "segmenter", "evidence"], ...] = Field(
+        ("own",),
+        min_length=1,
+        description="who says where the lesion is, the first that finds it: own (the data's masks and boxes), "
+        "segmenter, evidence (the model's attention from its wrong words)",
+    )
+    grow: float = Field(
+        0.0,
+        ge=0,
+        le=0.25,
+        description="the mask is widened by this share of the film's shorter side; .03 takes in a lesion's soft "
+        "edge, which inpainting would otherwise go on from",
+    )
+    fallback: Literal["whole", "none"] = Field(
+        "whole", description="no lesion found: whole adds noise to all films; none leaves the pair no visual term"
+    )
+    fallback_strength: float = Field(
+        12 / 255, ge=0, le=1, description="sd of the fallback's noise as a share of the film's range"
+    )
+    most: float = Field(0.9, gt=0, le=1, description="a mask over more of the film than this is taken for no lesion")
+    segmenter: str | None = Field(
+        None, description="segmenter: folder of a SAM 3 checkpoint, or its name on the hub; safetensors only"
+    )
+    segmenter_score: float = Field(0.5, ge=0, le=1, description="segmenter: least score of an object that counts")
+    quantile: float = Field(0.9, gt=0, lt=1, description="evidence: share of the films' area that is left alone")
+
+
+class KlSection(Section):
+    weight: float = Field(0.0, ge=0, description="weight of the divergence from the reference, summed over tokens")
+    forward: float = Field(0.5, ge=0, le=1, description="share of KL(ref || policy); the rest is KL(policy || ref)")
+    scope: Literal["span", "completion"] = Field(
+        "span", description="tokens of the chosen answer that it is taken at: the rewarded spans, or all"
+    )
+
+
+class VisualSection(Section):
+    weight: float = Field(
+        0.0, ge=0, description="weight of the ranking on corrupted films; pairs without any have none"
+    )
+    form: Literal["swap", "chosen", "cross"] = Field(
+        "swap",
+        description="swap: rejected over chosen on the corrupted film; chosen, cross: the chosen answer on the clean "
+        "film over the chosen, or the rejected, one on the corrupted film",
+    )
+    hinged: bool = Field(False, description="stop pushing once the order holds")
+
+
+class EditSection(Section):
+    editor: Literal["rule", "chat"] = Field("rule", description="rule (offline, from findings) or chat (a server)")
+    flips: int = Field(1, ge=1, le=5, description="attributes made wrong in the counterpart of a right answer")
+    attributes: tuple[Literal["presence", "side", "place", "severity", "type", "change"], ...] = Field(
+        ("presence", "side", "place", "severity", "type", "change"),
+        min_length=1,
+        description="what may be made wrong in a counterpart or counterfactual",
+    )
+    comparisons: bool = Field(
+        True, description="correct comparisons with earlier films too; false leaves them as the model wrote them"
+    )
+    max_distance: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="largest edit distance in words, as a share of the longer side; beyond it is dropped",
+    )
+    max_length_ratio: float = Field(
+        1.5,
+        gt=1,
+        description="largest ratio of the words of both sides; a sentence of eight words more is always allowed",
+    )
+    server: str | None = Field(
+        None, description="chat: address of an OpenAI-compatible server up to /v1; nothing is sent anywhere else"
+    )
+    model: str | None = Field(None, description="chat: the model's name on the server")
+    template: str | None = Field(
+        None, description="chat: a Jinja2 file of your own for the question; default shipped"
+    )
+    json_schema: Literal["auto", "always", "never"] = Field(
+        "auto", description="chat: hold the answer to a JSON schema; auto stops asking where the server cannot"
+    )
+    max_tokens: int = Field(1024, ge=16, description="chat: longest answer; a longer one is incomplete")
+    concurrency: int = Field(8, ge=1, le=256, description="chat: questions asked at the same time")
+    timeout: float = Field(120.0, gt=0, description="chat: seconds for one whole answer")
+    retries: int = Field(4, ge=0, description="chat: more tries after 429, 5xx, a lost connection or a timeout")
+    repairs: int = Field(1, ge=0, description="chat: more tries after an answer that cannot be read")
+    api_key_env: str | None = Field(
+        None, description="chat: environment variable that holds the server's key; a key never stands in a recipe"
+    )
+    cache: str | None = Field(None, description="chat: folder of answers already given; default in the run folder")
 
 
 class AlignSection(Section):
-    loss: str = Field("dpo", description="dpo, lc-dpo, ipo, kto, orpo")
+    objective: str | None = Field(
+        None, description="a published objective by name: sets all keys from loss to visual; see docs/objectives.md"
+    )
+    loss: str = Field(
+        "dpo", description="a ranking loss, or a weighted sum such as `0.8 dpo + 0.2 ipo`; see docs/objectives.md"
+    )
     beta: float = Field(
         0.1, gt=0, description="strength of the tie to the reference (orpo: weight of the odds ratio)"
     )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="dpo, lc-dpo, cpo, robust, exo: how often a preference is taken to be wrong"
+    )
     length_alpha: float = Field(0.05, ge=0, description="lc-dpo: weight of the length difference in tokens")
+    ld_alpha: float = Field(
+        0.5, ge=0, le=1, description="ld-dpo: what tokens beyond the shorter answer's length count"
+    )
+    tdpo_alpha: float = Field(0.5, ge=0, description="tdpo: weight of the difference of the two sides' KL")
+    target_margin: float = Field(0.5, ge=0, description="simpo: margin that the mean log-probs are pushed to")
+    desirable: float = Field(1.0, gt=0, description="kto: weight of the chosen answers")
+    undesirable: float = Field(1.0, gt=0, description="kto: weight of the rejected answers")
+    spans: bool = Field(False, description="reward the marked spans of a pair alone; pairs without spans are refused")
     nll: float = Field(0.0, ge=0, description="weight of an anchor: mean negative log-likelihood of the chosen side")
+    anchor: float = Field(0.0, ge=0, description="weight of mDPO's anchor: the chosen side's reward stays above 0")
+    kl: KlSection = KlSection()
+    visual: VisualSection = VisualSection()
     lora: LoraSection = LoraSection()
+    train_tower: bool = Field(False, description="train the vision tower too; its features cannot be cached then")
+    train_projector: bool = Field(False, description="train the projector; its output cannot be cached then")
     lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(1, gt=0, description="passes over the pairs")
@@ -176,6 +402,12 @@ class AlignSection(Section):
     )
     save_steps: int = Field(50, ge=1, description="steps between checkpoints")
     gradient_checkpointing: bool = Field(False, description="less memory for more time")
+    shared_prefix: Literal["auto", "never"] = Field(
+        "auto", description="auto: both answers of a pair in one row after their prompt, where the model allows it"
+    )
+    cache_features: Literal["auto", "always", "never"] = Field(
+        "auto", description="keep encoded films on disk; auto does not where encoding costs under 5 % of a step"
+    )
 
 
 class GrpoSection(Section):
@@ -183,15 +415,23 @@ class GrpoSection(Section):
         "judge", description="judge: the judge's score; chexpo: overlap of the findings' graphs (CheXPO-v2)"
     )
     steps: int = Field(50, ge=1, description="optimiser steps")
-    questions: int = Field(4, ge=1, description="questions a step and device")
+    questions: int = Field(4, ge=1, description="questions a batch and device")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged into one step")
     n: int = Field(8, ge=2, description="answers to each question: the group whose mean an answer is held against")
     beta: float = Field(0.0, ge=0, description="weight of the KL to the fine-tuned model; 0 needs no reference")
-    clip: float = Field(0.2, gt=0, description="bound of the probability ratio, 1 - clip to 1 + clip")
+    scale: Literal["none", "group", "batch"] = Field(
+        "none",
+        description="what an answer's lead over its group is divided by: nothing, or the rewards' standard deviation "
+        "in the group or the batch",
+    )
+    unfinished: Literal["zero", "judged"] = Field(
+        "zero", description="what an answer that was cut at max_new_tokens gets: no reward, or what the judge says"
+    )
     lora: LoraSection = LoraSection()
     lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
-    save_steps: int = Field(25, ge=1, description="steps between checkpoints")
+    save_steps: int = Field(25, ge=1, description="steps between checkpoints, all of which are kept")
 
 
 class SelectSection(Section):
@@ -207,8 +447,18 @@ class EvaluateSection(Section):
     control_lrs: tuple[Positive, ...] = Field(
         (), description="learning rates of the control, chosen like the aligned model; empty takes align.lr alone"
     )
+    controls: tuple[Literal["negated", "swapped", "blank"], ...] = Field(
+        ("negated", "swapped", "blank"),
+        description="questions are asked again: for the opposite, about another patient's film, about a grey one",
+    )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples and permutations")
     batch: int = Field(32, ge=1, description="studies a batch of greedy decoding")
+
+
+class GroundSection(Section):
+    studies: int = Field(200, ge=1, description="most held-out studies with masks that grounding is measured on")
+    placements: int = Field(4, ge=1, description="places elsewhere that an equal patch is removed at, averaged")
+    attention: bool = Field(True, description="attention against the masks too; the causal test needs none")
 
 
 class ReportSection(Section):
@@ -219,7 +469,9 @@ class ReportSection(Section):
 class Recipe(Section):
     """The whole of a run."""
 
-    method: Literal["chexalign", "grpo"] = Field("chexalign", description="the system that this recipe runs")
+    method: Literal["chexalign", "chexpo", "firempo", "grpo", "pairs"] = Field(
+        "chexalign", description="the system that this recipe runs"
+    )
     run: RunSection = RunSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -227,11 +479,15 @@ class Recipe(Section):
     sft: SftSection = SftSection()
     sample: SampleSection = SampleSection()
     judge: JudgeSection = JudgeSection()
+    mine: MineSection = MineSection()
     pair: PairSection = PairSection()
+    edit: EditSection = EditSection()
+    corrupt: CorruptSection = CorruptSection()
     align: AlignSection = AlignSection()
     grpo: GrpoSection = GrpoSection()
     select: SelectSection = SelectSection()
     evaluate: EvaluateSection = EvaluateSection()
+    ground: GroundSection = GroundSection()
     report: ReportSection = ReportSection()
 
 
@@ -244,7 +500,18 @@ SHORTHANDS = {"model": "model.path", "data": "data.source"}
 """``--model X`` is ``--model.path X``; ``--data X`` is ``--data.source X``."""
 
 
-PATHS = ("model.path", "model.adapter", "data.root", "data.file", "judge.template", "judge.python")
+PATHS = (
+    "model.path",
+    "model.adapter",
+    "data.root",
+    "data.file",
+    "pair.file",
+    "pair.root",
+    "judge.template",
+    "edit.template",
+    "judge.python",
+    "corrupt.segmenter",
+)
 """Keys that may name a file or folder; a relative one is meant from where the command is given."""
 
 
@@ -289,7 +556,7 @@ def resolve(layers: Sequence[Layer]) -> Loaded:
     """Merge layers, later ones winning, and validate the result."""
     provenance = {key: "default" for key, _ in flatten(Recipe().model_dump())}
     merged: dict[str, Any] = {}
-    for where, values in layers:
+    for where, values in _with_objectives(layers):
         _check_keys(values, Recipe, where)
         for key, value in flatten(values):
             provenance[key] = where
@@ -306,13 +573,50 @@ def resolve(layers: Sequence[Layer]) -> Loaded:
     return Loaded(recipe=recipe, provenance=provenance)
 
 
+OBJECTIVE_KEYS = (
+    "loss", "beta", "label_smoothing", "length_alpha", "ld_alpha", "tdpo_alpha", "target_margin", "desirable",
+    "undesirable", "spans", "nll", "anchor", "kl", "visual",
+)  # fmt: skip
+"""Keys of ``align`` that an objective consists of: naming one sets all of them, to its values or to the defaults."""
+
+
+def objectives() -> dict[str, dict[str, Any]]:
+    """The published objectives by name: what each sets in ``align``, the defaults of ``OBJECTIVE_KEYS`` filled in."""
+    text = (resources.files("radpref") / "recipes" / "parts" / "objectives.yaml").read_text(encoding="utf-8")
+    default = AlignSection().model_dump(include=set(OBJECTIVE_KEYS))
+    return {name: _merged(default, values or {}) for name, values in yaml.safe_load(text).items()}
+
+
+def _merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    out = {key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()}
+    for key, value in flatten(values):
+        _put(out, key, value)
+    return out
+
+
+def _with_objectives(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Each layer, and before one that names an objective what that objective consists of."""
+    for where, values in layers:
+        align = values.get("align")
+        name = align.get("objective") if isinstance(align, Mapping) else None
+        if name is not None:
+            known = objectives()
+            if name not in known:
+                raise RecipeError(
+                    f"`align.objective` from {where} is {name!r}, which is none{nearest(str(name), known) or '.'} "
+                    f"There are: {', '.join(known)}."
+                )
+            yield f"objective {name}", {"align": known[name]}
+        yield where, values
+
+
 def override(loaded: Loaded, overrides: Sequence[str]) -> Loaded:
     """A loaded recipe with ``key=value`` words on top; everything else keeps its value and provenance."""
     changes = _nested(overrides)
     changed = resolve([("the run folder", loaded.recipe.model_dump()), ("the command line", changes)])
     touched = {key for key, _ in flatten(changes)}
     provenance = {
-        key: where if key in touched else loaded.provenance.get(key, "default")
+        key: where if key in touched or where.startswith("objective ") else loaded.provenance.get(key, "default")
         for key, where in changed.provenance.items()
     }
     return Loaded(recipe=changed.recipe, provenance=provenance)

@@ -80,6 +80,15 @@ StoredPath = Annotated[str, AfterValidator(_absolute), PlainSerializer(_relative
 be moved) and makes it absolute again when it is read."""
 
 
+class Box(Record):
+    """A rectangle on a film, as shares of its width and height from the upper left corner, whatever its pixels."""
+
+    left: float = Field(ge=0, le=1)
+    top: float = Field(ge=0, le=1)
+    right: float = Field(ge=0, le=1)
+    bottom: float = Field(ge=0, le=1)
+
+
 class Film(Record):
     """One image of a study."""
 
@@ -93,6 +102,8 @@ class Film(Record):
     """Hash of the file's bytes, filled in when the studies are read; caches are keyed by it."""
     masks: dict[str, StoredPath] = Field(default_factory=dict)
     """Finding name to the path of its binary lesion mask (PNG, the film's size), where known."""
+    boxes: dict[str, tuple[Box, ...]] = Field(default_factory=dict)
+    """Finding name to the boxes drawn around it, where known."""
 
 
 class Asked(Record):
@@ -110,6 +121,8 @@ class Asked(Record):
     """What is asked for: presence, abnormality, location, severity, type, view, difference ... as the source says."""
     closed: bool = False
     """Whether the answer is one of a few that the question names or implies (yes or no, left or right)."""
+    about: tuple[Finding, ...] = ()
+    """The findings that answer and rationale rest on; empty where the source does not tell."""
 
 
 class Study(Record):
@@ -160,8 +173,21 @@ class Question(Record):
     """The short answer that an answer is scored against; empty for reports."""
     kind: str = ""
     closed: bool = False
+    about: tuple[Finding, ...] = ()
+    """The findings that answer and reference rest on, as structured as they are known; empty for reports."""
     truth: tuple[Finding, ...] | None = None
     """What is really there; known for phantoms only."""
+
+
+class TokenScores(Record):
+    """How sure a model was of each token that it generated; the end token is the last one of a finished answer."""
+
+    logps: tuple[float, ...]
+    """Natural log-probability of each token under the model itself (temperature 1), whatever it was drawn with."""
+    margins: tuple[float, ...]
+    """Probability of the likeliest token less that of the second, at each position."""
+    ends: tuple[int, ...]
+    """Where in the answer's ``text`` each token ends: token ``t`` writes the characters from ``ends[t - 1]`` on."""
 
 
 class Completion(Record):
@@ -177,6 +203,8 @@ class Completion(Record):
     """Generated tokens, the end token included."""
     finished: bool
     """False when the answer was cut at ``max_new_tokens``."""
+    scores: TokenScores | None = None
+    """Where they were asked for."""
 
 
 class ReportError(Record):
@@ -225,8 +253,36 @@ class Pair(Record):
     rejected_score: float | None = None
     corrupted: tuple[Film, ...] = ()
     """The corrupted films, in the order of ``films``; empty where there is no visual term."""
+    weight: float = Field(default=1.0, gt=0)
+    """What the pair counts in the loss, e.g. its clinical relevance (MMedPO)."""
     provenance: dict[str, str] = Field(default_factory=dict)
     """Sampler, seed, judge, editor, corruption: how this pair came to be."""
+
+
+Cell = Literal["wrong-confident", "wrong-unsure", "right-unsure", "right-confident"]
+"""What an answer is, and how sure the model was of it."""
+
+
+class MinedQuestion(Record):
+    """A question that is worth a pair, and why (CheXPO)."""
+
+    id: str
+    """The question's id."""
+    cell: Cell | None
+    """None where the answer could not be scored, which only a neighbour's may be."""
+    correct: bool | None
+    confidence: float | None
+    """In [0, 1]; by the recipe's rule."""
+    of: str | None = None
+    """The hard question that this one is a neighbour of; None where it is hard itself."""
+    distance: float | None = None
+    """To ``of``: a weighted sum, which negative weights may make negative."""
+    rank: int | None = None
+    """Place among the neighbours of ``of``, from 1."""
+    stratum: tuple[str, str, str] = ("", "", "")
+    """Task, kind and finding, whose quota it counts in; empty where they make no difference."""
+    quota: int = 0
+    """How many questions were taken of the stratum."""
 
 
 class Metric(Record):

@@ -86,9 +86,9 @@ def test_a_run_folder_can_be_moved(run: Path, tmp_path: Path) -> None:
     works(*SMALL, "--out", run)
     assert tables(run) == before, "the same command in the new place recomputes something"
     works("evaluate", run, "--evaluate.resamples", "150")
-    works("export", run, "--to", tmp_path / "exported model")
+    works("export", run, "--to", "model", tmp_path / "exported model")
     assert (tmp_path / "exported model" / "model.safetensors").is_file()
-    assert "is there already" in fails("export", run, "--to", tmp_path / "exported model")
+    assert "is there already" in fails("export", run, "--to", "model", tmp_path / "exported model")
 
 
 def test_a_change_makes_what_rests_on_it_outdated(run: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_change_makes_what_rests_on_it_outdated(run: Path, tmp_path: Path) -> 
         ["report"],
     ]
     assert "radpref select" in fails("evaluate", run)
-    assert "trained anew" in fails("export", run, "--to", tmp_path / "x")
+    assert "trained anew" in fails("export", run, "--to", "model", tmp_path / "x")
     assert "older than a later change" in " ".join(works("results", run).split())
     works("select", run)
     works("evaluate", run)
@@ -204,9 +204,9 @@ def test_a_full_disk_is_explained_and_the_same_command_goes_on(stage: str, size:
 
 def test_an_export_onto_a_full_disk_leaves_nothing_half(run: Path, tmp_path: Path) -> None:
     with files_up_to(1_000_000):
-        assert "make room" in fails("export", run, "--to", tmp_path / "x")
+        assert "make room" in fails("export", run, "--to", "model", tmp_path / "x")
     assert not (tmp_path / "x").exists()
-    works("export", run, "--to", tmp_path / "x")
+    works("export", run, "--to", "model", tmp_path / "x")
 
 
 # ------------------------------------------------------------------------------------------------ data

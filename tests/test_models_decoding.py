@@ -108,7 +108,7 @@ def test_a_shorter_limit_cuts_the_same_answer() -> None:
     prompt = encode_prompt(vlm, "Write the findings.", [picture(0)])
 
     def draw(steps: int) -> list[int]:
-        choose = room._sampler(["q\0" + "0"], 0, 1.0, 1.0, steps)
+        choose = room.sampler(["q\0" + "0"], 0, 1.0, 1.0, steps)
         return room.decode(vlm, [prompt], n=1, choose=choose, max_new_tokens=steps)[0][0]
 
     assert draw(20)[:5] == draw(5)
@@ -255,8 +255,8 @@ def test_draws_have_the_frequencies_of_the_distribution(weights: list[float], to
 def test_a_family_whose_positions_work_otherwise_is_refused(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     vlm = tiny_vlm(family)
     room.check_decoding(vlm)
-    real = room._positions
-    monkeypatch.setattr(room, "_positions", lambda model, inputs: torch.zeros_like(real(model, inputs)))
+    real = room.text_positions
+    monkeypatch.setattr(room, "text_positions", lambda model, inputs: torch.zeros_like(real(model, inputs)))
     with pytest.raises(ModelError, match="other probabilities"):
         room.check_decoding(vlm)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -66,7 +65,9 @@ class Road(NamedTuple):
         loss: Tensor = trainer.compute_loss(self.student.model, trainer._prepare_inputs(inputs))
         return loss
 
-    def theirs(self, losses: list[str], beta: float, batch: dict[str, Tensor] | None = None, **settings: Any) -> Tensor:
+    def theirs(
+        self, losses: list[str], beta: float, batch: dict[str, Tensor] | None = None, **settings: Any
+    ) -> Tensor:
         """TRL's."""
         settings = {"label_smoothing": 0.0, "ld_alpha": None, "loss_weights": [1.0] * len(losses), **settings}
         for name, value in {"loss_types": losses, "beta": beta, **settings}.items():
@@ -76,7 +77,7 @@ class Road(NamedTuple):
         return loss
 
     def assert_equal(self, ours: Tensor, theirs: Tensor, model: Any = None) -> None:
-        assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
+        assert ours.item() == pytest.approx(theirs.item(), rel=1e-5, abs=1e-5)
         mine, other = gradients(self.student.model, ours), gradients(model or self.trl.model, theirs)
         assert mine.keys() == other.keys()
         difference, whole = (torch.cat([part.flatten() for part in parts]).norm() for parts in (
@@ -90,6 +91,14 @@ def gradients(model: Any, loss: Tensor) -> dict[str, Tensor]:
     wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert all("lora_" in name for name in wanted)
     return dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
+
+
+@torch.no_grad()
+def scale(model: Any, factor: float) -> None:
+    """Multiply the adapter's update."""
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.mul_(factor)
 
 
 def conversation(pair: Pair) -> dict[str, Any]:
@@ -143,7 +152,7 @@ def peft_trainer(kind: Any, config: Any, vlm: Vlm, rows: list[dict[str, Any]], f
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
-def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Road:
     folder = tmp_path_factory.mktemp(request.param)
     pairs = toys.pairs(folder / "films", PAIRS)
     vlm = toys.vlm(folder / "model", request.param)
@@ -151,8 +160,8 @@ def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     assert prepared.way.shared
     assert prepared.way.features
     assert prepared.way.fused
-    student = attach_lora(vlm, LORA)
     torch.manual_seed(1)
+    student = attach_lora(vlm, LORA)
     for name, parameter in student.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -160,7 +169,7 @@ def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     trl = peft_trainer(DPOTrainer, DPOConfig, toys.vlm(folder / "model"), rows, folder / "trl", student)
     answers = [p.chosen for p in pairs] + [p.rejected for p in pairs]
     batch = cut(dict(trl.data_collator(copy.deepcopy(rows))), [len(encode_answer(vlm, text)) for text in answers])
-    yield Road(student, prepared, folder, pairs, trl, batch)
+    return Road(student, prepared, folder, pairs, trl, batch)
 
 
 DPO_FAMILY: list[tuple[str, dict[str, Any], list[str], dict[str, Any]]] = [
@@ -240,9 +249,7 @@ def test_kto_is_trls(road: Road) -> None:
     ]
     vlm = toys.vlm(road.folder / "model")
     trainer = peft_trainer(KTOTrainer, KTOConfig, vlm, own, road.folder / "kto", student)
-    with student.model.disable_adapter():
-        section = toys.section(loss="kto")
-        kto = prepare(toys.vlm(road.folder / "model"), pairs, section, road.folder / "prepared")
+    kto = prepare(toys.vlm(road.folder / "model"), pairs, toys.section(loss="kto"), road.folder / "prepared")
     # each side with the same side of the next pair
     turned = [*answers[1:PAIRS], answers[0], *answers[PAIRS + 1 :], answers[PAIRS]]
     assert [item.mismatched.answer for item in kto.items if item.chosen and item.mismatched] == turned[:PAIRS]
@@ -252,10 +259,15 @@ def test_kto_is_trls(road: Road) -> None:
     batch = cut(batch, [len(encode_answer(student, text)) for text in answers])
     batch = cut(batch, [len(encode_answer(student, text)) for text in turned], "KL_completion_mask")
     trainer.beta, trainer.desirable_weight, trainer.undesirable_weight = 0.2, 1.5, 0.7
-    theirs = trainer._compute_loss(trainer.model, batch, False)
-    assert trainer._metrics["eval"]["kl"][-1] > 0.01
-    ours = road.ours(kto, loss="kto", beta=0.2, desirable=1.5, undesirable=0.7)
-    road.assert_equal(ours, theirs, trainer.model)
+    for factor in (0.1, -1.0):  # the reference point of a small step is clamped at 0, or that of its opposite
+        for model in (student.model, trainer.model):
+            scale(model, factor)
+        theirs = trainer._compute_loss(trainer.model, batch, False)
+        ours = road.ours(kto, loss="kto", beta=0.2, desirable=1.5, undesirable=0.7)
+        road.assert_equal(ours, theirs, trainer.model)
+    scale(student.model, -10.0)
+    assert min(trainer._metrics["eval"]["kl"]) == 0
+    assert max(trainer._metrics["eval"]["kl"]) > 1e-3
 
 
 def test_rows_are_trls_but_for_what_follows_the_end_of_turn(road: Road) -> None:
@@ -274,6 +286,3 @@ def test_rows_are_trls_but_for_what_follows_the_end_of_turn(road: Road) -> None:
         assert vlm.tokenizer.decode(theirs[len(ours) :]) == "\n"
         scored = batch["input_ids"][i][batch["completion_mask"][i].bool()].tolist()
         assert scored[:-1] == encode_answer(vlm, text)
-    films = sum(len(pair.films) for pair in road.pairs)
-    images = batch.get("image_grid_thw", batch["pixel_values"])
-    assert len(images.flatten(0, 1) if images.dim() == 5 else images) >= 2 * films  # TRL encodes each film twice

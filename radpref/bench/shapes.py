@@ -12,10 +12,10 @@ from PIL import Image
 from radpref.records import Film, Pair, Span
 
 PROMPT = "Describe the findings of this chest X-ray."
-WORDS = (
-    "no small left right pleural effusion lungs are clear consolidation heart size is within normal limits mild "
-    "opacity unchanged without pneumothorax"
-).split()  # noqa: SIM905 (legible)
+WORDS = [
+    *("no", "small", "left", "right", "pleural", "effusion", "lungs", "are", "clear", "consolidation", "heart"),
+    *("size", "is", "within", "normal", "limits", "mild", "opacity", "unchanged", "without", "pneumothorax"),
+]
 _START, _END, _IMAGE = "<|turn|>", "<|end|>", "<image>"
 _TEMPLATE = (
     "{% for message in messages %}" + _START + "{{ message['role'] }}\n"

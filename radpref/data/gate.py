@@ -1,4 +1,4 @@
-"""What is refused whatever the source: rows without a usable id, report or film, and films that do not decode."""
+"""What is refused whatever the source: rows without a usable id, report (or question) or film, and broken films."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ def admit(studies: Iterable[Study]) -> tuple[list[Study], list[Quarantined]]:
 def _problem(study: Study) -> str | None:
     if not 0 < len(study.id) <= MAX_ID or not study.id.isprintable():
         return f"id not usable: empty, more than {MAX_ID} characters, or not printable; check the column map"
-    if not study.findings.strip():
-        return "no findings: the section is empty"
-    if not any(letter.isalpha() for letter in _REMOVED.sub("", study.findings)):
-        return "no findings: nothing but marks of removed text (XXXX, ___) and punctuation"
+    if not study.questions:  # a source of questions needs no report
+        if not study.findings.strip():
+            return "no findings: the section is empty"
+        if not any(letter.isalpha() for letter in _REMOVED.sub("", study.findings)):
+            return "no findings: nothing but marks of removed text (XXXX, ___) and punctuation"
     if len(study.findings) > MAX_CHARACTERS:
         return (
             f"report too long: {len(study.findings):,} characters, at most {MAX_CHARACTERS:,}; "

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from radpref.data import openi, table
+from radpref.data import covid, ms_cxr, nih, openi, table, vindr, vqa_mimic, vqa_rad, vqa_slake
 from radpref.data.gate import FilmCheck, admit, without_bad_films
 from radpref.data.source import DataError, Found, Loaded, Source, nearest, quarantine
 from radpref.data.splits import SPLITS, draw, join_shared, leakage, split_by_patient
@@ -33,7 +33,20 @@ def phantom(section: DataSection, cache: Path, seed: int) -> Found:
     )
 
 
-SOURCES: dict[str, Source] = {"phantom": phantom, "openi": openi.find, "table": table.find}
+SOURCES: dict[str, Source] = {
+    "phantom": phantom,
+    "openi": openi.find,
+    "table": table.find,
+    "nih": nih.find,
+    "covid": covid.find,
+    "ms-cxr": ms_cxr.find,
+    "vindr": vindr.find,
+    "vqa-rad": vqa_rad.find,
+    "slake": vqa_slake.find,
+    "mimic-cxr-vqa": vqa_mimic.find_cxr_vqa,
+    "mimic-diff-vqa": vqa_mimic.find_diff_vqa,
+    "medical-cxr-vqa": vqa_mimic.find_medical_cxr_vqa,
+}
 """All data sets, by the name that ``data.source`` takes. A new one is a function here and a test."""
 
 

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from radpref.data.source import DataError, listed, nearest
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+PARQUET_ROWS = 32
+"""Rows in memory at a time where each may hold its films."""
 _LOOKED_AT = 100
 """Rows of a JSONL file that are asked for its columns."""
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -27,8 +29,8 @@ class Entry(NamedTuple):
     reason: str = ""
 
 
-def columns(path: Path) -> list[str]:
-    """The columns of a table: a header's, or the keys of the first rows of a JSONL file.
+def columns(path: Path, *, most: int | None = _LOOKED_AT) -> list[str]:
+    """The columns of a table: a header's, or the keys of the first ``most`` rows of a JSONL file (None: of all).
 
     Raises:
         DataError: no such file, a kind that is not read, no header, or no row that can be read.
@@ -39,7 +41,7 @@ def columns(path: Path) -> list[str]:
     if path.suffix.lower() in (".csv", ".tsv"):
         return _header(path)[0]
     names: dict[str, None] = {}
-    for entry in islice(stream(path), _LOOKED_AT):
+    for entry in islice(stream(path), most):
         names.update(dict.fromkeys(entry.cells or ()))
     if not names:
         raise DataError(f"{path.name} holds no row: one JSON object a line is expected")
@@ -73,6 +75,23 @@ def require(path: Path, wanted: Sequence[tuple[str, str]]) -> None:
             raise DataError(
                 f"{path.name} has no column {column!r} ({option}); it has {listed(there)}{nearest(column, there)}"
             )
+
+
+def is_unicode(path: Path) -> bool:
+    """Whether every line of a text file is UTF-8 (or the file UTF-16 with a mark); reads it once."""
+    with path.open("rb") as file:
+        if file.read(2) in _MARKS:
+            return True
+        file.seek(0)
+        return all(_is_utf8(line) for line in file)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check(path: Path) -> None:
@@ -172,7 +191,7 @@ def _parquet(path: Path) -> Any:
 
 def _parquet_rows(path: Path) -> Iterator[Entry]:
     number = 0
-    for batch in _parquet(path).iter_batches(batch_size=256):
+    for batch in _parquet(path).iter_batches(batch_size=PARQUET_ROWS):
         for row in batch.to_pylist():
             number += 1
             yield Entry(f"row {number}", row)

@@ -12,22 +12,20 @@ table's folder where no root is given, and never lead out of it.
 
 from __future__ import annotations
 
-import ast
-import csv
-import hashlib
-import io
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radpref.data.source import DataError, Found, RowError, inside, listed, nearest, quarantine, root_of, text_of
+from radpref.data import hugging_face
+from radpref.data.film_cells import films_of
+from radpref.data.rows import SUFFIXES, Entry, is_unicode, stream
+from radpref.data.rows import columns as columns_of
+from radpref.data.source import DataError, Found, RowError, listed, nearest, quarantine, root_of, text_of
 from radpref.recipe import DataSection, TableSection
-from radpref.records import Film, Quarantined, Split, Study
+from radpref.records import Quarantined, Split, Study
 
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
@@ -50,11 +48,9 @@ class Table:
     """A table before its rows are looked at."""
 
     columns: list[str]
-    rows: Iterable[tuple[str, Row]]
-    """Pairs of a place (``line 12``, ``row 12``) and a mapping of columns to cells."""
+    rows: Iterable[Entry]
     roots: tuple[Path, ...]
     """Folders that films may lie in, resolved; relative paths start at the first."""
-    broken: list[Quarantined] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -63,12 +59,14 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
     table = _open(section)
     columns = _map(section.table, table.columns)
     studies: list[Study] = []
-    quarantined = list(table.broken)
+    quarantined: list[Quarantined] = []
     notes = list(table.notes)
     unsplit = 0
-    for place, row in table.rows:
+    for place, row, broken in table.rows:
         identifier = place
         try:
+            if row is None:
+                raise RowError(broken)
             cell = _cells(row, columns)
             identifier = (text_of(cell("id")) if "id" in columns else place.replace(" ", "-")) or place
             if identifier == place:
@@ -81,7 +79,7 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
                 Study(
                     id=identifier,
                     patient=text_of(cell("patient")) or identifier,
-                    films=tuple(_films(cell("images"), table.roots, cache / "films")),
+                    films=tuple(films_of(cell("images"), table.roots, cache / "films")),
                     findings=text_of(cell("findings")),
                     impression=text_of(cell("impression")),
                     indication=text_of(cell("indication")),
@@ -137,68 +135,6 @@ def _split_of(cell: Any) -> Split | None:
     return SPLIT_NAMES.get(text_of(cell).lower())
 
 
-# ---- films
-
-
-def _films(cell: Any, roots: Sequence[Path], store: Path) -> Iterator[Film]:
-    """The films of a cell. Raises RowError."""
-    for part in _parts(cell):
-        if isinstance(part, Mapping):  # a Hugging Face image: {"bytes": ..., "path": ...}
-            content, path = part.get("bytes"), part.get("path")
-            if isinstance(content, bytes) and content:
-                yield Film(path=str(_keep(content, store)))
-            elif isinstance(path, str):
-                yield Film(path=str(_inside_any(roots, path)))
-            else:
-                raise RowError("no films: an image without bytes and path")
-        elif isinstance(part, bytes):
-            yield Film(path=str(_keep(part, store)))
-        elif isinstance(part, str):
-            yield Film(path=str(_inside_any(roots, part)))
-        elif part is not None:
-            raise RowError(f"film is neither path nor image: found {type(part).__name__}; check data.table.images")
-
-
-def _parts(cell: Any) -> list[Any]:
-    if cell is None or (isinstance(cell, float) and cell != cell):
-        return []
-    if isinstance(cell, list | tuple):
-        return list(cell)
-    if not isinstance(cell, str):
-        return [cell]
-    text = cell.strip()
-    if text.startswith("["):
-        for read in (json.loads, ast.literal_eval):
-            try:
-                parts = read(text)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                continue
-            if isinstance(parts, list):
-                return parts
-        raise RowError("films not readable: the cell starts like a list and is none")
-    return [part.strip() for part in text.split(";") if part.strip()]
-
-
-def _inside_any(roots: Sequence[Path], given: str) -> Path:
-    for root in roots[1:]:
-        if Path(given).is_absolute() and Path(given).resolve().is_relative_to(root):
-            return Path(given).resolve()
-    return inside(roots[0], given)
-
-
-def _keep(content: bytes, store: Path) -> Path:
-    """The image's bytes as a file named by their hash; written once, whole or not at all."""
-    name = hashlib.blake2b(content, digest_size=16).hexdigest()
-    suffix = ".png" if content.startswith(b"\x89PNG") else ".jpg" if content.startswith(b"\xff\xd8") else ".img"
-    path = (store / name[:2] / f"{name}{suffix}").resolve()
-    if not path.is_file() or path.stat().st_size != len(content):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_bytes(content)
-        part.replace(path)
-    return path
-
-
 # ---- opening
 
 
@@ -207,26 +143,26 @@ def _open(section: DataSection) -> Table:
     if section.file is None:
         if root is None:
             raise DataError("data.source is table, but neither data.root nor data.file is set; give the table's path")
-        path = root if _written_by_datasets(root) else _only_table(root)
+        path = root if hugging_face.written_by_datasets(root) else _only_table(root)
     else:
         path = (root or Path.cwd()).joinpath(Path(section.file).expanduser())
         if not path.exists() and _HUB_NAME.fullmatch(section.file) and not section.file.endswith(SUFFIXES):
-            return _from_hub(section.file, root, section.table)
+            parts, cache = hugging_face.from_hub(section.file, "data.file")
+            return _joined(parts, tuple(dict.fromkeys((root or cache, cache))), section.table)
     if path.is_dir():
-        return _from_folder(path.resolve(), root, section.table)
-    roots = (root or path.resolve().parent,)
+        folder = path.resolve()
+        parts = hugging_face.from_folder(folder)
+        return _joined(parts, tuple(dict.fromkeys((root or folder, folder))), section.table)
     if not path.is_file():
         there = sorted(file.name for file in path.parent.glob("*") if file.suffix.lower() in SUFFIXES)
         raise DataError(
             f"data.file {section.file!r} does not exist{nearest(path.name, there)}; looked in {path.parent}"
         )
-    suffix = path.suffix.lower()
-    if suffix == ".parquet":
-        return _parquet(path, roots)
-    if suffix not in SUFFIXES:
-        raise DataError(f"data.file is of kind {suffix!r}; give one of {', '.join(SUFFIXES)} (save a sheet as CSV)")
-    text, notes = _decode(path)
-    return _jsonl(text, roots, notes) if suffix in (".jsonl", ".ndjson") else _csv(text, roots, notes)
+    names = columns_of(path, most=None)  # a column that only late rows have may hold their split
+    notes = []
+    if path.suffix.lower() != ".parquet" and not is_unicode(path):
+        notes.append(f"table: {path.name} is not UTF-8 and was read as cp1252; check its accents")
+    return Table(names, stream(path), (root or path.resolve().parent,), notes)
 
 
 def _only_table(root: Path) -> Path:
@@ -239,150 +175,14 @@ def _only_table(root: Path) -> Path:
     )
 
 
-def _decode(path: Path) -> tuple[str, list[str]]:
-    """The file's text: UTF-8 with or without a mark, UTF-16 with one, else Windows-1252 or Latin-1 with a note."""
-    content = path.read_bytes()
-    marked = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1252", "latin-1"):
-        try:
-            text = content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        notes = [f"table: {path.name} is not UTF-8 and was read as {encoding}; check its accents"]
-        return text, notes if encoding in ("cp1252", "latin-1") else []
-    raise DataError(f"{path.name} starts like UTF-16 and is none; save it as UTF-8")
+def _joined(parts: Mapping[str, hugging_face.Part], roots: tuple[Path, ...], section: TableSection) -> Table:
+    """The parts of a data set as one table, in which their names fill the split column."""
+    names = next(iter(parts.values())).columns
+    named = bool(section.split) and section.split not in names and any(name in SPLIT_NAMES for name in parts)
 
-
-def _jsonl(text: str, roots: tuple[Path, ...], notes: list[str]) -> Table:
-    rows: list[tuple[str, Row]] = []
-    broken: list[Quarantined] = []
-    columns: dict[str, None] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            columns.update(dict.fromkeys(row))
-            rows.append((f"line {number}", row))
-        else:
-            broken.append(quarantine(f"line {number}", "row broken: the line is no JSON object"))
-    return Table(list(columns), rows, roots, broken, notes)
-
-
-def _csv(text: str, roots: tuple[Path, ...], notes: list[str]) -> Table:
-    """Comma, semicolon or tab, whichever cuts the header into most columns."""
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    limit = csv.field_size_limit(max(len(text), 1))
-    try:
-        rows, broken = _csv_rows(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    finally:
-        csv.field_size_limit(limit)
-    if not rows:
-        raise DataError("the table is empty: not even a header; check data.file")
-    columns = [name.strip() for name in rows[0][1]]
-    doubled = sorted({name for name in columns if columns.count(name) > 1 and name})
-    if doubled:
-        raise DataError(f"the table has columns of the same name: {listed(doubled)}; rename one of them")
-    good: list[tuple[str, Row]] = []
-    for place, cells in rows[1:]:
-        if len(cells) == len(columns):
-            good.append((place, dict(zip(columns, cells, strict=True))))
-        else:
-            broken.append(
-                quarantine(place, f"row broken: {len(cells)} cells under {len(columns)} columns; quote the texts")
-            )
-    return Table(columns, good, roots, broken, notes)
-
-
-def _csv_rows(reader: Any) -> tuple[list[tuple[str, list[str]]], list[Quarantined]]:
-    rows: list[tuple[str, list[str]]] = []
-    broken: list[Quarantined] = []
-    while True:
-        start = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return rows, broken
-        except csv.Error as error:
-            lines = f"line {start}" if reader.line_num <= start else f"lines {start} to {reader.line_num}"
-            broken.append(quarantine(lines, f"row broken: {error}; check the quotes"))
-            continue
-        if cells:
-            rows.append((f"line {start}", cells))
-
-
-def _parquet(path: Path, roots: tuple[Path, ...]) -> Table:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path.name} is no Parquet file, or cut short ({type(error).__name__}); copy it again"
-        ) from error
-    batches = (batch.to_pylist() for batch in file.iter_batches(batch_size=64))
-    return Table(list(file.schema_arrow.names), _numbered(batches), roots)
-
-
-def _written_by_datasets(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
-
-
-def _from_folder(folder: Path, root: Path | None, section: TableSection) -> Table:
-    import datasets
-
-    try:
-        if _written_by_datasets(folder):
-            found = datasets.load_from_disk(str(folder))
-        else:
-            found = datasets.load_dataset(str(folder))
-    except Exception as error:  # datasets raises what its readers raise
-        raise DataError(f"the folder {str(folder)!r} is no data set: {_first_line(error)}") from error
-    return _from_datasets(found, tuple(dict.fromkeys((root or folder, folder))), section)
-
-
-def _from_hub(name: str, root: Path | None, section: TableSection) -> Table:
-    import datasets
-
-    try:
-        found = datasets.load_dataset(name)
-    except Exception as error:  # the hub's, the network's and the readers' own errors
-        raise DataError(
-            f"data.file {name!r} is no path here, and as a data set of the hub it could not be loaded: "
-            f"{_first_line(error)}"
-        ) from error
-    cache = Path(datasets.config.HF_DATASETS_CACHE).resolve()
-    return _from_datasets(found, tuple(dict.fromkeys((root or cache, cache))), section)
-
-
-def _from_datasets(found: Any, roots: tuple[Path, ...], section: TableSection) -> Table:
-    """Rows straight from Arrow, so that images stay the bytes they are; the parts' names fill the split column."""
-    parts = dict(found) if hasattr(found, "keys") else {"": found}
-    columns = list(next(iter(parts.values())).column_names)
-    named = section.split and section.split not in columns and any(name in SPLIT_NAMES for name in parts)
-
-    def batches() -> Iterator[list[Row]]:
+    def rows() -> Iterator[Entry]:
         for name, part in parts.items():
-            for batch in part.with_format("arrow").iter(batch_size=64):
-                rows = batch.to_pylist()
-                yield [{**row, section.split: name} for row in rows] if named else rows
+            for entry in part.rows:
+                yield entry._replace(cells={**(entry.cells or {}), section.split: name}) if named else entry
 
-    return Table([*columns, section.split] if named else columns, _numbered(batches()), roots)
-
-
-def _numbered(batches: Iterable[Sequence[Row]]) -> Iterator[tuple[str, Row]]:
-    number = 0
-    for batch in batches:
-        for row in batch:
-            number += 1
-            yield f"row {number}", row
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return Table([*names, section.split] if named else names, rows(), roots)

@@ -1,16 +1,18 @@
 """Measure answers, honestly: metrics with intervals, paired tests, and what trivial answers reach.
 
 ``baselines`` makes the trivial answers, ``measure`` turns any system's answers into metrics with bootstrap
-intervals over patients, ``compare`` tests two systems on the same studies, and ``tables`` lays it all out
-for a terminal and for ``metrics.json``. Every metric names its averaging and uncertain rule in its key;
-``METRICS`` states the rule in words.
+intervals over patients, ``measure_questions`` does so for questions with short answers, ``compare`` tests two
+systems on the same studies, and ``tables`` lays it all out for a terminal and for ``metrics.json``. Every metric
+names its averaging and uncertain rule in its key; its ``definition`` states the rule in words.
 """
 
 from radpref.evaluation.baselines import BASELINES, NORMAL_REPORT, baselines
 from radpref.evaluation.counts import ERROR_KINDS
+from radpref.evaluation.definitions import definition, headline
 from radpref.evaluation.measure import LabelScore, Measured, by_label, compare, error_totals, measure
 from radpref.evaluation.metrics import ERROR_METRICS, HEADLINE, METRICS, Definition
 from radpref.evaluation.tables import comparison_table, markdown_table, markdown_tests, metrics_json, terminal_table
+from radpref.evaluation.vqa import VQA_BASELINES, measure_questions, question_baselines
 
 __all__ = [
     "BASELINES",
@@ -19,6 +21,7 @@ __all__ = [
     "HEADLINE",
     "METRICS",
     "NORMAL_REPORT",
+    "VQA_BASELINES",
     "Definition",
     "LabelScore",
     "Measured",
@@ -26,10 +29,14 @@ __all__ = [
     "by_label",
     "compare",
     "comparison_table",
+    "definition",
     "error_totals",
+    "headline",
     "markdown_table",
     "markdown_tests",
     "measure",
+    "measure_questions",
     "metrics_json",
+    "question_baselines",
     "terminal_table",
 ]

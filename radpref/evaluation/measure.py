@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radpref.evaluation import counts, resampling
+from radpref.evaluation.definitions import definition as definition_of
 from radpref.evaluation.metrics import HEADLINE, METRICS, Definition, Sums, f1, ratio
 from radpref.findings import CLASSES_14, labels, read
 from radpref.judges import JUDGES, Case, length_controlled
@@ -83,22 +84,13 @@ def measure(
 
     Raises ``ValueError`` where a question has no answer or an id stands twice: dropping it would flatter the system.
     """
-    questions = sorted(questions, key=lambda question: question.id)
-    if len({question.id for question in questions}) < len(questions):
-        twice = [name for name, times in Counter(q.id for q in questions).items() if times > 1]
-        raise ValueError(f"{len(twice)} question ids stand twice, {twice[0]!r} among them; give each question once")
-    missing = [question.id for question in questions if question.id not in answers]
-    if missing:
-        raise ValueError(
-            f"{system!r} has no answer for {len(missing)} of {len(questions)} questions, {missing[0]!r} among "
-            "them; answer them (an empty text will do) or leave the questions out for every system"
-        )
+    questions = answered(system, questions, answers)
     judged = _judge(questions, answers, judgements or {})
     rows = [_study_counts(question, answers[question.id], judged) for question in questions]
     columns = tuple(sorted({column for row in rows for column in row} | _all_columns()))
     values = np.array([[row.get(column, 0.0) for column in columns] for row in rows]).reshape(len(rows), len(columns))
     patients = tuple(question.patient for question in questions)
-    metrics = _metrics(system, patients, columns, values, resamples, seed)
+    metrics = metrics_of(system, patients, columns, values, METRICS, resamples, seed)
     return Measured(system, metrics, tuple(q.id for q in questions), patients, columns, values, judged)
 
 
@@ -124,7 +116,7 @@ def compare(
             f"{before.system!r} and {after.system!r} were not measured on the same questions "
             f"({len(before.questions)} and {len(after.questions)}); a paired test needs the same ones"
         )
-    definitions = {name: METRICS[name] for name in metrics}
+    definitions = {name: definition_of(name) for name in metrics}
     patients = len(set(before.patients))
     if patients < 2:
         return []
@@ -184,6 +176,24 @@ def by_label(measured: Measured, rule: str = "uncertain-positive") -> list[Label
     return scores
 
 
+def answered(system: str, questions: Sequence[Question], answers: Mapping[str, str]) -> list[Question]:
+    """The questions by id, each with an answer.
+
+    Raises ``ValueError`` where a question has no answer or an id stands twice: dropping it would flatter the system.
+    """
+    questions = sorted(questions, key=lambda question: question.id)
+    if len({question.id for question in questions}) < len(questions):
+        twice = [name for name, times in Counter(q.id for q in questions).items() if times > 1]
+        raise ValueError(f"{len(twice)} question ids stand twice, {twice[0]!r} among them; give each question once")
+    missing = [question.id for question in questions if question.id not in answers]
+    if missing:
+        raise ValueError(
+            f"{system!r} has no answer for {len(missing)} of {len(questions)} questions, {missing[0]!r} among "
+            "them; answer them (an empty text will do) or leave the questions out for every system"
+        )
+    return questions
+
+
 def _judge(
     questions: Sequence[Question], answers: Mapping[str, str], known: Judgements
 ) -> dict[str, dict[str, Judgement]]:
@@ -225,15 +235,22 @@ def _all_columns() -> set[str]:
     return set(row)
 
 
-def _metrics(
-    system: str, patients: Sequence[str], columns: Sequence[str], values: Array, resamples: int, seed: int
+def metrics_of(
+    system: str,
+    patients: Sequence[str],
+    columns: Sequence[str],
+    values: Array,
+    definitions: Mapping[str, Definition],
+    resamples: int,
+    seed: int,
 ) -> list[Metric]:
+    """Metrics with intervals, from counts (``values``: float64 ``(rows, columns)``, row i of ``patients[i]``)."""
     grouped = _by_patient(patients, values)
     total = _sums(columns, grouped.sum(0))
     enough = len(grouped) >= 2
     drawn = _sums(columns, resampling.draws(len(grouped), resamples, seed) @ grouped) if enough else None
     rows = []
-    for name, definition in METRICS.items():
+    for name, definition in definitions.items():
         value = _number(definition.value(total))
         limits = resampling.interval(definition.value(drawn)) if drawn is not None and value is not None else None
         low, high = limits or (None, None)
@@ -262,6 +279,8 @@ def _paired(before: Measured, after: Measured) -> tuple[Array, Array]:
     first, second = before.values.copy(), after.values.copy()
     columns = np.array(before.columns)
     for judge in ("green", "lc-green", "text"):
+        if f"{judge}:n" not in before.columns:
+            continue  # a table of questions
         n = before.columns.index(f"{judge}:n")
         unscored = first[:, n] * second[:, n] == 0
         mine = np.char.startswith(columns, f"{judge}:") & (columns != f"{judge}:asked")

@@ -10,10 +10,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from radpref.evaluation.baselines import BASELINES
-from radpref.evaluation.metrics import HEADLINE, METRICS
+from radpref.evaluation import vqa_metrics
+from radpref.evaluation.baselines import BASELINES as REPORT_BASELINES
+from radpref.evaluation.definitions import definition, headline
+from radpref.evaluation.vqa import VQA_BASELINES
 from radpref.records import Comparison, Metric
 
+BASELINES = (*REPORT_BASELINES, *VQA_BASELINES)
 _WAYS = {"higher": " ↑", "lower": " ↓", "neither": ""}
 
 
@@ -21,10 +24,14 @@ def terminal_table(
     metrics: Sequence[Metric],
     *,
     baselines: Sequence[str] = BASELINES,
-    names: Sequence[str] = HEADLINE,
+    names: Sequence[str] | None = None,
     title: str = "",
 ) -> Group:
-    """Models, then trivial baselines, each in 80 columns: metrics down, systems across, value over interval."""
+    """Models, then trivial baselines, each in 80 columns: metrics down, systems across, value over interval.
+
+    Without ``names``, those that head a table.
+    """
+    names = headline(metric.name for metric in metrics) if names is None else names
     systems = list(dict.fromkeys(metric.system for metric in metrics))
     models, trivial = (
         [name for name in systems if (name in baselines) == is_trivial] for is_trivial in (False, True)
@@ -38,7 +45,8 @@ def _systems_table(metrics: Sequence[Metric], systems: Sequence[str], names: Seq
     rows = {name: [cells.get((system, name)) for system in systems] for name in names}
     rows = {name: row for name, row in rows.items() if any(cell and cell.value is not None for cell in row)}
     sizes = sorted({cell.n for row in rows.values() for cell in row if cell and cell.value is not None})
-    n = f"n = {' to '.join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))} studies; " if sizes else ""
+    unit = "questions" if any(name.startswith(vqa_metrics.PREFIX) for name in rows) else "studies"
+    n = f"n = {' to '.join(str(size) for size in dict.fromkeys((sizes[0], sizes[-1])))} {unit}; " if sizes else ""
     caption = f"{n}95 % intervals over patients"
     table = Table(
         title=title or None,
@@ -52,7 +60,7 @@ def _systems_table(metrics: Sequence[Metric], systems: Sequence[str], names: Seq
     for system in systems:
         table.add_column(Text(system), justify="right", max_width=9)
     for name, row in rows.items():
-        table.add_row(METRICS[name].title + _WAYS[METRICS[name].better], *(_cell(cell) for cell in row))
+        table.add_row(definition(name).title + _WAYS[definition(name).better], *(_cell(cell) for cell in row))
     return table
 
 
@@ -61,7 +69,7 @@ def markdown_table(metrics: Sequence[Metric], *, baselines: Sequence[str] = BASE
     systems = list(dict.fromkeys(metric.system for metric in metrics))
     ordered = [name for name in systems if name not in baselines] + [name for name in systems if name in baselines]
     cells = {(metric.system, metric.name): metric for metric in metrics}
-    names = [name for name in HEADLINE if any((system, name) in cells for system in ordered)]
+    names = headline(name for _, name in cells)
     lines = [
         "| metric | " + " | ".join(f"*{name}*" if name in baselines else name for name in ordered) + " | n |",
         "|---" * (len(ordered) + 2) + "|",
@@ -69,7 +77,7 @@ def markdown_table(metrics: Sequence[Metric], *, baselines: Sequence[str] = BASE
     for name in names:
         row = [cells.get((system, name)) for system in ordered]
         n = max((cell.n for cell in row if cell is not None), default=0)
-        lines.append(f"| {METRICS[name].title} | " + " | ".join(_plain(cell) for cell in row) + f" | {n} |")
+        lines.append(f"| {definition(name).title} | " + " | ".join(_plain(cell) for cell in row) + f" | {n} |")
     return "\n".join(lines)
 
 
@@ -85,11 +93,11 @@ def comparison_table(comparisons: Sequence[Comparison], *, title: str = "") -> T
     for heading in ("difference", "95 % interval", "p", "p (Holm)", "n"):
         table.add_column(heading, justify="right")
     for row in comparisons:
-        better = METRICS[row.name].better
+        better = definition(row.name).better
         gain = {"higher": row.difference, "lower": -row.difference, "neither": 0.0}[better]
         colour = "" if row.p >= 0.05 or not gain else "green" if gain > 0 else "red"
         table.add_row(
-            Text(f"{METRICS[row.name].title}: {row.after} − {row.before}"),
+            Text(f"{definition(row.name).title}: {row.after} − {row.before}"),
             Text(_minus(f"{row.difference:+.3f}"), style=colour),
             _minus(f"{row.low:+.3f} to {row.high:+.3f}"),
             format_p(row.p),
@@ -105,7 +113,7 @@ def markdown_tests(comparisons: Sequence[Comparison]) -> str:
     for row in comparisons:
         holm = "" if row.p_holm is None else format_p(row.p_holm)
         lines.append(
-            f"| {METRICS[row.name].title}: {row.after} − {row.before} | {row.difference:+.3f} "
+            f"| {definition(row.name).title}: {row.after} − {row.before} | {row.difference:+.3f} "
             f"| {row.low:+.3f} to {row.high:+.3f} | {format_p(row.p)} | {holm} | {row.n} |"
         )
     return "\n".join(lines)
@@ -117,7 +125,7 @@ def metrics_json(metrics: Sequence[Metric], comparisons: Sequence[Comparison], *
     return {
         "metrics": [metric.model_dump(mode="json") for metric in metrics],
         "comparisons": [row.model_dump(mode="json") for row in comparisons],
-        "rules": {name: METRICS[name].rule for name in names if name in METRICS},
+        "rules": {name: definition(name).rule for name in names},
         **more,
     }
 

@@ -46,14 +46,14 @@ def read(text: str) -> tuple[Finding, ...]:
     words (XXXX, ___) are words like any other unknown word. Never raises on a string.
     """
     found: list[Finding] = []
-    for start, end in _sentences(text):
+    for start, end in sentence_bounds(text):
         for finding, first, last in _read_sentence(text[start:end]):
             span = Span(start=start + first, end=start + last)
             found.append(finding.model_copy(update={"span": span}))
     return tuple(found)
 
 
-def _sentences(text: str) -> list[tuple[int, int]]:
+def sentence_bounds(text: str) -> list[tuple[int, int]]:
     """Offsets of the sentences of those sections that tell findings."""
     sentences = []
     for start, end in _regions(text):

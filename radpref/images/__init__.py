@@ -4,21 +4,37 @@
 wrong and what to do. Nothing here knows of studies, models or tasks.
 """
 
-from radpref.images.film import decode, film_hash, film_key, pixel_hash, read_film, read_mask
-from radpref.images.preview import contact_sheet, data_uri, thumbnail
+from radpref.images.corruption import corrupt, save, seed_of, strength_of
+from radpref.images.film import decode, film_hash, film_key, film_size, is_plain, pixel_hash, read_film, read_mask
+from radpref.images.masks import Located, Mask, draw_boxes, grown, marked, own_mask
+from radpref.images.preview import contact_sheet, data_uri, picture_table, thumbnail, tinted
 from radpref.images.values import MAX_PIXELS, MIN_SIDE, FilmError
 
 __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE",
     "FilmError",
+    "Located",
+    "Mask",
     "contact_sheet",
+    "corrupt",
     "data_uri",
     "decode",
+    "draw_boxes",
     "film_hash",
     "film_key",
+    "film_size",
+    "grown",
+    "is_plain",
+    "marked",
+    "own_mask",
+    "picture_table",
     "pixel_hash",
     "read_film",
     "read_mask",
+    "save",
+    "seed_of",
+    "strength_of",
     "thumbnail",
+    "tinted",
 ]

@@ -19,6 +19,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 ASPECT_TOLERANCE = 0.01
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_ORIENTATION = 274
 
 
 def read_film(film: Film) -> Image.Image:
@@ -36,11 +37,28 @@ def read_film(film: Film) -> Image.Image:
     return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def read_mask(film: Film, name: str) -> NDArray[np.bool_]:
-    """Lesion mask ``name``: bool, (height, width) as of ``read_film(film)``. Raises FilmError, KeyError."""
-    image = decode(film.masks[name]).convert("L")
-    size = _true_size(image.size, film.rows, film.cols)
-    return np.asarray(image.resize(size, Image.Resampling.NEAREST)) > 127
+def read_mask(film: Film, name: str, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+    """Lesion mask ``name``: bool, (height, width) as of ``read_film(film)``.
+
+    Above the middle of 0..255 counts, or anything above 0 in a mask written as 0 and 1. A mask of another size than
+    ``size`` (width, height) is brought to it (nearest pixel) where its aspect agrees.
+
+    Raises FilmError (unreadable, or of another aspect than ``size``), KeyError.
+    """
+    try:
+        image = decode(film.masks[name]).convert("L")
+    except FilmError as error:
+        raise FilmError(error.reason.replace("film", "mask", 1)) from error
+    true = _true_size(image.size, film.rows, film.cols)
+    if size is not None and true != size:
+        if abs(true[0] / true[1] / (size[0] / size[1]) - 1) > ASPECT_TOLERANCE:
+            raise FilmError(
+                f"mask of another shape: {true[0]} x {true[1]} pixels on a film of {size[0]} x {size[1]}; give the "
+                "mask of the whole film"
+            )
+        true = size
+    values = np.asarray(image.resize(true, Image.Resampling.NEAREST))
+    return values > (127 if values.max() > 1 else 0)
 
 
 def decode(path: str | Path) -> Image.Image:
@@ -67,6 +85,36 @@ def decode(path: str | Path) -> Image.Image:
         cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
         what = "film cut short" if cut else "film broken"
         raise FilmError(f"{what}: {_plain(error, path)}; copy or export it again") from error
+
+
+def is_plain(film: Film) -> bool:
+    """Whether any reader gets from the film's file what ``read_film`` gives: an 8-bit, upright PNG or JPEG, grey or
+    RGB without transparency, in its true aspect. False as well for a file that cannot be read."""
+    try:
+        with Image.open(film.path, formats=("PNG", "JPEG")) as image:
+            return (
+                image.mode in ("L", "RGB")
+                and "transparency" not in image.info
+                and image.getexif().get(_ORIENTATION, 1) == 1
+                and _true_size(image.size, film.rows, film.cols) == image.size
+            )
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def film_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of the file's picture, upright. Reads it whole only where the header does not tell.
+
+    Raises FilmError.
+    """
+    try:
+        if not is_dicom(Path(path)):
+            with Image.open(path, formats=FORMATS) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+                return image.size[::-1] if turned else image.size
+    except (OSError, ValueError, SyntaxError, struct.error):
+        pass  # decode says what is wrong
+    return decode(path).size
 
 
 def film_hash(film: Film) -> str:

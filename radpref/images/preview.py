@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from radpref.images.film import read_film, read_mask
+from radpref.images.film import read_film
+from radpref.images.masks import Mask, marked, own_mask
 from radpref.images.values import FilmError
 from radpref.records import Film
 
@@ -28,17 +29,15 @@ _GAP = 4
 
 
 def thumbnail(film: Film, side: int = 256, *, masks: bool = False) -> Image.Image:
-    """The film, RGB, at most ``side`` pixels high and wide, aspect kept; with its lesion masks tinted on request.
+    """The film, RGB, at most ``side`` pixels high and wide, aspect kept; with its masks and boxes tinted on request.
 
-    Masks take ``COLOURS`` in the order of ``film.masks``. Raises FilmError.
+    They take ``COLOURS`` in the order of ``marked(film)``; a mask that cannot be used is left out. Raises FilmError.
     """
     image = read_film(film)
-    if masks and film.masks:
-        pixels = np.asarray(image, np.float32).copy()
-        for number, name in enumerate(film.masks):
-            mask = read_mask(film, name)
-            pixels[mask] = 0.6 * pixels[mask] + 0.4 * np.array(_colour(number), np.float32)
-        image = Image.fromarray(pixels.astype(np.uint8))
+    if masks:
+        for number, name in enumerate(marked(film)):
+            mask = own_mask(film, image.size, [name]).mask
+            image = image if mask is None else tinted(image, mask, _colour(number))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return image
 
@@ -64,10 +63,39 @@ def contact_sheet(
             draw.rectangle((left, top, left + side, top + side), fill=(60, 60, 60))
             caption = f"{caption}\n{error.reason}"
         if masks:
-            for line, name in enumerate(film.masks):
+            for line, name in enumerate(marked(film)):
                 draw.text((left + 2, top + 1 + line * _LINE), name, fill=_colour(line))
         for line, text in enumerate(caption.splitlines()[:3]):
             draw.text((left, top + side + line * _LINE), _fit(draw, text, side), fill="white")
+    return sheet
+
+
+def tinted(picture: Image.Image, mask: Mask, colour: tuple[int, int, int] = COLOURS[0]) -> Image.Image:
+    """The picture, RGB, with the mask's inside tinted and its edge drawn; ``mask`` has the picture's size."""
+    pixels = np.asarray(picture.convert("RGB"), np.float32).copy()
+    pixels[mask] = 0.75 * pixels[mask] + 0.25 * np.array(colour, np.float32)
+    width = max(1, min(picture.size) // 150)
+    pixels[mask & ~_eroded(mask, width)] = colour
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def picture_table(rows: Sequence[Sequence[tuple[Image.Image, str]]], side: int = 256) -> Image.Image:
+    """Rows of pictures, each brought to ``side`` pixels on its longer side, with up to two lines of caption; RGB."""
+    columns = max(map(len, rows))
+    step, height = side + _GAP, side + 2 * _LINE + _GAP
+    sheet = Image.new("RGB", (columns * step + _GAP, len(rows) * height + _GAP), "black")
+    draw = ImageDraw.Draw(sheet)
+    for row, cells in enumerate(rows):
+        for column, (picture, caption) in enumerate(cells):
+            left, top = _GAP + column * step, _GAP + row * height
+            small = picture.convert("RGB")
+            small.thumbnail((side, side), Image.Resampling.LANCZOS)
+            if max(small.size) < side:  # a small film is shown larger
+                scale = side / max(small.size)
+                small = small.resize((round(small.width * scale), round(small.height * scale)))
+            sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
+            for line, text in enumerate(caption.splitlines()[:2]):
+                draw.text((left, top + side + line * _LINE), _fit(draw, text, side), fill="white")
     return sheet
 
 
@@ -76,6 +104,13 @@ def data_uri(image: Image.Image, quality: int = 80) -> str:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _eroded(mask: Mask, width: int) -> Mask:
+    from scipy.ndimage import binary_erosion
+
+    inner: Mask = binary_erosion(mask, iterations=width, border_value=1)
+    return inner
 
 
 def _colour(number: int) -> tuple[int, int, int]:

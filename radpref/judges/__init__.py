@@ -2,7 +2,8 @@
 
 ``JUDGES`` maps a name to the making of a judge out of the recipe's judge section. ``green`` and ``text`` need
 nothing but the texts; ``chat`` and ``green-model`` ask a model behind a server; ``radeval-*`` run RadEval's metrics
-in another process. Each has its length-controlled form, ``lc-`` before the name.
+in another process. Each has its length-controlled form, ``lc-`` before the name. ``answer`` is for questions: 1
+where the answer is right, else 0.
 """
 
 from typing import Protocol
@@ -11,9 +12,11 @@ from radpref.findings import lexicon
 from radpref.judges import chat as _chat
 from radpref.judges import radeval as _radeval
 from radpref.judges.case import Case, Judge, JudgeError, Verdict, judge_all, judge_by, length_controlled
-from radpref.judges.report_errors import green
+from radpref.judges.report_errors import Pairing, compare, compare_truth, green, pairing
 from radpref.judges.rewards import answer_match, chexpo, finding_graph, reward_function
 from radpref.judges.server import TRANSIENT, Server
+from radpref.judges.short_answer import VERSION as _ANSWER_VERSION
+from radpref.judges.short_answer import short_answer
 from radpref.judges.soft_matching import text
 from radpref.recipe import JudgeSection
 from radpref.records import Judgement
@@ -40,7 +43,11 @@ _PLAIN: dict[str, Maker] = {
     **{f"radeval-{metric}": _radeval.maker(metric) for metric in _radeval.METRICS},
 }
 
-JUDGES: dict[str, Maker] = _PLAIN | {f"lc-{name}": _controlled(make) for name, make in _PLAIN.items()}
+JUDGES: dict[str, Maker] = (
+    _PLAIN
+    | {f"lc-{name}": _controlled(make) for name, make in _PLAIN.items()}
+    | {"answer": lambda section=_DEFAULT: short_answer}  # of a question, which no length makes right
+)
 """Name to the making of a judge."""
 
 FREE = ("green", "text", "lc-green", "lc-text")
@@ -55,6 +62,8 @@ def version(name: str, section: JudgeSection) -> str:
     plain = name.removeprefix("lc-")
     if name in FREE:
         return VERSION
+    if name == "answer":
+        return f"answer-{_ANSWER_VERSION}-{lexicon().digest}"
     if plain.startswith("radeval-"):
         return content_key("radeval", _radeval.VERSION, section.python)
     return _chat.identity(section, "json" if plain == "chat" else "green")
@@ -87,16 +96,21 @@ __all__ = [
     "Judge",
     "JudgeError",
     "Maker",
+    "Pairing",
     "Verdict",
     "answer_match",
     "check",
     "chexpo",
+    "compare",
+    "compare_truth",
     "finding_graph",
     "green",
     "judge_all",
     "judge_by",
     "length_controlled",
+    "pairing",
     "reward_function",
+    "short_answer",
     "text",
     "transient",
     "version",

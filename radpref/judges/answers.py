@@ -54,7 +54,7 @@ class _Answer(_Part):
 
 def schema() -> dict[str, Any]:
     """The JSON schema of an answer, with every property required, as strict servers ask for."""
-    return dict(_strict(_Answer.model_json_schema()))
+    return dict(strict(_Answer.model_json_schema()))
 
 
 def read_json(answer: str, reference: str, candidate: str) -> Verdict:
@@ -63,7 +63,7 @@ def read_json(answer: str, reference: str, candidate: str) -> Verdict:
     Raises:
         Unreadable: there is no whole object, or it has other fields.
     """
-    found = _object(answer)
+    found = first_object(answer, {"errors", "matched"})
     if found is None:
         raise Unreadable("there is no whole JSON object in the answer")
     try:
@@ -172,8 +172,8 @@ def _texts(listed: str, count: int) -> list[str]:
     return [*parts[:count], *[""] * (count - len(parts))]
 
 
-def _object(answer: str) -> dict[str, Any] | None:
-    """The first whole JSON object of a text that can be one of ours."""
+def first_object(answer: str, keys: set[str]) -> dict[str, Any] | None:
+    """The first whole JSON object of a text that has all of ``keys``, else the first one; None for none."""
     decoder = json.JSONDecoder()
     best: dict[str, Any] | None = None
     for start in [match.start() for match in re.finditer(r"\{", answer)][:50]:
@@ -182,7 +182,7 @@ def _object(answer: str) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
-            if {"errors", "matched"} <= value.keys():
+            if keys <= value.keys():
                 return value
             best = best or value
     return best
@@ -195,11 +195,11 @@ def _span(text: str, words: str) -> Span | None:
     return Span(start=start, end=start + len(words)) if start >= 0 else None
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """Every property required and none besides: what OpenAI's strict mode and its followers ask for."""
     if isinstance(value, dict):
-        inner = {key: _strict(entry) for key, entry in value.items() if key not in ("title", "default")}
+        inner = {key: strict(entry) for key, entry in value.items() if key not in ("title", "default")}
         if "properties" in inner:
             inner |= {"required": list(inner["properties"]), "additionalProperties": False}
         return inner
-    return [_strict(entry) for entry in value] if isinstance(value, list) else value
+    return [strict(entry) for entry in value] if isinstance(value, list) else value

@@ -31,6 +31,9 @@ class Case:
     """The question's id."""
     reference: str
     candidate: str
+    answer: str = ""
+    """The question's short answer; empty for a report."""
+    closed: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 from radpref.findings import COVERS, lexicon, read
 from radpref.judges.case import Judge, Verdict, judge_by
@@ -68,9 +69,45 @@ def _report(text: str) -> _Report:
 
 def compare(reference: str, candidate: str) -> Verdict:
     """Count what matched and every error between two reports; see the module's docstring for the rules."""
-    told, said = _report(reference), _report(candidate)
+    told = _report(reference)
     if not told.readable:
         return Verdict(None, "no finding could be read in the reference")
+    return _compared(told, _report(candidate), reference, candidate)
+
+
+def compare_truth(truth: Sequence[Finding], candidate: str) -> Verdict:
+    """`compare` against findings that are known to be there, and all that is there, in place of a reference.
+
+    Nothing there is a truth like any other: a candidate that denies anything agrees with it.
+    """
+    return _compared(_known(truth), _report(candidate), "", candidate)
+
+
+class Pairing(NamedTuple):
+    """The units of two reports put together: one finding at one side and place each."""
+
+    pairs: list[tuple[Finding, Finding]]
+    """(the reference's, the candidate's)."""
+    missing: list[Finding]
+    false: list[Finding]
+
+
+def pairing(reference: str | Sequence[Finding], candidate: str) -> Pairing:
+    """Which finding of the reference (or of the truth) is which of the candidate; see the module's docstring."""
+    text = reference if isinstance(reference, str) else ""
+    told = _report(text) if isinstance(reference, str) else _known(reference)
+    pairs, missing, false = _pair(told.units, _report(candidate).units, text, candidate)
+    return Pairing(pairs, _once(missing, text), _once(false, candidate))
+
+
+def _known(truth: Sequence[Finding]) -> _Report:
+    asserted = [finding for finding in truth if finding.presence != "absent"]
+    denied = [finding for finding in truth if finding.presence == "absent"]
+    nothing = [] if asserted or denied else [Finding(name=name, presence="absent") for name in COVERS]
+    return _Report(units=_units(asserted), denied=(*denied, *nothing), readable=True)
+
+
+def _compared(told: _Report, said: _Report, reference: str, candidate: str) -> Verdict:
     minor = lexicon().minor
     pairs, missing, false = _pair(told.units, said.units, reference, candidate)
     matched: list[Finding] = []

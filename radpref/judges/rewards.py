@@ -25,6 +25,8 @@ _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE
 def reward_function(judge: Judge, *, reference: str = "reference", name: str | None = None) -> Reward:
     """A judge as a TRL reward: the score of every completion against the column ``reference``.
 
+    Columns ``answer`` and ``closed``, where the data set has them, tell the judge of answers what is right.
+
     Args:
         judge: any judge; ``JUDGES[name]()`` makes one.
         reference: the data set's column with the reference reports.
@@ -33,9 +35,11 @@ def reward_function(judge: Judge, *, reference: str = "reference", name: str | N
 
     def reward(prompts: Sequence[Any], completions: Sequence[Completion], **columns: Any) -> list[float | None]:
         references = _column(columns, reference, len(completions))
+        answers = columns.get("answer") or [""] * len(completions)
+        closed = columns.get("closed") or [False] * len(completions)
         cases = [
-            Case(str(number), str(number), told, _text(said))
-            for number, (told, said) in enumerate(zip(references, completions, strict=True))
+            Case(str(number), str(number), told, _text(said), *asked)
+            for number, (told, said, *asked) in enumerate(zip(references, completions, answers, closed, strict=True))
         ]
         return [judgement.score for judgement in judge(cases)]
 

@@ -11,12 +11,11 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import httpx
 
 from radpref.judges.case import JudgeError
-from radpref.recipe import JudgeSection
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -33,14 +32,14 @@ class Failure(Exception):
     """A question without a usable answer. Its text is the reason, ``class: what happened``; see ``REASONS``."""
 
 
-TIMEOUT = "timeout: no whole answer within judge.timeout"
+TIMEOUT = "timeout: no whole answer within the section's timeout"
 UNREACHABLE = "unreachable: the connection failed or was closed"
 REFUSED = "refused: the server did not take the question (status {})"
 DECLINED = "refused: the model declined to answer"
 SERVER_ERROR = "server error: status {}"
 NO_PROTOCOL = "server error: the answer does not follow the protocol"
 EMPTY = "empty: the model answered nothing"
-INCOMPLETE = "incomplete: the answer was cut at judge.max_tokens"
+INCOMPLETE = "incomplete: the answer was cut at the section's max_tokens"
 UNPARSABLE = "unparsable: the answer does not have the form that was asked for"
 
 TRANSIENT = ("timeout:", "unreachable:", "server error:")
@@ -55,34 +54,60 @@ class _Retry(Exception):
         self.reason, self.pause = reason, pause
 
 
+class Settings(Protocol):
+    """How a section of the recipe names a server; ``JudgeSection`` and ``EditSection`` do."""
+
+    @property
+    def server(self) -> str | None: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def json_schema(self) -> Literal["auto", "always", "never"]: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def repairs(self) -> int: ...
+    @property
+    def api_key_env(self) -> str | None: ...
+    @property
+    def cache(self) -> str | None: ...
+
+
 class Server:
     """The server of a recipe. It may be used by many threads.
 
     Args:
         section: ``server``, ``model``, ``timeout``, ``retries``, ``max_tokens`` and ``api_key_env`` are read.
+        name: the section's name in the recipe, for messages.
 
     Raises:
         JudgeError: no server or model is named, or the named environment variable holds no key.
     """
 
-    def __init__(self, section: JudgeSection) -> None:
+    def __init__(self, section: Settings, name: str = "judge") -> None:
         if not section.server or not section.model:
-            absent = "judge.server" if not section.server else "judge.model"
+            absent = f"{name}.server" if not section.server else f"{name}.model"
             raise JudgeError(
-                f"the judge asks a model behind a server, but `{absent}` is not given. Start one "
-                "(`transformers serve`, `vllm serve MODEL`) and name it: --judge.server http://localhost:8000/v1 "
-                "--judge.model MODEL."
+                f"the {name} stage asks a model behind a server, but `{absent}` is not given. Start one "
+                f"(`transformers serve`, `vllm serve MODEL`) and name it: --{name}.server http://localhost:8000/v1 "
+                f"--{name}.model MODEL."
             )
         headers = {}
         if section.api_key_env:
             key = os.environ.get(section.api_key_env)
             if not key:
                 raise JudgeError(
-                    f"`judge.api_key_env` is {section.api_key_env!r}, but there is no such environment variable, "
+                    f"`{name}.api_key_env` is {section.api_key_env!r}, but there is no such environment variable, "
                     "or it is empty. Set it to the server's key."
                 )
             headers["Authorization"] = f"Bearer {key}"
-        self._section = section
+        self._section, self._name = section, name
         self._address = section.server.rstrip("/")
         try:
             self._client = httpx.Client(
@@ -93,7 +118,7 @@ class Server:
             if not httpx.URL(self._address).host:
                 raise ValueError("it names no host; write http://HOST:PORT/v1")
         except (httpx.InvalidURL, ValueError) as error:
-            raise JudgeError(f"`judge.server` is {section.server!r}, which is no address: {error}") from error
+            raise JudgeError(f"`{name}.server` is {section.server!r}, which is no address: {error}") from error
 
     def check(self) -> None:
         """One light question to the server: is it there, and does it take the key?
@@ -105,13 +130,14 @@ class Server:
             status = self._client.get(f"{self._address}/models", timeout=min(self._section.timeout, 10.0)).status_code
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise JudgeError(
-                f"`judge.server` is {self._section.server!r}, which cannot be reached ({type(error).__name__}). "
-                "Start the server, or name another judge (--judge.name green needs none)."
+                f"`{self._name}.server` is {self._section.server!r}, which cannot be reached "
+                f"({type(error).__name__}). Start the server, or choose what needs none (--judge.name green, "
+                "--edit.editor rule)."
             ) from error
         if status in (401, 403):
             raise JudgeError(
                 f"{self._section.server} does not let us in (status {status}). Name the environment variable that "
-                "holds its key: --judge.api_key_env NAME."
+                f"holds its key: --{self._name}.api_key_env NAME."
             )
 
     def ask(self, messages: Messages, schema: Mapping[str, Any] | None = None) -> str:

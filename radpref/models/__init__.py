@@ -6,11 +6,12 @@ trained. All forwards run under ``autocast(vlm)``.
 """
 
 from radpref.models.adapt import attach_lora, freeze, language_targets, merged, trainable_summary
-from radpref.models.chat import collate, encode_answer, encode_prompt, messages
-from radpref.models.decoding import decode, generate
+from radpref.models.chat import collate, encode_answer, encode_prompt, messages, pad
+from radpref.models.decoding import context_length, decode, generate, sampler, text_positions
 from radpref.models.fingerprint import fingerprint
 from radpref.models.loading import load, locate, save
 from radpref.models.precision import pick_device, settle_precision
+from radpref.models.spans import lost, token_mask
 from radpref.models.vlm import (
     ModelError,
     Turn,
@@ -29,6 +30,7 @@ __all__ = [
     "attach_lora",
     "autocast",
     "collate",
+    "context_length",
     "decode",
     "encode_answer",
     "encode_prompt",
@@ -40,11 +42,16 @@ __all__ = [
     "language_targets",
     "load",
     "locate",
+    "lost",
     "merged",
     "messages",
+    "pad",
     "pick_device",
+    "sampler",
     "save",
     "settle_precision",
+    "text_positions",
+    "token_mask",
     "trainable_summary",
     "unwrapped",
     "vision_tower",

@@ -28,7 +28,7 @@ def language_targets(model: Any) -> list[str]:
 
 
 def attach_lora(vlm: Vlm, section: LoraSection) -> Vlm:
-    """``vlm`` with a fresh LoRA adapter (Hu et al. 2021) on its language model; all else is frozen.
+    """``vlm`` with a fresh LoRA (Hu et al. 2021) or DoRA (Liu et al. 2024) on its language model; all else is frozen.
 
     The adapter's weights are float32 and trainable, its output starts at zero. The model is changed in place.
     Raises ModelError for ``rank`` 0 (which means training in full: see ``freeze``) and for a model that has an
@@ -45,6 +45,7 @@ def attach_lora(vlm: Vlm, section: LoraSection) -> Vlm:
         lora_alpha=section.alpha,
         lora_dropout=section.dropout,
         use_rslora=section.rslora,
+        use_dora=section.dora,
         target_modules=language_targets(vlm.model),
         bias="none",
     )

@@ -22,7 +22,7 @@ from torch import Tensor
 from radpref.images import FilmError, read_film
 from radpref.models.chat import collate, encode_answer, encode_prompt, pad
 from radpref.models.vlm import ModelError, Vlm, autocast, image_token_ids, unwrapped
-from radpref.records import Completion, Film, Quarantined, Question
+from radpref.records import Completion, Film, Quarantined, Question, TokenScores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,6 +40,7 @@ def generate(
     max_new_tokens: int,
     batch: int,
     seed: int,
+    scores: bool = False,
     read: Callable[[Film], Image.Image] = read_film,
 ) -> Iterator[tuple[Question, list[Completion] | Quarantined]]:
     """``n`` answers to every question, in the order of the questions, as soon as their batch is done.
@@ -49,7 +50,8 @@ def generate(
     order and after any resume, up to the rounding of the logits (exact ties of float32 are rare; under bfloat16
     the batch's composition can turn a close draw). ``top_p`` keeps the smallest set of most likely tokens that
     holds that much probability. ``batch`` counts questions; a batch decodes ``batch * n`` rows after prefilling
-    each prompt, and encoding each film, once.
+    each prompt, and encoding each film, once. ``scores`` fills ``Completion.scores``, at the cost of a softmax over
+    the vocabulary a token.
 
     A question that cannot be put to the model (a film that cannot be read, a prompt that leaves no room in the
     context) comes back with a ``Quarantined`` row in place of answers; the caller decides what to do with it.
@@ -61,9 +63,11 @@ def generate(
     for group, encoded in _ahead(lambda group: [_encode(vlm, q, read, max_new_tokens) for q in group], batches):
         prompts = [(q, item) for q, item in zip(group, encoded, strict=True) if not isinstance(item, Quarantined)]
         keys = [f"{q.id}\0{index}" for q, _ in prompts for index in range(n)]
-        choose = _greedy if temperature is None else _sampler(keys, seed, temperature, top_p, max_new_tokens)
+        choose = _greedy if temperature is None else sampler(keys, seed, temperature, top_p, max_new_tokens)
+        sure = torch.zeros(2, len(keys), max_new_tokens) if scores else None
+        choose = choose if sure is None else _watched(choose, sure)
         rows = decode(vlm, [item for _, item in prompts], n=n, choose=choose, max_new_tokens=max_new_tokens)
-        answers = iter(_completions(vlm, [q for q, _ in prompts], rows, n))
+        answers = iter(_completions(vlm, [q for q, _ in prompts], rows, n, sure))
         for question, item in zip(group, encoded, strict=True):
             yield question, item if isinstance(item, Quarantined) else next(answers)
 
@@ -81,7 +85,7 @@ def decode(
         return []
     model = unwrapped(vlm.model)
     inputs = {name: value.to(vlm.device) for name, value in pad(vlm, prompts, "left").items()}
-    positions = _positions(model, inputs)
+    positions = text_positions(model, inputs)
     keep = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     with _arithmetic(vlm):
         out = vlm.model(**inputs, position_ids=positions, use_cache=True, **keep)
@@ -137,7 +141,7 @@ def _arithmetic(vlm: Vlm) -> AbstractContextManager[Any]:
     return nullcontext() if vlm.device.type == "cpu" else autocast(vlm)
 
 
-def _positions(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+def text_positions(model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """Position ids of left-padded prompts: (rows, tokens), or (3, rows, tokens) for multimodal RoPE; 0 on padding."""
     if hasattr(model.base_model, "get_rope_index"):
         index = model.base_model.get_rope_index
@@ -158,8 +162,22 @@ def _greedy(logits: Tensor, rows: Tensor, step: int) -> Tensor:
     return logits.argmax(-1)
 
 
-def _sampler(keys: Sequence[str], seed: int, temperature: float, top_p: float, steps: int) -> Choose:
-    """Inverse-CDF sampling: one uniform number a row and step, drawn on the CPU from the row's own generator."""
+def _watched(choose: Choose, sure: Tensor) -> Choose:
+    """``choose``, with log-prob and margin of every choice written into ``sure`` (2, rows, steps)."""
+
+    def watch(logits: Tensor, rows: Tensor, step: int) -> Tensor:
+        token = choose(logits, rows, step)
+        logps = logits.log_softmax(-1)
+        first, second = logps.topk(2, dim=-1).values.exp().unbind(-1)
+        own = logps.gather(-1, token.to(logps.device)[:, None]).squeeze(-1)
+        sure[:, rows.cpu(), step] = torch.stack([own, first - second]).cpu()
+        return token
+
+    return watch
+
+
+def sampler(keys: Sequence[str], seed: int, temperature: float, top_p: float, steps: int) -> Choose:
+    """For ``decode``: inverse-CDF sampling with one uniform number a row and step, which follow from seed and key."""
     uniform = torch.stack([_uniform(f"{seed}\0{key}", steps) for key in keys]) if keys else torch.empty(0, steps)
 
     def choose(logits: Tensor, rows: Tensor, step: int) -> Tensor:
@@ -218,7 +236,7 @@ def context_length(vlm: Vlm) -> int:
 
 
 def _completions(
-    vlm: Vlm, questions: Sequence[Question], rows: Sequence[tuple[list[int], bool]], n: int
+    vlm: Vlm, questions: Sequence[Question], rows: Sequence[tuple[list[int], bool]], n: int, sure: Tensor | None
 ) -> Iterator[list[Completion]]:
     texts = vlm.tokenizer.batch_decode([ids for ids, _ in rows], skip_special_tokens=True)
     for number, question in enumerate(questions):
@@ -230,9 +248,25 @@ def _completions(
                 text=texts[number * n + index].strip(),
                 tokens=len(rows[number * n + index][0]),
                 finished=rows[number * n + index][1],
+                scores=None
+                if sure is None
+                else _scores(vlm, rows[number * n + index][0], sure[:, number * n + index]),
             )
             for index in range(n)
         ]
+
+
+def _scores(vlm: Vlm, ids: Sequence[int], sure: Tensor) -> TokenScores:
+    """The scores of one row, ``sure`` (2, steps), to four decimals.
+
+    Where tokens end is read off the decoded beginnings of the answer: no tokenizer can be asked for offsets of ids.
+    """
+    beginnings = vlm.tokenizer.batch_decode([ids[: t + 1] for t in range(len(ids))], skip_special_tokens=True)
+    whole = beginnings[-1] if beginnings else ""
+    blank, length = len(whole) - len(whole.lstrip()), len(whole.strip())
+    logps, margins = ([round(value, 4) for value in row] for row in sure[:, : len(ids)].tolist())
+    ends = [min(max(len(text) - blank, 0), length) for text in beginnings]
+    return TokenScores(logps=tuple(logps), margins=tuple(margins), ends=tuple(ends))
 
 
 def _ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:

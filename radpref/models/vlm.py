@@ -66,7 +66,8 @@ def unwrapped(model: Any) -> Any:
 def language_model(model: Any) -> nn.Module:
     """The decoder stack: embeddings and layers, without vision tower, projector and head."""
     decoder: nn.Module = unwrapped(model).get_decoder()
-    if any(part is vision_tower(model) for part in decoder.modules()):
+    tower = vision_tower(model)
+    if any(part is tower for part in decoder.modules()):
         raise ModelError(
             f"{type(unwrapped(model)).__name__} does not keep its language model apart from its vision tower, "
             "so that one cannot be trained without the other. Use a model family that does (LLaVA, Idefics3, "

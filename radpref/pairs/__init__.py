@@ -1,5 +1,36 @@
-"""Pairs: what was sampled and judged becomes preferences, with a reason for every question that yields none."""
+"""Pairs: what was sampled and judged, or edited, becomes preferences, with a reason for every question without one.
 
+``rank`` takes the best and the worst of several answers (CheXalign); ``edit`` sets the model's own words right, or
+makes them minimally wrong (FiRe-MPO); ``counterfactual`` changes one attribute of a reference (CheXPO). ``editors``
+write, by rule or by a chat model; nothing that they write is believed before it has been judged again.
+"""
+
+from radpref.pairs.counterfactual import against_own, counterfactuals, single
+from radpref.pairs.edit import Built, EditCase, Edited, Editor, case_of, edit, edit_pairs, verify
+from radpref.pairs.editors import EDITORS
 from radpref.pairs.rank import Ranked, Unpaired, rank, statistics, unpair
+from radpref.pairs.spans import Marked, distance, marked, spliced
 
-__all__ = ["Ranked", "Unpaired", "rank", "statistics", "unpair"]
+__all__ = [
+    "EDITORS",
+    "Built",
+    "EditCase",
+    "Edited",
+    "Editor",
+    "Marked",
+    "Ranked",
+    "Unpaired",
+    "against_own",
+    "case_of",
+    "counterfactuals",
+    "distance",
+    "edit",
+    "edit_pairs",
+    "marked",
+    "rank",
+    "single",
+    "spliced",
+    "statistics",
+    "unpair",
+    "verify",
+]

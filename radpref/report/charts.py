@@ -189,6 +189,30 @@ def bars(
     return _svg(body, label, height)
 
 
+def reliability(points: Sequence[tuple[float, float, int]], css: str, *, label: str) -> Markup:
+    """Accuracy over confidence, both from 0 to 1: a dot a bin, its area its number of answers, beside the diagonal.
+
+    ``points`` are (mean confidence, accuracy, answers).
+    """
+    points = [(a, b, n) for a, b, n in points if math.isfinite(a) and math.isfinite(b) and n > 0]
+    if not points:
+        return Markup("")
+    frame = _Frame((-0.03, 1.03), (-0.05, 1.05))
+    most = max(n for _, _, n in points)
+    body = [
+        frame.axes("confidence", "accuracy"),
+        _line(frame.x(0), frame.y(0), frame.x(1), frame.y(1), "rule"),
+        Markup('<polyline class="line {}" points="{}"/>').format(
+            css, " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b, _ in points)
+        ),
+    ]
+    for a, b, n in points:
+        dot = _dot(frame.x(a), frame.y(b), round(1.5 + 6 * math.sqrt(n / most), 1), f"dot {css}")
+        words = f"{n} answers: confidence {a:.2f}, accuracy {b:.2f}"
+        body.append(Markup("<g>{}<title>{}</title></g>").format(dot, words))
+    return _svg(body, label)
+
+
 @dataclass(frozen=True)
 class _Frame:
     """Data ranges and their place on the drawing."""
@@ -225,7 +249,7 @@ class _Frame:
 
 def _name_width(names: Sequence[str]) -> float:
     """Room for the longest name at the left, at about 6 units a letter."""
-    return min(12 + 6.0 * max(len(name) for name in names), 0.45 * _WIDTH)
+    return min(12 + 6.4 * max(len(name) for name in names), 0.55 * _WIDTH)
 
 
 def _padded(low: float, high: float, share: float = 0.06) -> tuple[float, float]:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radpref.evaluation import BASELINES, LabelScore
 from radpref.records import Comparison, Finding, Judgement, Metric, Pair, Quarantined, Question
+
+if TYPE_CHECKING:
+    from radpref.mining import Summary
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ class ReportData:
     counts: Sequence[SplitCount] = ()
     quarantined: Sequence[Quarantined] = ()
     training: Sequence[TrainingLog] = ()
+    mining: Summary | None = None
+    """What was mined, where the method mines."""
     candidates: Sequence[Judgement] = ()
     """Judgements of the sampled candidates, for score against length."""
     statistics: PairStatistics = field(default_factory=PairStatistics)

@@ -16,7 +16,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from radpref.evaluation import ERROR_KINDS, ERROR_METRICS, HEADLINE, METRICS
+from radpref.evaluation import ERROR_KINDS, ERROR_METRICS, definition, headline
 from radpref.evaluation.tables import format_p
 from radpref.images import FilmError, data_uri, thumbnail
 from radpref.records import Film, Finding, Judgement, Metric, Pair, ReportError, Span
@@ -98,13 +98,14 @@ def render(data: ReportData) -> str:
         "base-uri 'none'; form-action 'none'",
         verdict=verdict(data),
         forest=_forest(data),
-        headline=_table(data, HEADLINE),
-        everything=_table(data, tuple(METRICS)),
+        headline=_table(data, headline(metric.name for metric in data.metrics)),
+        everything=_table(data, list(dict.fromkeys(metric.name for metric in data.metrics))),
         tests=_tests(data),
         test_chart=_test_chart(data),
         labels=_labels(data),
         errors=_errors(data),
         training=[(log.name, _curves(log.rows)) for log in data.training],
+        mining=_mining(data),
         length=_score_against_length(data.candidates),
         pair_charts=_pair_charts(data.scored_pairs),
         quarantined=Counter((row.stage, row.reason) for row in data.quarantined).most_common(),
@@ -114,7 +115,7 @@ def render(data: ReportData) -> str:
         study_kinds=_counted(STUDY_KINDS, studies),
         pairs=pairs,
         pair_kinds=_counted(PAIR_KINDS, pairs),
-        headline_title=METRICS[data.main].title,
+        headline_title=definition(data.main).title,
         systems={data.before: "before", data.after: "after", data.control: "control"},
     )
 
@@ -182,7 +183,7 @@ def _forest(data: ReportData) -> Markup:
         for system in models + trivial
         if system in metrics and (value := metrics[system].value) is not None
     ]
-    return charts.forest(rows, label=f"{METRICS[data.main].title} of each system with its interval")
+    return charts.forest(rows, label=f"{definition(data.main).title} of each system with its interval")
 
 
 def _table(data: ReportData, names: Sequence[str]) -> dict[str, Any]:
@@ -195,13 +196,13 @@ def _table(data: ReportData, names: Sequence[str]) -> dict[str, Any]:
         row: list[Metric | None] = [cells.get((system, name)) for system in models + trivial]
         if not any(cell is not None and cell.value is not None for cell in row):
             continue
-        definition = METRICS[name]
+        about = definition(name)
         rows.append(
             {
                 "name": name,
-                "title": definition.title,
-                "rule": definition.rule,
-                "better": {"higher": "↑", "lower": "↓", "neither": ""}[definition.better],
+                "title": about.title,
+                "rule": about.rule,
+                "better": {"higher": "↑", "lower": "↓", "neither": ""}[about.better],
                 "cells": row,
                 "change": direction(tests[name]) if name in tests else "none",
                 "n": max(cell.n for cell in row if cell is not None),
@@ -215,19 +216,20 @@ def _tests(data: ReportData) -> list[tuple[tuple[str, str], list[dict[str, Any]]
     """The paired tests by pair of systems, in the order they come."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in data.comparisons:
-        definition = METRICS[row.name]
-        cells = {"row": row, "title": definition.title, "rule": definition.rule, "change": direction(row)}
+        about = definition(row.name)
+        cells = {"row": row, "title": about.title, "rule": about.rule, "change": direction(row)}
         groups.setdefault((row.before, row.after), []).append(cells)
     return list(groups.items())
 
 
 def _test_chart(data: ReportData) -> Markup:
     """Differences after minus before of the metrics that share a scale."""
+    heading = headline(row.name for row in data.comparisons)
     rows = [
-        charts.Estimate(METRICS[row.name].title, direction(row), row.difference, row.low, row.high)
+        charts.Estimate(definition(row.name).title, direction(row), row.difference, row.low, row.high)
         for row in data.comparisons
-        if (row.before, row.after) == (data.before, data.after) and row.name in HEADLINE
-        if METRICS[row.name].better != "neither"
+        if (row.before, row.after) == (data.before, data.after) and row.name in heading
+        if definition(row.name).better != "neither"
     ]
     return charts.forest(rows, label="Paired differences with their intervals", zero=True)
 
@@ -257,10 +259,10 @@ def _errors(data: ReportData) -> dict[str, Any]:
     rows = []
     for name in ERROR_METRICS:
         values = {system: value for system in systems if (value := per_report.get((system, name))) is not None}
-        rows.append((METRICS[name].title, values))
+        rows.append((definition(name).title, values))
     chart = charts.bars(rows, css, label="Significant errors per report by kind", form=lambda value: f"{value:.2f}")
     totals = [
-        (METRICS[name].title, [data.errors[system].get(kind, 0) for system in systems])
+        (definition(name).title, [data.errors[system].get(kind, 0) for system in systems])
         for kind, name in zip(ERROR_KINDS, ERROR_METRICS, strict=True)
     ]
     return {"systems": list(css.items()), "chart": chart, "totals": totals if systems else []}
@@ -283,6 +285,45 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             legend = [(one.name, one.css) for one in series if one.points] if len(series) > 1 else []
             drawn.append({"title": curve.title, "chart": chart, "note": curve.note, "legend": legend})
     return drawn
+
+
+def _mining(data: ReportData) -> dict[str, Any] | None:
+    """The charts of mining, and its strata, those with the most hard questions first."""
+    if data.mining is None:
+        return None
+    from radpref.report import mining
+
+    found = data.mining
+    drawn = [
+        (
+            "How hard is what was found?",
+            mining.hits(found),
+            "Share of wrong answers. Random: the whole pool. Unsure and confident: below and above the cut. "
+            "Neighbours of hard questions stand beside random draws for the same questions; what was taken is wrong "
+            "by choice, neighbours aside.",
+        ),
+        (
+            "Rare findings",
+            mining.tail(found),
+            f"Share of the questions about {', '.join(found.tail) or 'rare findings (there are none)'}: in the pool, "
+            "among hard questions, with their neighbours, and of what the budget takes without and with quotas.",
+        ),
+        ("Cells", mining.cells(found), f"A confidence below its {found.quantile:g} quantile counts as unsure."),
+    ]
+    if found.calibration:
+        note = "Bins of equal mass. Dashed: confidence equals accuracy. The model saw these questions in training."
+        drawn.append(("Calibration", mining.calibration(found.calibration), note))
+    note = (
+        "Were the cut elsewhere: the share of the answers that would be hard (brown), and how far these would be the "
+        "same questions (blue, Jaccard)."
+    )
+    drawn.append(("Sensitivity to the cut", mining.sensitivity(found), note))
+    return {
+        "summary": found,
+        "wrong": sum(n for name, n in found.cells.items() if name.startswith("wrong")),
+        "charts": [(title, chart, note) for title, chart, note in drawn if chart],
+        "strata": sorted(found.strata, key=lambda row: (-row.hard, -row.pool)),
+    }
 
 
 def _score_against_length(candidates: Sequence[Judgement]) -> dict[str, Any] | None:

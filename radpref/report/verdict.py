@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from radpref.evaluation import HEADLINE, METRICS
+from radpref.evaluation import definition, headline
 from radpref.evaluation.tables import format_p
 from radpref.records import Comparison, Metric
 from radpref.report.data import ReportData
@@ -50,7 +50,8 @@ def verdict(data: ReportData) -> Verdict:
     """The verdict on ``data.after`` against ``data.before`` by the main metric."""
     numbers = _Numbers(data)
     chance, change = _chance(numbers)
-    length = [_length(numbers)] if change == "gain" else []  # without a gain there is none that length could explain
+    # without a gain there is none that length could explain; an answer to a question is right at any length
+    length = [_length(numbers)] if change == "gain" and not numbers.main.startswith("vqa_") else []
     checks = (chance, *length, _control(numbers), _trivial(numbers), _cost(numbers))
     level, headline = _headline(numbers, change, {check.question: check.answer for check in checks})
     return Verdict(level, headline, checks, _caveats(numbers))
@@ -82,13 +83,18 @@ class _Numbers:
         found = self.metric(system, name)
         return None if found is None else found.value
 
+    def counted(self, n: int) -> str:
+        """So many of what the main metric is measured on."""
+        words = ("question", "questions") if self.main.startswith("vqa_") else ("study", "studies")
+        return _count(n, *words)
+
     def test(self, name: str, before: str) -> Comparison | None:
         return self._tests.get((name, before, self.after))
 
 
 def direction(row: Comparison) -> Change:
     """Gain or loss where test and interval agree that the difference is not chance; else none."""
-    sign = {"higher": 1, "lower": -1, "neither": 0}[METRICS[row.name].better]
+    sign = {"higher": 1, "lower": -1, "neither": 0}[definition(row.name).better]
     low, high = sorted((sign * row.low, sign * row.high))
     if row.p < ALPHA and low > 0:
         return "gain"
@@ -99,13 +105,13 @@ def direction(row: Comparison) -> Change:
 
 def _chance(numbers: _Numbers) -> tuple[Check, Change]:
     row = numbers.test(numbers.main, numbers.before)
-    title = METRICS[numbers.main].title
+    title = definition(numbers.main).title
     if row is None:
         return Check(
             CHANCE, "unknown", f"There is no paired test of {title}: it needs both systems on at least two patients."
         ), "unknown"
     change = direction(row)
-    rests = f"{_interval(row)}; p {_p(row.p)}, {_count(row.n, 'study', 'studies')}"
+    rests = f"{_interval(row)}; p {_p(row.p)}, {numbers.counted(row.n)}"
     said = f"{title} changed by {_signed(row.difference)} ({rests})."
     if change == "gain":
         return Check(CHANCE, "yes", said), change
@@ -146,7 +152,7 @@ def _length(numbers: _Numbers) -> Check:
 
 def _control(numbers: _Numbers) -> Check:
     row = numbers.test(numbers.main, numbers.control)
-    title = METRICS[numbers.main].title
+    title = definition(numbers.main).title
     if row is None:
         return Check(
             CONTROL,
@@ -166,7 +172,7 @@ def _control(numbers: _Numbers) -> Check:
 def _trivial(numbers: _Numbers) -> Check:
     names = [name for name in numbers.data.baselines if numbers.value(name, numbers.main) is not None]
     value, metric = numbers.value(numbers.after, numbers.main), numbers.metric(numbers.after, numbers.main)
-    title = METRICS[numbers.main].title
+    title = definition(numbers.main).title
     if not names or value is None or metric is None:
         return Check(TRIVIAL, "unknown", "No trivial baseline was measured beside the model.")
     best = max(names, key=lambda name: numbers.value(name, numbers.main) or 0.0)
@@ -192,24 +198,23 @@ def _trivial(numbers: _Numbers) -> Check:
 def _ahead(numbers: _Numbers, names: Sequence[str]) -> str:
     """Headline metrics, the main one apart, on which some baseline is better than the model."""
     found = []
-    for name in HEADLINE:
+    for name in headline(metric.name for metric in numbers.data.metrics):
         value = numbers.value(numbers.after, name)
-        better = METRICS[name].better
+        better = definition(name).better
         if name == numbers.main or value is None or better == "neither":
             continue
         sign = 1 if better == "higher" else -1
         rivals = {rival: reached for rival in names if (reached := numbers.value(rival, name)) is not None}
         best = max(rivals, key=lambda rival: sign * rivals[rival], default=None)
         if best is not None and sign * rivals[best] > sign * value:
-            found.append(f"{METRICS[name].title} ({rivals[best]:.3f}, “{best}”, against {value:.3f})")
+            found.append(f"{definition(name).title} ({rivals[best]:.3f}, “{best}”, against {value:.3f})")
     return "; ".join(found)
 
 
 def _cost(numbers: _Numbers) -> Check:
-    tests = [
-        row for name in METRICS if name != numbers.main and (row := numbers.test(name, numbers.before)) is not None
-    ]
-    tests = [row for row in tests if METRICS[row.name].better != "neither"]
+    names = dict.fromkeys(row.name for row in numbers.data.comparisons if row.name != numbers.main)
+    tests = [row for name in names if (row := numbers.test(name, numbers.before)) is not None]
+    tests = [row for row in tests if definition(row.name).better != "neither"]
     if not tests:
         return Check(COST, "unknown", "No other metric was tested.")
     lost = [
@@ -221,12 +226,12 @@ def _cost(numbers: _Numbers) -> Check:
             "yes",
             f"None of the {len(tests)} other tested metrics got worse by more than chance (Holm-corrected).",
         )
-    said = ", ".join(f"{METRICS[row.name].title} {_signed(row.difference)}" for row in lost)
+    said = ", ".join(f"{definition(row.name).title} {_signed(row.difference)}" for row in lost)
     return Check(COST, "no", f"Worse by more than chance (Holm-corrected): {said}.")
 
 
 def _headline(numbers: _Numbers, change: Change, answers: dict[str, Answer]) -> tuple[Level, str]:
-    title = METRICS[numbers.main].title
+    title = definition(numbers.main).title
     before, after = (numbers.value(system, numbers.main) for system in (numbers.before, numbers.after))
     if change == "unknown" or before is None or after is None:
         return "unknown", f"Not enough was measured to say whether {title} changed."
@@ -236,9 +241,10 @@ def _headline(numbers: _Numbers, change: Change, answers: dict[str, Answer]) -> 
     if change == "none":
         return "none", f"No gain shown: {moved}, which is not clearly more than chance."
     buts = []
-    if answers[LENGTH] == "no":
+    length = answers.get(LENGTH, "yes")
+    if length == "no":
         buts.append("it does not stand once length is controlled")
-    elif answers[LENGTH] == "partly":
+    elif length == "partly":
         buts.append("length is not ruled out")
     if answers[CONTROL] == "no":
         buts.append("SFT on the chosen side of the same pairs does at least as well")
@@ -249,7 +255,7 @@ def _headline(numbers: _Numbers, change: Change, answers: dict[str, Answer]) -> 
     unknown = [
         what
         for question, what in ((LENGTH, "length"), (CONTROL, "SFT on the same pairs"), (TRIVIAL, "trivial answers"))
-        if answers[question] == "unknown"
+        if answers.get(question) == "unknown"
     ]
     if buts:
         return "mixed", f"A gain with a but: {moved}, more than chance, yet {_join(buts)}."
@@ -263,7 +269,7 @@ def _caveats(numbers: _Numbers) -> tuple[str, ...]:
     found = []
     main = numbers.metric(numbers.after, numbers.main)
     if main is not None and main.n < FEW_STUDIES:
-        found.append(f"The test rests on {_count(main.n, 'study', 'studies')}; only a large difference can show.")
+        found.append(f"The test rests on {numbers.counted(main.n)}; only a large difference can show.")
     shares = [numbers.value(system, "unscored_share_green") for system in (data.before, data.after)]
     if any(share is not None and share > 0.02 for share in shares):
         said = " before and ".join("unknown" if share is None else f"{share:.1%}" for share in shares)

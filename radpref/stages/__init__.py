@@ -6,12 +6,17 @@ about what is there now, which goes to the terminal and the event log: counts an
 """
 
 from radpref.stages.align import align, prepare
-from radpref.stages.common import check
+from radpref.stages.common import NO_STUDIES, check
 from radpref.stages.control import control
+from radpref.stages.corrupt import corrupt
 from radpref.stages.evaluate import evaluate
-from radpref.stages.export import export_model
+from radpref.stages.export import export_model, export_pairs
+from radpref.stages.given_pairs import given_pairs
+from radpref.stages.ground import ground
 from radpref.stages.grpo import grpo
 from radpref.stages.judge import judge
+from radpref.stages.mine import mine
+from radpref.stages.own_pairs import counterfactual_pairs, edited_pairs, own_answers
 from radpref.stages.pair import pair
 from radpref.stages.report import report
 from radpref.stages.sample import sample
@@ -20,13 +25,22 @@ from radpref.stages.sft import sft
 from radpref.stages.studies import studies
 
 __all__ = [
+    "NO_STUDIES",
     "align",
     "check",
     "control",
+    "corrupt",
+    "counterfactual_pairs",
+    "edited_pairs",
     "evaluate",
     "export_model",
+    "export_pairs",
+    "given_pairs",
+    "ground",
     "grpo",
     "judge",
+    "mine",
+    "own_answers",
     "pair",
     "prepare",
     "report",

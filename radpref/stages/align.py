@@ -8,16 +8,14 @@ from typing import Any
 from radpref.recipe import AlignSection
 from radpref.records import Pair, Quarantined
 from radpref.runfolder import Run, progress
-from radpref.stages.common import Steps, fine_tuned, keyed_folder, load, reasons
+from radpref.stages.common import Steps, fine_tuned, keyed_folder, load, pairs_from, reasons
 from radpref.store import content_key
 
 
 def prepare(run: Run, limit: int | None = None) -> str:
     """Score both sides of every pair under the fine-tuned model, the reference of the alignment."""
     model, fingerprint = fine_tuned(run)
-    key = content_key(
-        "prepare", run.recipe.align.loss, run.recipe.align.max_length, fingerprint, run.digest("pair", "pairs")
-    )
+    key = content_key("prepare", _read(run.recipe.align), fingerprint, run.digest(pairs_from(run), "pairs"))
     if not run.begin("prepare", key):
         return "up to date"
     prepared = _prepared(run, load(run, model), limit)
@@ -26,15 +24,22 @@ def prepare(run: Run, limit: int | None = None) -> str:
         f"{len(prepared.items)} items, {len(prepared.quarantined)} pairs quarantined{reasons(prepared.quarantined)}"
     )
     if limit is not None:
-        return f"{line}; {len(prepared.references.logps)} answers scored (--limit)"
+        return f"{line}; {prepared.scored} answers done (--limit)"
     run.finish("prepare", key, items=len(prepared.items), quarantined=len(prepared.quarantined))
     return line
+
+
+def _read(align: AlignSection) -> AlignSection:
+    """The section without what the prepare stage does not read."""
+    default = AlignSection()
+    unread = {"objective", "beta", "lora", "lr", "warmup", "epochs", "accumulate", "weight_decay", "save_steps"}
+    return align.model_copy(update={name: getattr(default, name) for name in unread})
 
 
 def _prepared(run: Run, vlm: Any, limit: int | None = None) -> Any:
     from radpref import training
 
-    pairs = run.rows("pair", "pairs", Pair)
+    pairs = run.rows(pairs_from(run), "pairs", Pair)
     bar: list[Any] = []
 
     def advance(done: int, total: int) -> None:
@@ -55,7 +60,7 @@ def align(run: Run, limit: int | None = None) -> str:
     recipe = run.recipe
     model, fingerprint = fine_tuned(run)
     betas = recipe.select.betas or (recipe.align.beta,)
-    pairs = run.digest("pair", "pairs")
+    pairs = run.digest(pairs_from(run), "pairs")
     keys = {beta: content_key("align", _with_beta(run, beta), recipe.run.seed, fingerprint, pairs) for beta in betas}
     whole = content_key(list(keys.values()))
     if not run.begin("align", whole):

@@ -24,6 +24,7 @@ def answer(
     limit: int | None = None,
     *,
     greedy: bool = False,
+    scores: bool = False,
 ) -> tuple[list[Completion] | None, str]:
     """Fill a table of completions, generating only what is missing or depends on something that changed.
 
@@ -59,6 +60,7 @@ def answer(
             max_new_tokens=section.max_new_tokens,
             batch=section.batch,
             seed=run.recipe.run.seed,
+            scores=scores,
         )
         for group in batched(results, section.batch):
             good = [(keys[q.id], row) for q, rows in group if not isinstance(rows, Quarantined) for row in rows]

@@ -21,6 +21,9 @@ AFTER = "aligned"
 CONTROL = "sft on chosen"
 """Names of the measured systems: before and after alignment, and the control."""
 
+NO_STUDIES = "none"
+"""The ``data.source`` of a run that has pairs and nothing else."""
+
 
 def questions_of(run: Run, split: str) -> list[Question]:
     """The questions of one split, in the order of the studies."""
@@ -54,6 +57,11 @@ def fine_tuned(run: Run) -> tuple[ModelSection, str]:
     done = run.done("sft")
     assert done is not None  # `pipeline` runs sft first
     return located(run, done["model"]), done["fingerprint"]
+
+
+def pairs_from(run: Run) -> str:
+    """The stage whose pairs are aligned on: with corrupted films where the method makes them."""
+    return "corrupt" if run.recipe.method == "firempo" else "pair"
 
 
 def outcome(run: Run) -> dict[str, Any] | None:
@@ -104,32 +112,51 @@ def check(run: Run, *, judging: bool = True) -> None:
     ``judging``: a judge will be asked, so that its server or package must be there now.
 
     Raises:
-        RecipeError: a source, judge or loss that does not exist; names the nearest one.
+        RecipeError: a source or judge that does not exist; names the nearest one.
+        LossError: losses that do not exist or cannot be combined.
         JudgeError: the judge's server or package is not there.
         ModelError: what is wrong with the model, adapter or device that the recipe names.
     """
     from radpref import judges
     from radpref.data import SOURCES
     from radpref.judges import JUDGES
-    from radpref.losses import LOSSES
+    from radpref.losses import objective
     from radpref.models import pick_device
 
     recipe = run.recipe
+    _check_pairs(run)
     for key, name, known in (
-        ("data.source", recipe.data.source, SOURCES),
+        ("data.source", recipe.data.source, {**SOURCES, NO_STUDIES: None} if recipe.method == "pairs" else SOURCES),
         ("judge.name", recipe.judge.name, JUDGES),
         ("select.by", recipe.select.by, JUDGES),
-        ("align.loss", recipe.align.loss, LOSSES),
     ):
         if name not in known:
             raise RecipeError(
                 f"`{key}` from {run.loaded.provenance[key]} is {name!r}, which does not exist"
                 f"{nearest(name, list(known)) or '.'} There are: {', '.join(known)}."
             )
+    objective(recipe.align)
     for name in {recipe.judge.name, recipe.select.by} if judging else ():
         judges.check(name, recipe.judge)
     pick_device(recipe.run.device)
     print_of(recipe.model)
+
+
+def _check_pairs(run: Run) -> None:
+    """Whether the recipe says where pairs come from, and asks for nothing that needs studies where there are none."""
+    recipe = run.recipe
+    if recipe.method != "pairs":
+        if recipe.pair.file is not None:
+            raise RecipeError(
+                f"`pair.file` names pairs that were made elsewhere, which {recipe.method} does not read: it makes "
+                "its own. Set method: pairs, or leave pair.file out."
+            )
+        return
+    if recipe.pair.file is None:
+        raise RecipeError("method pairs aligns with pairs that are there already; say where with pair.file.")
+    if recipe.data.source == NO_STUDIES and (recipe.sft.enabled or len(recipe.select.betas) > 1):
+        what = "sft.enabled: true" if recipe.sft.enabled else "several select.betas"
+        raise RecipeError(f"{what} needs studies, and data.source is {NO_STUDIES}. Name a source, or leave it out.")
 
 
 def keyed_folder(folder: Path, key: str) -> Path:

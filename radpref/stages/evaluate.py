@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from radpref.recipe import ModelSection
-from radpref.records import Comparison, Judgement, Metric
+from radpref.records import Comparison, Judgement, Metric, Question
 from radpref.runfolder import Run
 from radpref.stages.answers import greedy
 from radpref.stages.common import (
@@ -20,6 +23,12 @@ from radpref.stages.common import (
 )
 from radpref.store import content_key
 
+if TYPE_CHECKING:
+    from radpref.evaluation import Measured
+
+MAIN = {"report": ("green_mean", "green", "studies"), "questions": ("vqa_accuracy_all", "accuracy", "questions")}
+"""Of each kind of task: the main metric, what it is called on the terminal, and what it is measured on."""
+
 
 def evaluate(run: Run, limit: int | None = None) -> str:
     """Measure base, sft, aligned, the control and the trivial baselines on the held-out patients."""
@@ -30,26 +39,33 @@ def evaluate(run: Run, limit: int | None = None) -> str:
     systems = systems_of(run)
     length = recipe.sample.max_new_tokens
     prints = [fingerprint for _, fingerprint in systems.values()]
-    key = content_key("evaluate", recipe.evaluate, length, recipe.run.seed, prints, questions_key(questions))
+    grounded = (run.done("ground") or {}).get("key")
+    key = content_key(
+        "evaluate", recipe.evaluate, length, recipe.run.seed, prints, questions_key(questions), grounded
+    )
     if not run.begin("evaluate", key):
         return "up to date"
+    altered = controls_of(run, questions)
+    asked = [*questions, *altered]
     answers = {
-        name: greedy(run, "evaluate", name.replace(" ", "-"), model, fingerprint, questions, recipe.evaluate.batch)
+        name: greedy(run, "evaluate", name.replace(" ", "-"), model, fingerprint, asked, recipe.evaluate.batch)
         for name, (model, fingerprint) in systems.items()
     }
-    answers |= evaluation.baselines(questions_of(run, "train"), questions, recipe.run.seed)
+    measured = _measured(run, questions, altered, answers)
     resamples, seed = recipe.evaluate.resamples, recipe.run.seed
-    measured = {
-        name: evaluation.measure(name, questions, texts, resamples=resamples, seed=seed)
-        for name, texts in answers.items()
-    }
     others = [BEFORE, *(name for name in measured if name not in (BEFORE, AFTER))]
+    heading = evaluation.headline(row.name for row in measured[AFTER].metrics)
     comparisons = [
         row
         for name in others
-        for row in evaluation.compare(measured[name], measured[AFTER], resamples=resamples, seed=seed)
+        for row in evaluation.compare(
+            measured[name], measured[AFTER], metrics=heading, resamples=resamples, seed=seed
+        )
     ]
     metrics = [row for one in measured.values() for row in one.metrics]
+    if run.done("ground"):
+        metrics += run.rows("ground", "headline", Metric)
+        comparisons += run.rows("ground", "comparisons", Comparison)
     run.table("evaluate", "metrics", Metric).write(metrics)
     run.table("evaluate", "comparisons", Comparison).write(comparisons)
     for name in systems:
@@ -64,6 +80,7 @@ def evaluate(run: Run, limit: int | None = None) -> str:
                 "labels": [vars(label) for label in evaluation.by_label(one)],
             }
             for name, one in measured.items()
+            if recipe.task.kind == "report"
         },
         "evaluate",
         "details.json",
@@ -76,8 +93,48 @@ def evaluate(run: Run, limit: int | None = None) -> str:
     )
     if limit is None:
         run.finish("evaluate", key, systems=list(measured), metrics="./metrics.json")
-    before, after = measured[BEFORE].value("green_mean"), measured[AFTER].value("green_mean")
-    return f"{len(questions)} studies; green {shown(before)} before, {shown(after)} after"
+    main, title, what = MAIN[recipe.task.kind]
+    before, after = measured[BEFORE].value(main), measured[AFTER].value(main)
+    return f"{len(questions)} {what}; {title} {shown(before)} before, {shown(after)} after"
+
+
+def controls_of(run: Run, questions: Sequence[Question]) -> list[Question]:
+    """The altered twins of the questions that the recipe asks for; none of reports."""
+    from radpref import tasks
+
+    wanted = run.recipe.evaluate.controls if run.recipe.task.kind == "questions" else ()
+    twins: list[Question] = []
+    if "negated" in wanted:
+        twins += [twin for question in questions if (twin := tasks.negated(question)) is not None]
+    if "swapped" in wanted:
+        twins += tasks.swapped(questions, run.recipe.run.seed)
+    if "blank" in wanted:
+        twins += tasks.blanked(questions, run.path("evaluate", "blank"))
+    return twins
+
+
+def _measured(
+    run: Run, questions: Sequence[Question], altered: Sequence[Question], answers: dict[str, dict[str, str]]
+) -> dict[str, Measured]:
+    """Every system and trivial baseline, measured as reports or as answers to questions."""
+    from radpref import evaluation
+
+    train, seed, resamples = questions_of(run, "train"), run.recipe.run.seed, run.recipe.evaluate.resamples
+    if run.recipe.task.kind == "report":
+        texts = answers | evaluation.baselines(train, questions, seed)
+        return {
+            name: evaluation.measure(name, questions, said, resamples=resamples, seed=seed)
+            for name, said in texts.items()
+        }
+    measured = {
+        name: evaluation.measure_questions(name, questions, said, controls=altered, resamples=resamples, seed=seed)
+        for name, said in answers.items()
+    }
+    trivial = evaluation.question_baselines(train, questions)
+    return measured | {
+        name: evaluation.measure_questions(name, questions, said, resamples=resamples, seed=seed)
+        for name, said in trivial.items()
+    }
 
 
 def systems_of(run: Run) -> dict[str, tuple[ModelSection, str]]:

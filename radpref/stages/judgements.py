@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from radpref.recipe import JudgeSection, ModelSection
 from radpref.records import Completion, Judgement, Question
@@ -26,14 +27,15 @@ def judge_rows(
 
     What failed for a reason that may be gone (a server that was busy or away) is asked again.
     """
-    from radpref.judges import JUDGES, Case, transient, version
+    from radpref.judges import JUDGES, transient, version
 
     judging = JUDGES[section.name](section)
     rules = version(section.name, section)
-    references = {question.id: question.reference for question in questions}
+    asked = {question.id: question for question in questions}
     table = run.table(stage, name, Judgement)
     keys = {
-        row.id: content_key("judge", rules, section.name, references[row.question], row.text) for row in completions
+        row.id: content_key("judge", rules, section.name, *_told(asked[row.question]), row.text)
+        for row in completions
     }
     known = {row.id: table.get(row.id, keys[row.id]) for row in completions}
     todo = [row for row in completions if not (before := known[row.id]) or transient(before)]
@@ -41,7 +43,7 @@ def judge_rows(
     began = time.monotonic()
     bar = progress(total=len(completions), done=len(completions) - len(todo), unit="reports", what=name)
     for chunk in batched(now, 256):
-        cases = [Case(row.id, row.question, references[row.question], row.text) for row in chunk]
+        cases = [_case(row.id, asked[row.question], row.text) for row in chunk]
         judged = judging(cases)
         table.append((keys[row.id], row) for row in judged)
         bar.update(len(chunk))
@@ -62,11 +64,11 @@ def validation_scores(
 
     Judges that need nothing but the texts are always there, and the one that selects.
     """
-    from radpref.judges import FREE, JUDGES, Case
+    from radpref.judges import FREE, JUDGES
 
     questions = questions_of(run, "validation")
     answers = greedy(run, stage, name, model, fingerprint, questions, run.recipe.evaluate.batch)
-    cases = [Case(q.id, q.id, q.reference, answers[q.id]) for q in questions]
+    cases = [_case(q.id, q, answers[q.id]) for q in questions]
     scores: dict[str, float | None] = {}
     for judge_name in dict.fromkeys((*FREE, run.recipe.select.by)):
         judge = JUDGES[judge_name](judge_section(run, judge_name))
@@ -74,6 +76,17 @@ def validation_scores(
         scores[judge_name] = sum(found) / len(found) if found else None
     scores["words"] = sum(len(text.split()) for text in answers.values()) / len(answers)
     return scores
+
+
+def _told(question: Question) -> list[Any]:
+    """What a judge is told of a question besides the candidate."""
+    return [question.reference, question.answer, question.closed] if question.answer else [question.reference]
+
+
+def _case(identifier: str, question: Question, text: str) -> Any:
+    from radpref.judges import Case
+
+    return Case(identifier, question.id, question.reference, text, question.answer, question.closed)
 
 
 def judge_section(run: Run, name: str | None = None) -> JudgeSection:

@@ -8,10 +8,17 @@ from radpref import recipe as recipes
 from radpref.recipe import ReportSection
 from radpref.records import Comparison, Completion, Judgement, Metric, Pair, Quarantined, Question
 from radpref.runfolder import Run
-from radpref.stages.common import AFTER, BEFORE, CONTROL, outcome
+from radpref.stages.common import AFTER, BEFORE, CONTROL, outcome, pairs_from
+from radpref.stages.evaluate import MAIN
 from radpref.store import content_key, write_atomically
 
-TITLES = {"chexalign": "CheXalign", "grpo": "GRPO"}
+TITLES = {
+    "chexalign": "CheXalign",
+    "chexpo": "CheXPO",
+    "firempo": "FiRe-MPO",
+    "grpo": "GRPO",
+    "pairs": "Pairs made elsewhere",
+}
 
 
 def report(run: Run, limit: int | None = None) -> str:
@@ -30,8 +37,9 @@ def report(run: Run, limit: int | None = None) -> str:
 
 def _report_data(run: Run, section: ReportSection) -> Any:
     """Everything that stands in the report, read from the run folder."""
-    from radpref.evaluation import LabelScore
+    from radpref.evaluation import BASELINES, VQA_BASELINES, LabelScore
     from radpref.findings import read
+    from radpref.mining import Summary
     from radpref.report import (
         Choice,
         PairStatistics,
@@ -64,7 +72,9 @@ def _report_data(run: Run, section: ReportSection) -> Any:
     }
     judged = {
         name: {
-            row.question: row for row in run.rows("evaluate", f"judgements-{name}", Judgement) if row.judge == "green"
+            row.question: row
+            for row in run.rows("evaluate", f"judgements-{name}", Judgement)
+            if row.judge == ("green" if recipe.task.kind == "report" else "answer")
         }
         for name in (BEFORE, AFTER)
     }
@@ -82,7 +92,7 @@ def _report_data(run: Run, section: ReportSection) -> Any:
         for question in studies_of_split["test"][: section.studies]
     ]
 
-    pairs = run.rows("pair", "pairs", Pair)
+    pairs = run.rows(pairs_from(run), "pairs", Pair)
     statistics = run.read_json("pair", "statistics.json") or {"dropped": {}, "unscored": {}}
     logs = [("sft", run.path("sft", "training"))]
     logs += [
@@ -95,6 +105,7 @@ def _report_data(run: Run, section: ReportSection) -> Any:
         for path in sorted(run.folder.glob("*/*quarantined.jsonl"))
         for row in run.rows(path.parent.name, path.stem, Quarantined)
     ]
+    mined = run.read_json("mine", "summary.json")
     helps = recipes.helps()
     about_run = run.read_json("run.json")
     return ReportData(
@@ -106,6 +117,8 @@ def _report_data(run: Run, section: ReportSection) -> Any:
         before=BEFORE,
         after=AFTER,
         control=CONTROL,
+        baselines=(*BASELINES, *VQA_BASELINES),
+        main=MAIN[recipe.task.kind][0],
         metrics=run.rows("evaluate", "metrics", Metric),
         comparisons=run.rows("evaluate", "comparisons", Comparison),
         labels={name: [LabelScore(**label) for label in one["labels"]] for name, one in details.items()},
@@ -123,6 +136,7 @@ def _report_data(run: Run, section: ReportSection) -> Any:
         counts=counts,
         quarantined=quarantined,
         training=[TrainingLog(name, history(folder)) for name, folder in logs if folder.exists()],
+        mining=Summary.model_validate(mined) if mined else None,
         candidates=run.rows("judge", "judgements", Judgement),
         statistics=PairStatistics(
             questions=len(studies_of_split["train"]),
@@ -138,6 +152,11 @@ def _report_data(run: Run, section: ReportSection) -> Any:
         ],
         selected_by=recipe.select.by,
         studies=views,
-        pairs=[PairView(row, questions[row.question].reference) for row in pairs[: section.pairs]],
+        pairs=[PairView(row, _reference(questions.get(row.question))) for row in pairs[: section.pairs]],
         notes=list(dict.fromkeys(event["text"] for event in run.events() if event["event"] == "note")),
     )
+
+
+def _reference(question: Question | None) -> str:
+    """The question's reference; pairs that were made elsewhere have none."""
+    return question.reference if question else ""

@@ -22,6 +22,8 @@ def select(run: Run, limit: int | None = None) -> str:
     key = content_key("select", recipe.select, rules, length, done["key"], fingerprint, questions)
     if not run.begin("select", key):
         return "up to date"
+    if not questions_of(run, "validation"):
+        return _last(run, key, start)
     before = validation_scores(run, "select", "sft", start, fingerprint)
     tried = []
     for one in done["runs"]:
@@ -38,6 +40,21 @@ def select(run: Run, limit: int | None = None) -> str:
     run.finish("select", key, by=recipe.select.by, before=before, tried=tried, chosen=best)
     score, base = best["scores"][recipe.select.by], before[recipe.select.by]
     return f"{best['name']} of {len(tried)}, {recipe.select.by} {shown(score)} ({shown(base)} before) on validation"
+
+
+def _last(run: Run, key: str, start: ModelSection) -> str:
+    """The last checkpoint, where there are no studies to choose on (``data.source: none``)."""
+    done = run.done("align")
+    assert done is not None  # `pipeline` runs align first
+    (one,) = done["runs"]  # `check` has refused several betas
+    last = one["checkpoints"][-1]
+    model = _checkpoint_model(run, start, run.located(last["path"]))
+    chosen = {
+        "name": f"beta-{one['beta']:g}-step-{last['step']}", "beta": one["beta"], "step": last["step"],
+        "model": noted(run, model), "fingerprint": print_of(model), "scores": {},
+    }  # fmt: skip
+    run.finish("select", key, by="", before={}, tried=[chosen], chosen=chosen)
+    return f"{chosen['name']}, the last one: there are no studies to choose on"
 
 
 def _checkpoint_model(run: Run, start: ModelSection, checkpoint: str) -> ModelSection:

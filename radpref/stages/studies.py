@@ -17,7 +17,7 @@ def studies(run: Run, limit: int | None = None) -> str:
         RunError: no usable study in a split, or one patient, study or film in two splits.
     """
     from radpref.data import leakage, load_studies
-    from radpref.tasks import report_question
+    from radpref.tasks import composition, questions
 
     recipe = run.recipe
     run.begin("studies")
@@ -33,12 +33,34 @@ def studies(run: Run, limit: int | None = None) -> str:
             )
     if problems := leakage(found):
         raise RunError("the splits leak:\n  " + "\n  ".join(problems))
-    questions = [report_question(study, recipe.task, recipe.data.max_films) for study in found]
+    if recipe.task.kind == "report" and (without := sum(not study.findings.strip() for study in found)):
+        raise RunError(
+            f"{without} of {len(found)} studies have no findings: data.source {recipe.data.source} asks questions. "
+            "Set task.kind: questions, or take a source of reports."
+        )
+    asked = questions(
+        found,
+        recipe.task,
+        max_films=recipe.data.max_films,
+        folder=run.path("studies", "marked"),
+        seed=recipe.run.seed,
+    )
+    for split in ("train", "validation", "test"):
+        if not any(question.split == split for question in asked):
+            raise RunError(
+                f"the studies of the {split} split give no question: nothing is known of their findings. Add to "
+                "task.asks what they can answer (region needs masks or boxes, comparison priors), or more studies."
+            )
     run.table("studies", "studies", Study).write(found)
-    run.table("studies", "questions", Question).write(questions)
+    run.table("studies", "questions", Question).write(asked)
     for note in loaded.notes:
         run.event("studies", "note", text=note)
     counts = Counter(study.split for study in found)
     run.finish("studies", run.digest("studies", "questions"), counts=dict(counts))
     parts = ", ".join(f"{counts[split]} {split}" for split in ("train", "validation", "test"))
-    return f"{parts}; {len(loaded.quarantined)} quarantined{reasons(loaded.quarantined)}"
+    line = f"{parts}; {len(loaded.quarantined)} quarantined{reasons(loaded.quarantined)}"
+    if recipe.task.kind == "report":
+        return line
+    kinds = ", ".join(f"{kind} {count}" for kind, count in composition(asked).items())
+    run.event("studies", "note", text=f"{len(asked):,} questions: {kinds}")
+    return f"{line}; {len(asked)} questions ({kinds})"

@@ -148,8 +148,8 @@ def _student(vlm: Vlm, section: AlignSection) -> Vlm:
     if section.lora.rank and (section.train_tower or section.train_projector):
         what = "train_tower" if section.train_tower else "train_projector"
         raise TrainingError(
-            f"align.{what} is true and align.lora.rank is {section.lora.rank}: an adapter holds weights of the language "
-            "model alone. Set align.lora.rank 0 to train in full, or leave that part frozen."
+            f"align.{what} is true and align.lora.rank is {section.lora.rank}: an adapter holds weights of the "
+            "language model alone. Set align.lora.rank 0 to train in full, or leave that part frozen."
         )
     if section.lora.rank:
         return attach_lora(vlm, section.lora)

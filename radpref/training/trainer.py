@@ -107,6 +107,8 @@ class Collator:
                 index += [start + place for place in places]
                 hidden.append(self._prepared.cache[hidden_name(row, places)])
             start += len(answer_ids(self._vlm, row))
+        if not hidden:  # KTO: a batch of undesirable answers alone
+            return {}
         return {"against": torch.tensor(index, dtype=torch.int64), "hidden": torch.cat(hidden)}
 
 

@@ -1,0 +1,65 @@
+"""Pneumonia films with lesions outlined by radiologists (GeneralBlockchain's masks, ieee8023's films).
+
+``data.root`` holds ``records.jsonl``, a row a film: ``image`` and ``masks`` (``{"consolidation": {"path": ...}}``)
+relative to it, ``patientid``, ``view``. Masks of lesions and devices are kept under the lexicon's names; those of
+lungs, heart and airways show no finding and are left out. The set has no reports: the reference is written from the
+masks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from radpref.data import rows
+from radpref.data.boxes import sentences
+from radpref.data.source import DataError, Found, RowError, inside, quarantine, root_of, text_of
+from radpref.recipe import DataSection
+from radpref.records import Film, Quarantined, Study, View
+
+NAMES = {
+    "ground_glass_opacities": "lung opacity",
+    "consolidation": "consolidation",
+    "pleural_effusion": "pleural effusion",
+    "pneumothorax": "pneumothorax",
+    "endotracheal_tube": "endotracheal tube",
+    "central_venous_line": "central venous catheter",
+    "nosogastric_tube": "enteric tube",
+    "tubings": "support device",
+    "monitoring_probes": "external leads",
+}
+"""The set's masks in the words of the lexicon."""
+LESIONS = ("lung opacity", "consolidation", "pleural effusion", "pneumothorax")
+_VIEWS: dict[str, View] = {"PA": "frontal", "AP": "frontal", "AP Supine": "frontal", "L": "lateral"}
+
+
+def find(section: DataSection, cache: Path, seed: int) -> Found:
+    """Every film of ``records.jsonl`` as a study of its own, lesions before devices. Raises DataError."""
+    root = root_of(section)
+    path = root / "records.jsonl"
+    if not path.is_file():
+        raise DataError(f"data.root {str(root)!r} holds no records.jsonl; give the folder that does")
+    rows.require(path, [("published", name) for name in ("image", "masks")])
+    studies: list[Study] = []
+    quarantined: list[Quarantined] = []
+    for entry in rows.stream(path):
+        try:
+            if entry.cells is None:
+                raise RowError(entry.reason)
+            row = entry.cells
+            film = inside(root, text_of(row["image"]))
+            given = {NAMES[name]: mask for name, mask in row["masks"].items() if name in NAMES}
+            names = sorted(given, key=list(NAMES.values()).index)
+            masks = {name: str(inside(root, text_of(given[name]["path"]))) for name in names}
+            shown = Film(path=str(film), view=_VIEWS.get(text_of(row.get("view")), "unknown"), masks=masks)
+            studies.append(
+                Study(
+                    id=film.stem,
+                    patient=text_of(row.get("patientid")) or film.stem,
+                    films=(shown,),
+                    findings=sentences(names),
+                )
+            )
+        except (RowError, TypeError, AttributeError, KeyError) as error:
+            reason = str(error) if isinstance(error, RowError) else "row broken: image or masks are not as published"
+            quarantined.append(quarantine(f"{path.name} {entry.place}", reason))
+    return Found(studies, quarantined, [f"covid: {len(studies):,} films with masks"])

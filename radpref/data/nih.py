@@ -1,0 +1,170 @@
+"""NIH ChestX-ray14 (Wang et al., CVPR 2017): frontal films with mined labels, some with boxes around the lesion.
+
+``data.root`` alone is enough. Either it holds the tables as published, ``Data_Entry_2017*.csv`` and, where there are
+boxes, ``BBox_List_2017.csv`` (with ``train_val_list.txt`` and ``test_list.txt`` the published split is kept), or one
+``annotations.jsonl`` with a row a film, which may carry the boxes of the RSNA Pneumonia Challenge as well. Films are
+found anywhere under the root by their name and may have any size: boxes are of the published frame, 1024 by 1024.
+
+The set has no reports. The reference of a study is written from its labels and says so nowhere else: it is good for
+corruption, grounding and questions, not for learning to report.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from radpref.data import rows
+from radpref.data.boxes import box_of, files_by_stem, names_of, number, sentences
+from radpref.data.source import DataError, Found, RowError, inside, quarantine, root_of, text_of
+from radpref.recipe import DataSection
+from radpref.records import Box, Film, Quarantined, Split, Study, View
+
+FRAME = (1024.0, 1024.0)
+"""Width and height of the published PNG files, which the boxes are drawn on."""
+NAMES = {
+    "Atelectasis": "atelectasis",
+    "Cardiomegaly": "cardiomegaly",
+    "Consolidation": "consolidation",
+    "Edema": "edema",
+    "Effusion": "pleural effusion",
+    "Emphysema": "emphysema",
+    "Fibrosis": "fibrosis",
+    "Hernia": "hiatal hernia",
+    "Infiltrate": "lung opacity",
+    "Infiltration": "lung opacity",
+    "Mass": "mass",
+    "Nodule": "nodule",
+    "Pleural_Thickening": "pleural thickening",
+    "Pneumonia": "pneumonia",
+    "Pneumothorax": "pneumothorax",
+}
+"""The set's labels in the words of the lexicon."""
+_VIEWS: dict[str, View] = {"PA": "frontal", "AP": "frontal"}
+
+
+def find(section: DataSection, cache: Path, seed: int) -> Found:
+    """Every film of the tables that lies under ``data.root``, as a study of its own. Raises DataError."""
+    root = root_of(section)
+    single = root / "annotations.jsonl"
+    return _from_jsonl(single, root) if single.is_file() else _from_tables(root)
+
+
+def _from_tables(root: Path) -> Found:
+    entries = next(iter(sorted(root.glob("Data_Entry_2017*.csv"), reverse=True)), None)
+    if entries is None:
+        raise DataError(
+            f"data.root {str(root)!r} holds no table of ChestX-ray14: looked for Data_Entry_2017*.csv and "
+            "annotations.jsonl; put Data_Entry_2017_v2020.csv beside the films"
+        )
+    rows.require(entries, [("published", name) for name in ("Image Index", "Finding Labels", "Patient ID")])
+    films = files_by_stem(root)
+    boxes, quarantined = _boxes(root / "BBox_List_2017.csv")
+    splits = _splits(root)
+    studies: list[Study] = []
+    absent = unlisted = 0
+    for entry in rows.stream(entries):
+        if entry.cells is None:
+            quarantined.append(quarantine(f"{entries.name} {entry.place}", entry.reason))
+            continue
+        stem = Path(text_of(entry.cells["Image Index"])).stem
+        if stem not in films:
+            absent += 1
+        elif splits and stem not in splits:
+            unlisted += 1
+        else:
+            labels = [label for label in text_of(entry.cells["Finding Labels"]).split("|") if label in NAMES]
+            view = _VIEWS.get(text_of(entry.cells.get("View Position")), "unknown")
+            film = Film(path=str(films[stem]), view=view, boxes=_frozen(boxes.get(stem, {})))
+            patient = text_of(entry.cells["Patient ID"])
+            studies.append(_study(stem, patient, film, labels, splits.get(stem, "train")))
+    notes = [f"nih: {len(studies):,} films, {sum(bool(study.films[0].boxes) for study in studies):,} with boxes"]
+    if absent:
+        notes.append(f"nih: {absent:,} rows of {entries.name} have no film under data.root")
+    if unlisted:
+        notes.append(f"nih: {unlisted:,} films stand in neither train_val_list.txt nor test_list.txt")
+    return Found(studies, quarantined, notes, split=bool(splits))
+
+
+def _boxes(path: Path) -> tuple[dict[str, dict[str, list[Box]]], list[Quarantined]]:
+    """Film to finding to boxes. The header spreads ``Bbox [x,y,w,h]`` over four columns."""
+    found: dict[str, dict[str, list[Box]]] = defaultdict(lambda: defaultdict(list))
+    quarantined: list[Quarantined] = []
+    if not path.is_file():
+        return found, quarantined
+    columns = ("Bbox [x", "y", "w", "h]")
+    rows.require(path, [("published", name) for name in ("Image Index", "Finding Label", *columns)])
+    for entry in rows.stream(path):
+        try:
+            if entry.cells is None:
+                raise RowError(entry.reason)
+            box = _of_xywh([entry.cells[name] for name in columns], FRAME)
+            stem = Path(text_of(entry.cells["Image Index"])).stem
+            found[stem][names_of([text_of(entry.cells["Finding Label"])], NAMES)[0]].append(box)
+        except RowError as error:
+            quarantined.append(quarantine(f"{path.name} {entry.place}", str(error)))
+    return found, quarantined
+
+
+def _splits(root: Path) -> dict[str, Split]:
+    lists: tuple[tuple[str, Split], ...] = (("train_val_list.txt", "train"), ("test_list.txt", "test"))
+    if not all((root / name).is_file() for name, _ in lists):
+        return {}
+    return {Path(line).stem: split for name, split in lists for line in (root / name).read_text("utf-8").split()}
+
+
+def _from_jsonl(path: Path, root: Path) -> Found:
+    studies: list[Study] = []
+    quarantined: list[Quarantined] = []
+    for entry in rows.stream(path):
+        try:
+            if entry.cells is None:
+                raise RowError(entry.reason)
+            row = entry.cells
+            film = inside(root, text_of(row.get("image")))
+            frame = tuple(map(number, row.get("box_frame") or FRAME))
+            if len(frame) != 2:
+                raise RowError("box frame broken: width and height of the picture that the boxes were drawn on")
+            boxes: dict[str, list[Box]] = defaultdict(list)
+            for place, (name, corners) in enumerate(_drawn(row), start=1):
+                try:
+                    box = _of_xywh(corners, frame)
+                    boxes[name].append(box)
+                except RowError as error:
+                    quarantined.append(quarantine(f"{film.stem}#box-{place}", str(error)))
+            labels = [label for label in row.get("nih_labels") or () if label in NAMES]
+            view = _VIEWS.get(text_of(row.get("view")), "unknown")
+            shown = Film(path=str(film), view=view, boxes=_frozen(boxes))
+            studies.append(_study(film.stem, text_of(row.get("patient_id")), shown, labels, "train"))
+        except (RowError, TypeError, AttributeError) as error:
+            reason = (
+                str(error) if isinstance(error, RowError) else "row broken: a cell of another kind than published"
+            )
+            quarantined.append(quarantine(f"{path.name} {entry.place}", reason))
+    marked = sum(bool(study.films[0].boxes) for study in studies)
+    return Found(studies, quarantined, [f"nih: {len(studies):,} films, {marked:,} with boxes"])
+
+
+def _drawn(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The boxes of a row, NIH's and RSNA's, with the finding that they show."""
+    for one in row.get("nih_boxes_xywh") or ():
+        yield names_of([text_of(one["label"])], NAMES)[0], one["box"]
+    for corners in (row.get("rsna") or {}).get("lung_opacity_boxes_xywh") or ():
+        yield "lung opacity", corners
+
+
+def _of_xywh(corners: Any, frame: tuple[float, ...]) -> Box:
+    left, top, width, height = map(number, corners)
+    return box_of(left, top, left + width, top + height, (frame[0], frame[1]))
+
+
+def _frozen(boxes: dict[str, list[Box]]) -> dict[str, tuple[Box, ...]]:
+    return {name: tuple(drawn) for name, drawn in boxes.items()}
+
+
+def _study(stem: str, patient: str, film: Film, labels: list[str], split: Split) -> Study:
+    names = names_of(labels, NAMES)
+    text = sentences(dict.fromkeys((*names, *film.boxes)))
+    return Study(id=stem, patient=patient or stem, films=(film,), findings=text, split=split)

@@ -1,0 +1,131 @@
+"""What the readers of question data sets share: rows of questions gathered into studies, films inside the root.
+
+A reader turns its files into ``Row``s; ``gather`` makes one study of all rows that ask about the same films, so that
+a split by study is a split by image. Findings stay empty: such a source has questions instead of reports.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radpref.data.rows import Entry, stream
+from radpref.data.source import DataError, RowError, inside, quarantine, text_of
+from radpref.records import Asked, Film, Quarantined, QuestionTask, Split, Study
+
+MAX_CHARACTERS = 4_000
+"""Longest question or answer; more is an unclosed quote or another column."""
+
+YES_NO = re.compile(r"(?:yes|no)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question about one study."""
+
+    study: str
+    patient: str
+    films: tuple[Film, ...]
+    asked: Asked
+    split: Split = "train"
+
+
+def gather(rows: Iterable[Row | Quarantined]) -> tuple[list[Study], list[Quarantined]]:
+    """Studies in the order of their first question, and the rows that could not be used.
+
+    Questions of one study that carry the same id are numbered: the second ends in ``~2``.
+    """
+    first: dict[str, Row] = {}
+    asked: dict[str, list[Asked]] = {}
+    times: Counter[tuple[str, str]] = Counter()
+    quarantined: list[Quarantined] = []
+    for row in rows:
+        if isinstance(row, Quarantined):
+            quarantined.append(row)
+            continue
+        first.setdefault(row.study, row)
+        times[row.study, row.asked.id] += 1
+        number = times[row.study, row.asked.id]
+        question = row.asked if number == 1 else row.asked.model_copy(update={"id": f"{row.asked.id}~{number}"})
+        asked.setdefault(row.study, []).append(question)
+    studies = [
+        Study(
+            id=study,
+            patient=row.patient,
+            films=row.films,
+            findings="",
+            questions=tuple(asked[study]),
+            split=row.split,
+        )
+        for study, row in first.items()
+    ]
+    return studies, quarantined
+
+
+def ask(
+    identifier: Any,
+    question: Any,
+    answer: Any,
+    *,
+    kind: str = "",
+    closed: bool | None = None,
+    task: QuestionTask = "basic",
+) -> Asked:
+    """A question out of cells. ``closed`` None: where the answer begins with yes or no. Raises RowError.
+
+    A list of answers becomes a set in words: ``a, b``; an empty list ``none``.
+    """
+    said = ", ".join(text_of(part) for part in answer) or "none" if isinstance(answer, list) else text_of(answer)
+    asked = " ".join(text_of(question).split())
+    said = said.strip()
+    if not any(letter.isalnum() for letter in asked):
+        raise RowError("no question: the cell is empty")
+    if not any(letter.isalnum() for letter in said):
+        raise RowError("no answer: the cell is empty")
+    if max(len(asked), len(said)) > MAX_CHARACTERS:
+        raise RowError(f"question or answer too long: at most {MAX_CHARACTERS:,} characters")
+    if closed is None:
+        closed = bool(YES_NO.match(said))
+    return Asked(id=text_of(identifier), question=asked, answer=said, kind=kind, closed=closed, task=task)
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """The rows of a JSON list, or of what ``rows.stream`` reads. Raises DataError: no such file, no list."""
+    if path.suffix.lower() != ".json":
+        yield from stream(path)
+        return
+    try:
+        rows = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path.name} cannot be read as JSON ({type(error).__name__}); copy it again") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{path.name} holds a {type(rows).__name__}; a list of questions is expected")
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict):
+            yield Entry(f"row {number}", row)
+        else:
+            yield Entry(f"row {number}", None, "row broken: no JSON object")
+
+
+def refused(entry: Entry, file: Path, reason: str | None = None) -> Quarantined:
+    """A row in quarantine, named by its file and place."""
+    return quarantine(f"{file.name} {entry.place}", reason or entry.reason)
+
+
+def cell(cells: Mapping[str, Any], name: str) -> str:
+    """A cell as text; empty where it is absent. Raises RowError for what is no text."""
+    return text_of(cells.get(name))
+
+
+def film(root: Path, folders: Iterable[str], given: str) -> str:
+    """The path of a film that lies in one of ``folders`` below ``root``, whichever has it first. Raises RowError."""
+    paths = [inside(root, f"{folder}/{given}") for folder in folders]
+    for path in paths:
+        if path.is_file():
+            return str(path)
+    raise RowError("film missing: named in the row, not under data.root")

@@ -1,0 +1,45 @@
+"""The definition of any metric by its name, and which of them head a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from radpref.evaluation import metrics, vqa_metrics
+from radpref.evaluation.metrics import Array, Definition, Sums
+
+
+def _not_of_texts(sums: Sums) -> Array:
+    """Grounding is measured on films (``radpref.grounding``), not summed from texts."""
+    raise NotImplementedError("grounding is measured by radpref.grounding, not from the counts of texts")
+
+
+def _grounding(title: str, rule: str, better: Literal["higher", "lower", "neither"] = "higher") -> Definition:
+    return Definition(title, f"{rule}; mean over findings with a mask, interval over patients", _not_of_texts, better)
+
+
+GROUNDING = {
+    "effect_words": _grounding(
+        "Lesion effect, nats", "drop of the finding's words when their lesion is removed minus that of equal patches"
+    ),
+    "won_words": _grounding("Lesion before patch", "share of findings that lose more by the lesion's removal"),
+    "drop_words": _grounding("Drop, lesion removed", "nats that the finding's words lose", "neither"),
+    "control_words": _grounding("Drop, patch elsewhere", "nats that the same words lose", "neither"),
+    "attention_ratio": _grounding("Attention ratio", "relative attention inside the mask over outside, all layers"),
+    "attention_hit": _grounding("Pointing game", "share of layers whose strongest relative attention hits the mask"),
+}
+"""Metrics of ``radpref.grounding`` that head a table."""
+
+
+def definition(name: str) -> Definition:
+    """What a metric is called, how it averages, which direction is better. Raises KeyError for an unknown name."""
+    known = {**metrics.METRICS, **GROUNDING}
+    return known[name] if name in known else vqa_metrics.vqa_definition(name)
+
+
+def headline(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``names`` that head a table, in its order: of reports, or of questions by task and by kind."""
+    there = dict.fromkeys(names)
+    by_group = [name for name in there if str(vqa_metrics.group_of(name)).startswith(("task=", "kind="))]
+    fixed = [name for name in (*metrics.HEADLINE, *vqa_metrics.HEADLINE, *GROUNDING) if name in there]
+    return (*fixed, *by_group)

@@ -1,0 +1,106 @@
+"""What all formats share: which pairs can be written, where their films lie, and lines of JSON."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from radpref.errors import RadprefError
+from radpref.images import FilmError, is_plain, read_film
+from radpref.records import Film, Pair, Quarantined
+from radpref.store import replacing, write_atomically
+
+STAGE = "export"
+TAGS = ("<image>", "<video>", "<audio>")
+"""What other tools put a film in the place of, wherever it stands in a text."""
+
+Row = dict[str, Any]
+
+
+class FormatError(RadprefError, ValueError):
+    """A pair that a format cannot hold; the message becomes its reason in quarantine."""
+
+
+class Written(NamedTuple):
+    """What was written."""
+
+    pairs: int
+    rows: int
+    """Rows of the training file: one a pair, or one a side."""
+    quarantined: list[Quarantined]
+    """Pairs that were left out, with the reason."""
+    visual: int = 0
+    """Rows of film against corrupted film, where the format has them."""
+
+
+def usable(
+    pairs: Iterable[Pair], make: Callable[[Pair], list[Row]], quarantined: list[Quarantined]
+) -> Iterator[tuple[Pair, list[Row]]]:
+    """Each pair with its rows; a pair that cannot be written goes to ``quarantined`` with the reason."""
+    for pair in pairs:
+        try:
+            for name, text in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
+                if tag := next((tag for tag in TAGS if tag in text), None):
+                    raise FormatError(f"image token in the text: the {name} spells {tag}, which stands for a film")
+            yield pair, make(pair)
+        except (FilmError, FormatError) as error:
+            quarantined.append(Quarantined(id=pair.id, stage=STAGE, reason=str(error)))
+
+
+def unfinished(pair: Pair, side: str) -> bool:
+    """Whether a side was cut where sampling stopped; ``side`` is ``chosen`` or ``rejected``."""
+    return pair.provenance.get(f"{side}_finished", "yes") != "yes"
+
+
+def png(film: Film) -> bytes:
+    """What the model is shown, ``read_film(film)``, as an 8-bit PNG without any metadata of the file."""
+    picture = read_film(film)
+    red, green, blue = (band.tobytes() for band in picture.split())
+    mode, pixels = ("L", red) if red == green == blue else ("RGB", picture.tobytes())
+    file = io.BytesIO()
+    Image.frombytes(mode, picture.size, pixels).save(file, format="PNG")
+    return file.getvalue()
+
+
+class Films:
+    """How the rows of a file name their films.
+
+    By default a film stays where it is and is named by its absolute path. Where another program would not read
+    from it what the model is shown (DICOM, 16 bits, squashed out of its aspect ...), or with ``copy``, it is
+    written as a PNG to ``films/`` in ``folder``, named by its content, and the row holds that relative path.
+    """
+
+    def __init__(self, folder: Path, copy: bool) -> None:
+        self._folder, self._copy = folder, copy
+        self._named = functools.cache(self._name)
+
+    def __call__(self, films: Iterable[Film]) -> list[str]:
+        """The paths of a row's films, in their order. Raises FilmError."""
+        return [self._named(film.path, film.rows, film.cols) for film in films]
+
+    def _name(self, path: str, rows: int | None, cols: int | None) -> str:
+        film = Film(path=path, rows=rows, cols=cols)
+        if not self._copy and is_plain(film):
+            return str(Path(path).absolute())
+        content = png(film)
+        name = Path("films") / f"{hashlib.blake2b(content, digest_size=16).hexdigest()}.png"
+        if not (self._folder / name).exists():
+            write_atomically(self._folder / name, content)
+        return name.as_posix()
+
+
+def write_lines(path: Path, rows: Iterable[Row]) -> int:
+    """Write rows as lines of JSON, one at a time; returns their number. Raises StoreError."""
+    count = 0
+    with replacing(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+            count += 1
+    return count

@@ -1,0 +1,65 @@
+"""Grounding, measured: does a model look at the lesion, and does its answer depend on it?
+
+``looks`` holds attention, layer by layer, against the lesion's mask; ``drops`` is the causal test, which removes the
+lesion from the film; ``measure_grounding`` does both for a model and gives metrics with intervals and tests.
+Equations, sources and traps: docs/grounding.md.
+"""
+
+from radpref.grounding.attention import attention_maps, watched
+from radpref.grounding.causal import Drop, GroundingError, drops, token_logps
+from radpref.grounding.geometry import FilmTokens, Geometry, film_tokens, inside, to_film, to_grid
+from radpref.grounding.looking import GENERAL, Agreement, Look, looks
+from radpref.grounding.measure import (
+    Grounding,
+    attention_table,
+    causal_table,
+    compare_effects,
+    drop_metrics,
+    drop_tests,
+    look_metrics,
+    measure_grounding,
+    pass_metrics,
+)
+from radpref.grounding.metrics import attention_ratio, js, kl, pass_at, pointing, relative, reward_share
+from radpref.grounding.summary import Value, mean_metric, paired_mean
+from radpref.grounding.targets import Target, targets
+
+__all__ = [
+    "GENERAL",
+    "Agreement",
+    "Drop",
+    "FilmTokens",
+    "Geometry",
+    "Grounding",
+    "GroundingError",
+    "Look",
+    "Target",
+    "Value",
+    "attention_maps",
+    "attention_ratio",
+    "attention_table",
+    "causal_table",
+    "compare_effects",
+    "drop_metrics",
+    "drop_tests",
+    "drops",
+    "film_tokens",
+    "inside",
+    "js",
+    "kl",
+    "look_metrics",
+    "looks",
+    "mean_metric",
+    "measure_grounding",
+    "paired_mean",
+    "pass_at",
+    "pass_metrics",
+    "pointing",
+    "relative",
+    "reward_share",
+    "targets",
+    "to_film",
+    "to_grid",
+    "token_logps",
+    "watched",
+]

@@ -1,0 +1,78 @@
+"""Mining: which questions a model gets wrong, how sure it was, what lies near them, and how many of each to take.
+
+``mine`` does it all from rows, verdicts, confidences and vectors. Its parts stand alone: ``confidence`` and
+``cells``, ``calibration``, the vectors of texts, films and findings, the exact ``search``, ``apportion`` and the hit
+rates.
+"""
+
+from radpref.mining.approximate import approximate
+from radpref.mining.calibration import Bin, Calibration, calibration
+from radpref.mining.confidence import (
+    CELLS,
+    RULES,
+    Moved,
+    answer_span,
+    cell,
+    cells,
+    confidence,
+    correct_reports,
+    cut,
+    sensitivity,
+)
+from radpref.mining.hits import Rate, Retrieval, rate, retrieval_hits, tail_names, tail_shares
+from radpref.mining.mine import Mined, Stratum, Summary, finding_of, mine, neighbours
+from radpref.mining.quotas import apportion, tempered
+from radpref.mining.search import Neighbours, Part, SearchError, search
+from radpref.mining.vectors import (
+    finding_vectors,
+    findings_of,
+    image_vectors,
+    mean_vectors,
+    signs,
+    text_vectors,
+    tower,
+    unit,
+)
+
+__all__ = [
+    "CELLS",
+    "RULES",
+    "Bin",
+    "Calibration",
+    "Mined",
+    "Moved",
+    "Neighbours",
+    "Part",
+    "Rate",
+    "Retrieval",
+    "SearchError",
+    "Stratum",
+    "Summary",
+    "answer_span",
+    "apportion",
+    "approximate",
+    "calibration",
+    "cell",
+    "cells",
+    "confidence",
+    "correct_reports",
+    "cut",
+    "finding_of",
+    "finding_vectors",
+    "findings_of",
+    "image_vectors",
+    "mean_vectors",
+    "mine",
+    "neighbours",
+    "rate",
+    "retrieval_hits",
+    "search",
+    "sensitivity",
+    "signs",
+    "tail_names",
+    "tail_shares",
+    "tempered",
+    "text_vectors",
+    "tower",
+    "unit",
+]

@@ -1,0 +1,212 @@
+"""The other image of a pair: its films with the lesion that its words are about taken out (FiRe-MPO, visual term).
+
+Where the lesion is, providers say, in the order that the recipe names; the first that finds it counts. How the pair
+came to its films is written into its provenance:
+
+- ``corruption``: the operator, ``none`` without a visual term.
+- ``corruption_path``: ``mask``, ``box``, ``segmenter``, ``evidence`` (who found the lesion), ``whole`` or ``none``.
+- ``corruption_why``: for ``whole`` and ``none``, each provider's reason.
+- ``corruption_area``: share of the altered films' pixels that are altered.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from radpref.findings import lexicon
+from radpref.images import (
+    Located,
+    corrupt,
+    film_hash,
+    film_key,
+    grown,
+    marked,
+    own_mask,
+    read_film,
+    save,
+    seed_of,
+    strength_of,
+)
+from radpref.images.corruption import WHOLE
+from radpref.images.masks import Mask
+from radpref.recipe import CorruptSection
+from radpref.records import Film, Pair, Quarantined
+from radpref.store import content_key
+
+VERSION = 1
+"""Part of every film's name: raise it with any change of an operator."""
+STAGE = "corrupt"
+NAMED = ("edited", "findings", "finding")
+"""Keys of a pair's provenance that may hold the findings its differing words name, between commas or semicolons."""
+NO_PROMPT = "no lesion prompt: the words that differ name no finding"
+KEYS = ("corruption", "corruption_path", "corruption_why", "corruption_area")
+
+Locate = Callable[[Pair, Sequence[Image.Image]], list[Located]]
+"""A provider: (pair, its films as read) -> where it sees the lesion on each film."""
+
+
+class Corrupted(NamedTuple):
+    """A pair with its corrupted films, and the masks that could not be used."""
+
+    pair: Pair
+    broken: list[Quarantined]
+
+
+def names_of(pair: Pair) -> tuple[str, ...] | None:
+    """The findings that the pair's differing words name; None where its provenance does not say."""
+    given = next((pair.provenance[key] for key in NAMED if key in pair.provenance), None)
+    if given is None:
+        return None
+    return tuple(dict.fromkeys(name.strip() for name in re.split(r"[,;]", given) if name.strip()))
+
+
+def kindred(name: str, film: Film) -> tuple[str, ...]:
+    """The film's own marks of a finding: of its very name, else of those that may stand for it (lexicon: kin, general
+    names and their particulars), so that a pneumonia finds the mask of a consolidation."""
+    there = marked(film)
+    if name in there:
+        return (name,)
+    words = lexicon()
+    close = {other for group in words.kin if name in group for other in group} | words.general.get(name, frozenset())
+    return tuple(other for other in there if other in close or name in words.general.get(other, frozenset()))
+
+
+def own(pair: Pair, pictures: Sequence[Image.Image]) -> list[Located]:
+    """What came with the data: the masks and boxes of the findings that the pair's words name, or all of them."""
+    names = names_of(pair)
+    if names == ():
+        return [Located(None, "mask", NO_PROMPT)] * len(pictures)
+    return [
+        own_mask(
+            film,
+            picture.size,
+            None if names is None else dict.fromkeys(mark for name in names for mark in kindred(name, film)),
+        )
+        for film, picture in zip(pair.films, pictures, strict=True)
+    ]
+
+
+def by_prompt(segment: Callable[[Image.Image, Sequence[str]], Mask | None]) -> Locate:
+    """A text-promptable segmenter as a provider; it is prompted with the names of the findings."""
+
+    def locate(pair: Pair, pictures: Sequence[Image.Image]) -> list[Located]:
+        names = names_of(pair)
+        if not names:
+            return [Located(None, "segmenter", NO_PROMPT)] * len(pictures)
+        found = [segment(picture, names) for picture in pictures]
+        return [Located(mask, "segmenter", "" if mask is not None else "no detection") for mask in found]
+
+    return locate
+
+
+class Lesion(NamedTuple):
+    """Where the lesion of a pair is, on each film."""
+
+    masks: list[Mask | None]
+    """None on a film that does not show it."""
+    by: str
+    """Who found it; empty where nobody did."""
+    why: tuple[str, ...]
+    """Each provider's reason where nobody did."""
+    broken: list[Quarantined]
+
+
+def find_lesion(
+    pair: Pair, pictures: Sequence[Image.Image], section: CorruptSection, providers: Mapping[str, Locate]
+) -> Lesion:
+    """Ask ``section.masks`` in their order until one finds the lesion on any film.
+
+    Masks are widened by ``section.grow``; an empty one, and one over more than ``section.most`` of its film, is none.
+    """
+    broken: list[Quarantined] = []
+    reasons: dict[str, None] = {}
+    for name in section.masks:
+        located = providers[name](pair, pictures)
+        broken += [
+            Quarantined(id=f"{pair.id}#film-{number}-{place}", stage=STAGE, reason=reason)
+            for number, one in enumerate(located, start=1)
+            for place, reason in enumerate(one.broken, start=1)
+        ]
+        checked = [_usable(one, section) for one in located]
+        by = next((one.by for one, (mask, _) in zip(located, checked, strict=True) if mask is not None), None)
+        if by is not None:
+            return Lesion([mask for mask, _ in checked], by, (), broken)
+        reasons.update((f"{name}: {why}", None) for _, why in checked)
+    return Lesion([None] * len(pictures), "", tuple(reasons), broken)
+
+
+def corrupt_pair(pair: Pair, section: CorruptSection, folder: Path, providers: Mapping[str, Locate]) -> Corrupted:
+    """The pair with ``corrupted`` films, PNG files in ``folder`` named by the key of all that decides their pixels.
+
+    Of several films, those with a mask are altered and the others stay the files that they are. A film that is there
+    already is not made again. Where nobody finds a lesion: ``section.fallback``. Operators of the whole film ask
+    nobody. What the pair was given by an earlier call is replaced.
+
+    Args:
+        pair: with films that can be read.
+        section: the recipe's ``corrupt``.
+        folder: absolute; made where it is absent.
+        providers: a provider for each name in ``section.masks``.
+
+    Raises:
+        FilmError: a film cannot be read.
+        StoreError: a film cannot be written.
+    """
+    pictures = [read_film(film) for film in pair.films]
+    lesion = Lesion([None] * len(pictures), "", (), [])
+    if section.operator not in WHOLE:
+        lesion = find_lesion(pair, pictures, section, providers)
+        if not lesion.by and section.fallback == "none":
+            return Corrupted(_noted(pair, (), "none", "none", lesion.why, 0.0), lesion.broken)
+        if not lesion.by:
+            section = section.model_copy(update={"operator": "whole-noise", "strength": section.fallback_strength})
+    films: list[Film] = []
+    altered = total = 0
+    for film, picture, mask in zip(pair.films, pictures, lesion.masks, strict=True):
+        if lesion.by and mask is None:
+            films.append(film)
+            continue
+        films.append(_film(pair.question, film, picture, mask, section, folder))
+        total += picture.width * picture.height
+        altered += picture.width * picture.height if mask is None else int(mask.sum())
+    path = lesion.by or "whole"
+    return Corrupted(_noted(pair, tuple(films), section.operator, path, lesion.why, altered / total), lesion.broken)
+
+
+def _usable(located: Located, section: CorruptSection) -> tuple[Mask | None, str]:
+    """The mask to corrupt in, or the reason why there is none."""
+    if located.mask is None:
+        return None, located.why
+    if not located.mask.any():
+        return None, "mask empty"
+    mask = grown(located.mask, section.grow)
+    if mask.mean() > section.most:
+        return None, f"mask covers more than {section.most:g} of the film"
+    return mask, ""
+
+
+def _film(
+    question: str, film: Film, picture: Image.Image, mask: Mask | None, section: CorruptSection, folder: Path
+) -> Film:
+    seed = seed_of(question, film.digest or film_hash(film))
+    where = "" if mask is None else np.packbits(mask).tobytes().hex()
+    name = content_key(VERSION, film_key(film), section.operator, strength_of(section), section.grain, seed, where)
+    path = folder / f"{name}.png"
+    if not path.exists():
+        save(corrupt(np.asarray(picture), mask, section, seed), path)
+    made = Film(path=str(path), view=film.view)
+    return made.model_copy(update={"digest": film_hash(made)})
+
+
+def _noted(pair: Pair, films: tuple[Film, ...], operator: str, path: str, why: Sequence[str], area: float) -> Pair:
+    kept = {key: value for key, value in pair.provenance.items() if key not in KEYS}
+    notes = {"corruption": operator, "corruption_path": path, "corruption_area": f"{area:.4f}"}
+    if why:
+        notes["corruption_why"] = "; ".join(why)
+    return pair.model_copy(update={"corrupted": films, "provenance": kept | notes})

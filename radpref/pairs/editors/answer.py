@@ -1,0 +1,259 @@
+"""A short answer set right, or made wrong: yes and no, sides, places, severities, changes, views, counts, findings.
+
+Words of the answer's kind are exchanged, and what the sentence states is made to agree with them: ``Yes, there is a
+left effusion`` becomes ``No, there is no effusion``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any, NamedTuple
+
+from radpref.findings import read
+from radpref.findings.rewrite import absent, contradictions, flips, present, turned
+from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited
+from radpref.recipe import EditSection
+from radpref.records import Finding
+from radpref.tasks.answers import EXCLUSIVE, matches, normalise, polarity
+
+_POLAR = re.compile(
+    r"(?:^|\banswer\s*(?:is)?\s*:?\s*)[\s\"'*]*(yes|no|yeah|nope|yep)\b(?=\s*(?:[^\w\s]|$))", re.IGNORECASE
+)
+"""A yes or no that stands by itself, at the beginning or behind the mark of an answer: not ``no effusion``."""
+_WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*|\d+")
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_SHORT = 6
+"""Words of an answer that is exchanged as a whole where no part of it can be."""
+_KINDS: Mapping[frozenset[str], str] = {
+    group: kind
+    for group in EXCLUSIVE
+    for kind, word in {
+        "side": "left",
+        "place": "upper",
+        "severity": "mild",
+        "change": "new",
+        "answer": "normal",
+    }.items()
+    if word in group
+}
+
+
+def answer_edit(case: EditCase, section: EditSection) -> Edited:
+    """The edit of one answer; see `Edited`. What is right is told by `tasks.answers.matches`."""
+    if not case.words.split():
+        return Edited(id=case.id, failed=EMPTY)
+    if not normalise(case.answer):
+        return Edited(id=case.id, failed=UNREADABLE)
+    right = _right(case, case.words)
+    clashes = contradictions(case.words)
+    for text, name, attribute in (_spoilt if right else _mended)(case, section):
+        if text.strip() and _right(case, text) != right and not contradictions(text) - clashes:
+            return Edited(
+                id=case.id,
+                chosen=case.words if right else text,
+                rejected=text if right else case.words,
+                findings=(name,),
+                attributes=(attribute,),
+                was_right=right,
+            )
+    return Edited(id=case.id, was_right=right, failed=NO_COUNTERPART if right else NO_EDIT)
+
+
+def _right(case: EditCase, text: str) -> bool:
+    return matches(text, case.answer, case.closed)
+
+
+Candidate = tuple[str, str, str]
+"""(text, finding or kind of answer, attribute)."""
+
+
+def _polar(case: EditCase) -> str | None:
+    """``yes`` or ``no`` where that is what was asked for."""
+    said = polarity(case.answer)
+    return said if said and (case.closed or len(normalise(case.answer).split()) == 1) else None
+
+
+def _mended(case: EditCase, section: EditSection) -> Iterator[Candidate]:
+    text = case.words
+    wanted = _polar(case)
+    if wanted:
+        yield from _polarised(text, wanted, case)
+        return
+    yield from _grouped(text, normalise(case.answer).split())
+    yield from _counted(text, case.answer)
+    yield from _named(text, case.answer)
+    if len(text.split()) <= _SHORT:
+        stop = "." if text.rstrip().endswith(".") else ""
+        yield _as(case.answer.strip().rstrip("."), text) + stop, case.kind or "answer", "answer"
+
+
+def _spoilt(case: EditCase, section: EditSection) -> Iterator[Candidate]:
+    text, chance = case.words, Random(case.id)
+    said = _polar(case)
+    if said:
+        yield from _polarised(text, "no" if said == "yes" else "yes", case)
+        return
+    count = re.fullmatch(r"\d+", normalise(case.answer))
+    if count:
+        yield from _counted(text, str(int(count[0]) + chance.choice((1, 2))))
+    asked = _asked(case)
+    for flip in sorted(flips(text, case.id, section.attributes), key=lambda flip: flip.finding not in asked):
+        yield flip.text, flip.finding, flip.attribute
+    known = set(normalise(case.answer).split())
+    for group in EXCLUSIVE:
+        for word in sorted(group & known):
+            others = sorted(group - {word, "resolved"})
+            chance.shuffle(others)
+            for other in others:
+                yield from _grouped(text, [other])
+
+
+# ---------------------------------------------------------------- yes and no
+
+
+def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
+    """The answer with the other of yes and no, and with statements that agree with it."""
+    words = list(_POLAR.finditer(text))
+    if not words:
+        for change in _agreeing(text, wanted, case):
+            yield change.text, change.name, "presence"
+            yield _behind(f"{wanted.capitalize()}, ", change.text), change.name, "presence"
+        return
+    word = words[-1]
+    new = _as(wanted, word[1])
+    before, after = text[: word.start(1)], text[word.end(1) :]
+    for change in _agreeing(after, wanted, case):
+        yield before + new + _behind(after, change.text), change.name, "presence"
+    for change in _agreeing(before, wanted, case):
+        yield (
+            _behind("", change.text.rstrip()) + before[len(before.rstrip()) :] + new + after,
+            change.name,
+            "presence",
+        )
+    told = read(before + after)
+    if not told:
+        for changed in (_toggled(after), None if _VERB.search(after) else after):
+            if changed is not None:
+                yield before + new + changed, case.kind or "answer", "presence"
+    elif (changed := _toggled(after)) is not None:
+        yield before + new + changed, told[0].name, "presence"
+
+
+class _Statement(NamedTuple):
+    text: str
+    name: str
+
+
+_VERB = re.compile(r"\b(?:is|are|does|do|has|have)\b")
+_ANSWER = re.compile(r"\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is)?\s*:?\s*$", re.IGNORECASE)
+
+
+def _agreeing(text: str, wanted: str, case: EditCase) -> Iterator[_Statement]:
+    """What stands beside a yes or no, denied or stated: first of what the question names."""
+    mark = _ANSWER.search(text)
+    body, tail = (text[: mark.start()], text[mark.start() :]) if mark else (text, "")
+    body = body.lstrip(" ,.:;")
+    asked = _asked(case)
+    told = sorted(read(body), key=lambda m: m.name not in asked)
+    for mention in told:
+        if wanted == "no" and mention.presence != "absent":
+            changed = absent(body, mention.name)
+        elif wanted == "yes" and mention.presence == "absent":
+            changed = present(body, Finding(name=mention.name, side=mention.side, place=mention.place))
+        else:
+            continue
+        if changed is not None:
+            yield _Statement(changed + tail, mention.name)
+
+
+def _asked(case: EditCase) -> frozenset[str]:
+    """Names of the findings that a question is about."""
+    return frozenset(finding.name for finding in case.about or read(case.prompt))
+
+
+def _behind(after: str, statement: str) -> str:
+    """A statement with the mark before it that stood there, and the capital that goes with it."""
+    mark = after if after.endswith(", ") else after[: len(after) - len(after.lstrip(" ,.:;"))]
+    lower = mark.strip().endswith(",") and not statement[1:2].isupper()
+    return f"{mark}{statement[:1].lower() if lower else statement[:1].upper()}{statement[1:]}"
+
+
+def _toggled(text: str) -> str | None:
+    """The first verb negated, or its negation taken away."""
+    if re.search(r"\b(?:is|are|does|do|has|have) not\b", text):
+        return re.sub(r"\b(is|are|does|do|has|have) not\b", r"\1", text, count=1)
+    if re.search(r"\b(?:is|are|has|have)\b", text):
+        return re.sub(r"\b(is|are|has|have)\b(?!\s+no\b)", r"\1 not", text, count=1)
+    return None
+
+
+# ---------------------------------------------------------------- words of one group
+
+
+def _grouped(text: str, wanted: list[str]) -> Iterator[Candidate]:
+    """Words that exclude a wanted one exchanged for it: first by the finding that they belong to, then as words."""
+    for word in wanted:
+        group = next((g for g in EXCLUSIVE if word in g), None)
+        if group is None:
+            continue
+        kind = _KINDS.get(group, "answer")
+        for mention in read(text):
+            graded = kind in ("side", "severity", "change") and mention.presence != "absent"
+            if graded and getattr(mention, kind) not in (None, word):
+                for body in turned(text, mention, kind, word):
+                    yield body, mention.name, kind
+        for match in _WORD.finditer(text):
+            said = normalise(match[0])
+            if said in group and said != word:
+                new = word.upper() if match[0].isupper() and len(match[0]) > 1 else _as(word, match[0])
+                name = next((m.name for m in read(text)), kind)
+                yield _article(text[: match.start()] + new + text[match.end() :]), name, kind
+    swapped = text
+    for match in reversed(list(_WORD.finditer(text))):
+        said = normalise(match[0])
+        for group in EXCLUSIVE:
+            target = next((w for w in wanted if w in group), None)
+            if said in group and target and said != target:
+                swapped = swapped[: match.start()] + _as(target, match[0]) + swapped[match.end() :]
+    if swapped != text:
+        yield swapped, "answer", "answer"
+
+
+def _counted(text: str, wanted: str) -> Iterator[Candidate]:
+    number = re.fullmatch(r"\d+", normalise(wanted))
+    if number is None:
+        return
+    for match in _WORD.finditer(text):
+        said = match[0].lower()
+        if said in _NUMBERS and int(number[0]) < len(_NUMBERS):
+            new = _as(_NUMBERS[int(number[0])], match[0])
+        elif said.isdigit():
+            new = number[0]
+        else:
+            continue
+        yield text[: match.start()] + new + text[match.end() :], "count", "answer"
+
+
+def _named(text: str, wanted: str) -> Iterator[Candidate]:
+    """The finding that the answer names exchanged for the reference's."""
+    named = [m for m in read(wanted) if m.presence != "absent"]
+    for target in named[:1]:
+        for mention in read(text):
+            if mention.presence != "absent" and mention.name != target.name:
+                for body in turned(text, mention, "type", target.name):
+                    yield body, target.name, "type"
+            elif mention.name == target.name and (told := present(text, target)) is not None:
+                yield told, target.name, "presence"
+
+
+def _article(text: str) -> str:
+    """``a`` and ``an`` before the names of views: ``an AP view``, ``a PA view``."""
+    return re.sub(r"\b(a)n?(?= PA\b)", r"\1", re.sub(r"\b(a)n?(?= AP\b)", r"\1n", text, flags=re.I), flags=re.I)
+
+
+def _as(new: Any, old: str) -> str:
+    """A word with the capital of the one that it replaces."""
+    word = str(new)
+    return word[:1].upper() + word[1:] if old[:1].isupper() else word

@@ -1,0 +1,153 @@
+"""The editor by a chat model behind an OpenAI-compatible server. What it answers is verified like any other edit.
+
+Whether the model's words are right is our own judge's verdict; the chat model is then asked to mend them, or to make
+them wrong. A question that fails costs one case, with the server's reason (``radpref.judges.server``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jinja2
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from radpref.findings.rewrite.phrases import sentence
+from radpref.judges.answers import Unreadable, first_object, strict
+from radpref.judges.asker import Asker
+from radpref.judges.case import JudgeError
+from radpref.judges.server import Failure
+from radpref.pairs.edit import EMPTY, UNREADABLE, EditCase, Edited, Editor, judged, right
+from radpref.recipe import EditSection
+from radpref.store import content_key
+from radpref.tasks.answers import normalise
+
+_SHIPPED = Path(__file__).parent.parent / "templates" / "edit.jinja"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Change(_Part):
+    finding: str
+    attribute: Literal["presence", "side", "place", "severity", "type", "change", "answer"]
+
+
+class _Answer(_Part):
+    text: str
+    changes: list[_Change]
+
+
+def chat(section: EditSection) -> Editor:
+    """Any chat model, which answers in JSON.
+
+    Raises:
+        JudgeError: no server or model is named, or the template cannot be used.
+    """
+    schema = strict(_Answer.model_json_schema())
+    path, template = _template(section)
+
+    def question(case: EditCase) -> str:
+        return template.render(
+            task=case.task,
+            words=case.words,
+            known=known(case),
+            prompt=case.prompt if case.task != "report" else "",
+            wrong=not right(case, case.words, section),
+            flips=section.flips,
+            attributes=section.attributes,
+            mark=content_key(case.words, case.reference),  # no text can write the mark that closes it
+            schema=json.dumps(schema),
+        )
+
+    def read(answer: str, case: EditCase) -> Edited:
+        return _read(answer, case, was_right=right(case, case.words, section))
+
+    asker: Asker[EditCase, Edited] = Asker(
+        section,
+        question=question,
+        read=read,
+        key=lambda case: (case.words, known(case), case.prompt, case.task),
+        identity=content_key(
+            section.model, path.read_text("utf-8"), section.max_tokens, section.flips, section.attributes, schema
+        ),
+        schema=schema,
+        section="edit",
+    )
+
+    def editor(cases: Sequence[EditCase]) -> list[Edited]:
+        refused = [_refusal(case) for case in cases]
+        asked = [case for case, reason in zip(cases, refused, strict=True) if reason is None]
+        answers = iter(asker(asked))
+        return [
+            Edited(id=case.id, failed=reason) if reason else _made(case, next(answers))
+            for case, reason in zip(cases, refused, strict=True)
+        ]
+
+    return editor
+
+
+def known(case: EditCase) -> str:
+    """What is true, in words: the truth's findings, else the reference, and the short answer where there is one."""
+    if case.truth is not None:
+        present = [f"{sentence(f)}." for f in case.truth if f.presence != "absent"]
+        return "\n".join([*present, "Nothing else is abnormal."])
+    return f"{case.reference}\nAnswer: {case.answer}" if case.answer else case.reference
+
+
+def _refusal(case: EditCase) -> str | None:
+    """Why a case is not worth a question."""
+    if not case.words.split():
+        return EMPTY
+    readable = normalise(case.answer) if case.task != "report" else judged(case, case.words).score is not None
+    return None if readable else UNREADABLE
+
+
+def _made(case: EditCase, answer: Edited | Failure) -> Edited:
+    return Edited(id=case.id, failed=str(answer)) if isinstance(answer, Failure) else answer
+
+
+def _read(answer: str, case: EditCase, *, was_right: bool) -> Edited:
+    """The edit out of an answer in JSON; words around the object are passed over.
+
+    Raises:
+        Unreadable: there is no whole object, it has other fields, or its text is empty.
+    """
+    found = first_object(answer, {"text", "changes"})
+    if found is None:
+        raise Unreadable("there is no whole JSON object in the answer")
+    try:
+        said = _Answer.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise Unreadable(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+    text = said.text.strip()
+    if not text:
+        raise Unreadable("`text` is empty")
+    return Edited(
+        id=case.id,
+        chosen=case.words if was_right else text,
+        rejected=text if was_right else case.words,
+        findings=tuple(change.finding for change in said.changes),
+        attributes=tuple(change.attribute for change in said.changes),
+        was_right=was_right,
+    )
+
+
+def _template(section: EditSection) -> tuple[Path, jinja2.Template]:
+    path = Path(section.template).expanduser() if section.template else _SHIPPED
+    if not path.is_file():
+        raise JudgeError(f"`edit.template` is {section.template!r}, but there is no such file.")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # a prompt is no page
+    values: dict[str, Any] = {"task": "report", "words": "WORDS", "known": "KNOWN", "prompt": "", "wrong": True}
+    try:
+        template = environment.from_string(path.read_text("utf-8"))
+        shown = template.render(**values, flips=1, attributes=["side"], mark="MARK", schema="")
+    except (jinja2.TemplateError, UnicodeDecodeError) as error:
+        raise JudgeError(f"the template {path} cannot be used: {error}") from error
+    if "WORDS" not in shown or "KNOWN" not in shown:
+        raise JudgeError(f"the template {path} must show both `words` and `known`.")
+    return path, template

@@ -1,0 +1,269 @@
+"""One command for a comparison over settings and seeds: a grid of cells, each run as often as there are seeds.
+
+A grid (``recipes/grids/*.yaml``) names a recipe, what all its runs have in common, and cells that differ in a few
+keys. For each seed another world is drawn and another training; the stages that all cells share are run once, and
+each cell goes on from a copy. What comes out are means over seeds with Student's t intervals, differences that are
+paired by seed, and, where cells have levels of factors, each factor's effect.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from radpref import recipe as recipes
+from radpref.errors import RadprefError
+from radpref.pipeline import road_of, run_all, run_stage
+from radpref.recipe import nearest
+from radpref.runfolder import Run
+from radpref.stages.common import AFTER, batched
+from radpref.store import write_atomically
+
+WIDEST = 6
+"""Most metrics in one table of ``results.md``."""
+
+
+class SweepError(RadprefError, ValueError):
+    """A grid that cannot be run; the message says why and what to do."""
+
+
+class Cell(BaseModel):
+    """One setting of the grid."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys to values, on top of the grid's own; ``align.objective`` comes before the others."""
+    levels: dict[str, bool] = Field(default_factory=dict)
+    """Factor to whether it is on."""
+    systems: tuple[str, ...] = (AFTER,)
+    """Which systems of the cell's results stand in the table; the others appear under their own names."""
+
+
+class Grid(BaseModel):
+    """A comparison."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: str
+    share: str
+    """The last stage that all cells have in common."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    cells: dict[str, Cell]
+    against: tuple[str, ...] = ()
+    """Rows of the table that the others are held against."""
+    metrics: dict[str, str]
+    """Metric's name to its heading."""
+    seed_key: str | None = "data.phantom.seed"
+    """A second key that takes the seed's number, so that another seed is another world; null leaves it."""
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds with its 95 % interval (Student's t)."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def load_grid(name: str) -> Grid:
+    """A shipped grid by name, or one from a YAML file. Raises SweepError."""
+    folder = resources.files("radpref") / "recipes" / "grids"
+    known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    path = Path(name)
+    if name in known:
+        text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        raise SweepError(f"there is no grid `{name}`{nearest(name, known) or '.'} There are: {', '.join(known)}.")
+    try:
+        grid = Grid.model_validate(yaml.safe_load(text))
+    except (ValueError, yaml.YAMLError) as error:
+        raise SweepError(f"grid {name} cannot be read: {error}") from error
+    for cell in grid.cells.values():
+        _loaded(grid, cell, 0)  # a wrong key fails before any work
+    road = [stage.name for stage in road_of(_loaded(grid, Cell(), 0).recipe)]
+    if grid.share not in road:
+        raise SweepError(f"grid {name} shares stages up to `{grid.share}`, but they are {', '.join(road)}")
+    return grid
+
+
+def sweep(grid: Grid, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
+    """Run every cell for every seed, going on where it was stopped, and write ``results.json`` and ``results.md``."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for seed in seeds:
+        shared = folder / f"seed-{seed}" / "shared"
+        first = _loaded(grid, Cell(), seed)
+        run = Run(shared, first)
+        for stage in road_of(first.recipe):
+            run_stage(run, stage.name)
+            if stage.name == grid.share:
+                break
+        source = shared
+        for name, cell in grid.cells.items():
+            place = folder / f"seed-{seed}" / _file_name(name)
+            if not (place / "metrics.json").exists():
+                _copy(source, place)
+                run_all(Run(place, _loaded(grid, cell, seed)))
+            source = place  # what was computed of the systems that cells share is keyed, and taken over
+            for row, values in _read(place, name, cell).items():
+                found.setdefault(row, {})[seed] = values
+        write_atomically(folder / "results.json", json.dumps(_results(grid, found), indent=1) + "\n")
+    results = _results(grid, found)
+    write_atomically(folder / "results.md", markdown(grid, results))
+    return results
+
+
+def _loaded(grid: Grid, cell: Cell, seed: int) -> recipes.Loaded:
+    keys = {**grid.set, **cell.set, "run.seed": 17 + seed, **({grid.seed_key: seed} if grid.seed_key else {})}
+    objective = [f"align.objective={keys.pop('align.objective')}"] if "align.objective" in keys else []
+    loaded = recipes.load(grid.recipe, overrides=objective)
+    return recipes.override(loaded, [f"{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in keys.items()])
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A run folder as a new one; films, which nothing writes to, are linked, and what has been measured stays behind.
+
+    Without ``metrics.json`` a cell that was stopped is not taken for one that has finished, and tables of answers
+    that hold for the cell too are still used.
+    """
+
+    def put(one: str, other: str) -> None:
+        if one.endswith(".png"):
+            os.link(one, other)
+        else:
+            shutil.copy2(one, other)
+
+    if target.exists():  # torn: its last stages may be there, and go on
+        return
+    half = target.with_name(f"{target.name}.part")
+    shutil.rmtree(half, ignore_errors=True)
+    shutil.copytree(source, half, copy_function=put, ignore=shutil.ignore_patterns("metrics.json"))
+    half.rename(target)
+
+
+def _read(place: Path, name: str, cell: Cell) -> dict[str, dict[str, float]]:
+    """Values by row of the table: the cell itself, and the other systems that it shows."""
+    metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    rows: dict[str, dict[str, float]] = {}
+    for system in cell.systems:
+        row = name if system == AFTER else system
+        rows[row] = {m["name"]: m["value"] for m in metrics if m["system"] == system and m["value"] is not None}
+        if system == AFTER:
+            rows[row] |= _made(place)
+    return rows
+
+
+def _made(place: Path) -> dict[str, float]:
+    """What an aligned model was made from: ``pairs``, and of a run that mines its hit rates and shares of the tail.
+
+    ``mined_wrong_X`` is the share of wrong answers in X: ``random`` (the pool), ``unsure``, ``confident``,
+    ``taken``, ``neighbours`` (of hard questions) and ``random_for_hard`` (drawn for the same hard questions).
+    ``mined_tail_X`` is the share of the rarest findings in ``pool``, ``hard``, ``with_neighbours``,
+    ``without_quotas`` and ``taken``.
+    """
+    run = Run(place)
+    found: dict[str, float | None] = {"pairs": (run.done("pair") or {}).get("pairs")}
+    if summary := run.read_json("mine", "summary.json"):
+        found |= {f"mined_wrong_{one['name']}": one["rate"] for one in summary["found"]}
+        found |= {f"mined_tail_{one['name']}": one["rate"] for one in summary["tail_shares"]}
+        if retrieval := summary["retrieval"]:
+            found["mined_wrong_neighbours"] = retrieval["retrieved"]["rate"]
+            found["mined_wrong_random_for_hard"] = retrieval["random"]["rate"]
+    return {name.replace(" ", "_"): value for name, value in found.items() if value is not None}
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean and Student's t interval; infinitely wide for a single value."""
+    from scipy.stats import t
+
+    mean, n = fmean(values), len(values)
+    half = float(t.ppf(0.975, n - 1)) * stdev(values) / n**0.5 if n > 1 else float("inf")
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def _results(grid: Grid, found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> dict[str, Any]:
+    values = {
+        row: {metric: {s: v[metric] for s, v in by_seed.items() if metric in v} for metric in grid.metrics}
+        for row, by_seed in found.items()
+    }
+    table = {row: {m: estimate(list(v.values())) for m, v in ms.items() if v} for row, ms in values.items()}
+    differences = {
+        f"{row} - {base}": {
+            m: estimate([v[s] - values[base][m][s] for s in v if s in values[base][m]])
+            for m, v in ms.items()
+            if set(v) & set(values[base][m])
+        }
+        for base in grid.against
+        if base in values
+        for row, ms in values.items()
+        if row != base
+    }
+    factors = dict.fromkeys(factor for cell in grid.cells.values() for factor in cell.levels)
+    effects = {}
+    for factor in factors:
+        sides = {
+            on: [row for row, cell in grid.cells.items() if cell.levels.get(factor) is on and row in values]
+            for on in (True, False)
+        }
+        effects[factor] = {
+            m: estimate(contrast)
+            for m in grid.metrics
+            if (
+                contrast := _contrast(
+                    [values[row][m] for row in sides[True]], [values[row][m] for row in sides[False]]
+                )
+            )
+        }
+    return {"values": values, "means": table, "differences": differences, "effects": effects}
+
+
+def _contrast(on: Sequence[Mapping[int, float]], off: Sequence[Mapping[int, float]]) -> list[float]:
+    """For each seed that all cells have, the mean of the cells with a factor minus that of those without."""
+    if not on or not off:
+        return []
+    seeds = set.intersection(*(set(values) for values in (*on, *off)))
+    return [fmean(v[s] for v in on) - fmean(v[s] for v in off) for s in sorted(seeds)]
+
+
+def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
+    """The tables: means, differences, effects."""
+    parts = []
+    titles = (("means", "Means over seeds"), ("differences", "Differences, paired by seed"), ("effects", "Effects"))
+    for name, title in titles:
+        rows = results[name]
+        if not rows:
+            continue
+        for metrics in batched(grid.metrics, WIDEST):
+            heads = [grid.metrics[metric] for metric in metrics]
+            lines = [f"| {title.lower()} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+            for row, values in rows.items():
+                cells = [_shown(values.get(metric), signed=name != "means") for metric in metrics]
+                if any(cells):
+                    lines.append(f"| {row} | " + " | ".join(cells) + " |")
+            parts.append("\n".join(lines))
+    seeds = {e.n for rows in results["means"].values() for e in rows.values()}
+    parts.append(f"Seeds: {', '.join(map(str, sorted(seeds)))}; 95 % intervals of Student's t over seeds.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _shown(value: Estimate | None, *, signed: bool) -> str:
+    if value is None:
+        return ""
+    sign = "+" if signed else ""
+    return f"{value.mean:{sign}.3f} ({value.low:{sign}.3f} to {value.high:{sign}.3f})"

@@ -1,0 +1,109 @@
+"""Altered questions that show what an accuracy rests on: negated twins, another patient's film, no film.
+
+Each keeps what it was made from in its id: ``X~negated``, ``X~swapped``, ``X~blank``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from PIL import Image
+
+from radpref.images import film_hash, read_film
+from radpref.records import Film, Question
+from radpref.store import content_key
+from radpref.tasks.answers import polarity
+from radpref.tasks.comparison import OPENING
+
+NEGATED, SWAPPED, BLANK = "~negated", "~swapped", "~blank"
+GREY = 96
+"""Value of a blank film's pixels, 0 to 255: about the mean of a chest film."""
+
+_FORMS = (
+    (re.compile(r"^(?:is|are)(?:/are)? there (?:any |an? )?(.+)$", re.IGNORECASE), "Is this film free of {}?"),
+    (re.compile(r"^does the film show (?:any |an? )?(.+)$", re.IGNORECASE), "Does the film lack {}?"),
+    (re.compile(r"^can (?:any |an? )?(.+) be seen$", re.IGNORECASE), "Is {} absent?"),
+    (re.compile(r"^is (?:any |an? )?(.+) present on this film$", re.IGNORECASE), "Is {} absent from this film?"),
+)
+"""A question of presence, without its question mark, and how its negation is asked."""
+
+
+def negated(question: Question) -> Question | None:
+    """The same question asked for the opposite, with the opposite answer; None where it is not of yes or no.
+
+    Questions of presence are turned into ones of absence, which *yes* and *no* answer without doubt (``Is this film
+    free of ...?``); any other is asked for the truth of its denial.
+    """
+    said = polarity(question.answer) if question.closed else None
+    if said is None:
+        return None
+    opening, text = ("", question.prompt)
+    if text.startswith(OPENING):
+        opening, text = OPENING, text[len(OPENING) :]
+    first, _, rest = text.strip().partition("? ")
+    first = first.rstrip(" ?")
+    turned = next((form.format(match[1]) for pattern, form in _FORMS if (match := pattern.match(first))), None)
+    turned = turned or f'Is "no" the right answer to the question "{first}?"'
+    answer = "no" if said == "yes" else "yes"
+    return question.model_copy(
+        update={
+            "id": question.id + NEGATED,
+            "prompt": f"{opening}{turned}{' ' + rest if rest else ''}",
+            "answer": answer,
+            "reference": answer.capitalize() + ".",
+        }
+    )
+
+
+def swapped(questions: Sequence[Question], seed: int) -> list[Question]:
+    """The questions with the films of another patient, who is asked a question with as many films.
+
+    The films come from questions of the same task where another patient has one, so that a region question keeps a
+    marked film. A question for which nobody else has films is left out. Answers stay: what is still answered right
+    did not need the film, or both patients have the same answer.
+    """
+    by_shape: defaultdict[tuple[str, int], dict[str, list[Question]]] = defaultdict(lambda: defaultdict(list))
+    for question in questions:
+        by_shape[question.task, len(question.films)][question.patient].append(question)
+    rows = []
+    for question in questions:
+        others = by_shape[question.task, len(question.films)]
+        patients = sorted(patient for patient in others if patient != question.patient)
+        if not patients:
+            continue
+        chance = Random(f"{seed}:{question.study}:{question.task}")  # one study's questions meet one other study
+        donor = chance.choice(others[chance.choice(patients)])
+        rows.append(question.model_copy(update={"id": question.id + SWAPPED, "films": donor.films}))
+    return rows
+
+
+def blanked(questions: Sequence[Question], folder: Path) -> list[Question]:
+    """The questions with grey films of the same size in the place of theirs; the grey PNGs lie in ``folder``."""
+    grey: dict[tuple[int, int], Film] = {}
+    sizes: dict[str, tuple[int, int]] = {}
+
+    def blank(film: Film) -> Film:
+        if film.path not in sizes:
+            sizes[film.path] = read_film(film).size
+        size = sizes[film.path]
+        if size not in grey:
+            path = folder.resolve() / f"{content_key('blank', GREY, size)}.png"
+            if not path.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+                Image.new("L", size, GREY).save(beside, format="PNG")
+                beside.replace(path)
+            grey[size] = Film(path=str(path), digest=film_hash(Film(path=str(path))))
+        return grey[size].model_copy(update={"view": film.view})
+
+    return [
+        question.model_copy(
+            update={"id": question.id + BLANK, "films": tuple(blank(film) for film in question.films)}
+        )
+        for question in questions
+    ]

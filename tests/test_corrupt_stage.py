@@ -1,0 +1,172 @@
+"""The corrupt stage in a run folder, and the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from radpref import recipe as recipes
+from radpref.cli import app
+from radpref.images import film_hash
+from radpref.recipe import RecipeError
+from radpref.records import Film, Pair, Quarantined
+from radpref.runfolder import Run, RunError
+from radpref.stages.corrupt import corrupt
+
+RNG = np.random.default_rng(0)
+
+
+def a_run(folder: Path, *overrides: str, name: str = "run", pairs: int = 4) -> Run:
+    """A run with pairs: the last film has a mask of another shape, the one before no mask, the others one each."""
+    run = Run(folder / name, recipes.load("chexalign", overrides=overrides))
+    rows = []
+    for number in range(pairs):
+        path = folder / "films" / f"{number}.png"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(RNG.integers(0, 256, (40, 48), dtype=np.uint8)).save(path)
+            mask = np.zeros((40, 40) if number == pairs - 1 else (40, 48), np.uint8)
+            mask[10:20, 10:20] = 255
+            Image.fromarray(mask).save(path.with_name(f"{number}-mask.png"))
+        masks = {} if number == pairs - 2 else {"nodule": str(path.with_name(f"{number}-mask.png"))}
+        film = Film(path=str(path), masks=masks, digest=film_hash(Film(path=str(path))))
+        rows.append(
+            Pair(
+                id=f"q{number}/edit",
+                question=f"q{number}",
+                patient=f"p{number}",
+                films=(film,),
+                prompt="?",
+                chosen="left nodule",
+                rejected="right nodule",
+                provenance={"findings": "nodule"},
+            )
+        )
+    run.table("pair", "pairs", Pair).write(rows)
+    return run
+
+
+def made(run: Run) -> list[Pair]:
+    return run.rows("corrupt", "pairs", Pair)
+
+
+def test_every_pair_gets_its_films_and_the_counts_are_kept(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    line = corrupt(run)
+    assert line.startswith("4 pairs, noise: mask 50.0%, whole 50.0%; 1 masks quarantined (mask of nodule 1)")
+    assert [row.provenance["corruption_path"] for row in made(run)] == ["mask", "mask", "whole", "whole"]
+    facts = run.read_json("corrupt", "statistics.json")
+    assert facts["paths"] == {"mask": 2, "whole": 2}
+    assert facts["why"]["own: mask not usable"] == 1
+    assert facts["masks_quarantined"] == 1
+    assert [row.id for row in run.rows("corrupt", "masks-quarantined", Quarantined)] == ["q3/edit#film-1-1"]
+    line = json.loads(run.path("corrupt", "pairs.jsonl").read_text().splitlines()[0])
+    assert line["row"]["corrupted"][0]["path"].startswith("corrupt/films/"), "the run folder can be moved"
+    assert run.done("corrupt") is not None
+
+
+def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    assert corrupt(run, limit=1) == "1 of 4 pairs (--limit)"
+    first = Path(made(run)[0].corrupted[0].path)
+    stamp = first.stat().st_mtime_ns
+    corrupt(run)
+    assert first.stat().st_mtime_ns == stamp
+    whole = a_run(tmp_path, name="other")
+    corrupt(whole)
+    tables = [one.path("corrupt", "pairs.jsonl").read_bytes() for one in (run, whole)]
+    assert tables[0] == tables[1], "interrupted or not, the table is the same"
+    first.unlink()
+    corrupt(run)
+    assert first.exists(), "a film that was deleted is made again"
+
+
+def test_another_setting_makes_other_films_and_removes_the_old(tmp_path: Path) -> None:
+    corrupt(a_run(tmp_path))
+    run = a_run(tmp_path, "corrupt.operator=inpaint", "corrupt.fallback=none")
+    corrupt(run)
+    rows = made(run)
+    assert [len(row.corrupted) for row in rows] == [1, 1, 0, 0]
+    files = {path.name for path in run.path("corrupt", "films").iterdir()}
+    assert files == {Path(film.path).name for row in rows for film in row.corrupted}
+
+
+def test_a_changed_mask_is_noticed(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    corrupt(run)
+    before = made(run)
+    mask = np.zeros((40, 48), np.uint8)
+    mask[:30] = 255
+    Image.fromarray(mask).save(tmp_path / "films" / "0-mask.png")
+    corrupt(run)
+    after = made(run)
+    assert after[0].provenance["corruption_area"] == "0.7500"
+    assert after[1] == before[1]
+
+
+def test_a_pair_whose_film_is_gone_is_quarantined(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    (tmp_path / "films" / "1.png").unlink()
+    line = corrupt(run)
+    assert "1 pairs quarantined (film missing 1)" in line
+    assert [row.id for row in made(run)] == ["q0/edit", "q2/edit", "q3/edit"]
+    for number in (0, 2, 3):
+        (tmp_path / "films" / f"{number}.png").unlink()
+    with pytest.raises(RunError, match="no pair is left"):
+        corrupt(Run(run.folder, recipes.load("chexalign", overrides=["corrupt.strength=0.5"])))
+
+
+def test_a_segmenter_that_is_not_named_is_an_error_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"corrupt\.segmenter"):
+        corrupt(a_run(tmp_path, "corrupt.masks=[own, segmenter]"))
+
+
+# ---- commands
+
+
+def preview(*words: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["corrupt", "preview", *words])
+    return result.exit_code, result.output
+
+
+def test_preview_of_phantoms(tmp_path: Path) -> None:
+    to = tmp_path / "sheet.png"
+    words = ("--to", str(to), "--count", "2", "--side", "96", "--operator", "noise", "--operator", "black")
+    assert preview(*words)[0] == 0
+    with Image.open(to) as sheet:
+        assert sheet.width == 4 * 100 + 4  # clean, mask and two operators
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+    clean, marked, noisy = (pixels[4:100, 4 + 100 * n : 100 + 100 * n] for n in range(3))
+    assert (np.ptp(clean, axis=-1) == 0).mean() > 0.99, "a film is grey"
+    tint = np.ptp(marked, axis=-1) > 30
+    assert 0 < tint.mean() < 0.5
+    assert np.abs(clean - noisy)[tint].mean() > 5 * np.abs(clean - noisy)[~tint].mean()
+
+
+def test_preview_of_a_run(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    with run.opened():
+        corrupt(run)
+    to = tmp_path / "sheet.png"
+    code, output = preview("--run", str(run.folder), "--to", str(to))
+    assert code == 0, output
+    assert to.exists()
+
+
+def test_preview_says_what_is_wrong(tmp_path: Path) -> None:
+    for words, message in (
+        (("--data", "phantoms"), "did you mean `phantom`"),
+        (("--operator", "nois"), "corrupt.operator"),
+        (("--corrupt.masks", "[evidence]"), "preview a run that has both"),
+        (("--corrupt.masks", "[segmenter]"), "corrupt.segmenter"),
+        (("--run", str(tmp_path)), "holds no run"),
+    ):
+        code, output = preview(*words, "--to", str(tmp_path / "x.png"))
+        assert code == 2
+        assert message in output
+    assert not (tmp_path / "x.png").exists()

@@ -1,0 +1,102 @@
+"""A grid of settings and seeds: what it runs, what it works out, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from radpref import recipe as recipes
+from radpref.errors import RadprefError
+from radpref.sweep import Cell, Grid, SweepError, _results, estimate, load_grid, markdown, sweep
+
+TINY = {
+    "recipe": "firempo",
+    "share": "corrupt",
+    "set": {
+        "data.train": 10, "data.validation": 3, "data.test": 5, "sample.max_new_tokens": 96, "align.batch": 4,
+        "evaluate.resamples": 100, "evaluate.control": False, "ground.studies": 2, "ground.attention": False,
+        "run.precision": "float32",
+    },
+    "cells": {
+        "dpo": {"set": {"align.objective": "dpo", "evaluate.control": True}, "systems": ["sft", "aligned"]},
+        "firempo": {"set": {"align.objective": "firempo", "align.visual.weight": 0.2}},
+    },
+    "against": ["sft"],
+    "metrics": {"green_mean": "GREEN"},
+}  # fmt: skip
+
+
+def grid(path: Path, **changes: object) -> str:
+    path.write_text(yaml.safe_dump({**TINY, **changes}), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["chexpo", "firempo", "firempo-corruption"])
+def test_shipped_grids_load(name: str) -> None:
+    assert load_grid(name).cells
+
+
+def test_the_factorial_is_balanced_and_each_term_has_one_weight() -> None:
+    """Every combination of levels once, and a term is as heavy wherever it is on."""
+    shipped = load_grid("firempo")
+    levels = [tuple(sorted(cell.levels.items())) for cell in shipped.cells.values() if cell.levels]
+    assert len(set(levels)) == len(levels) == 8
+    for cell in shipped.cells.values():
+        if not cell.levels:
+            continue
+        objective = [f"align.objective={cell.set['align.objective']}"]
+        first = recipes.load("firempo", overrides=objective)
+        keys = {key: value for key, value in cell.set.items() if key != "align.objective"}
+        align = recipes.override(first, [f"{key}={value}" for key, value in keys.items()]).recipe.align
+        assert align.spans
+        assert align.visual.weight == (0.1 if cell.levels["visual"] else 0)
+        assert align.kl.weight * align.kl.forward == pytest.approx(0.005 * cell.levels["forward KL"])
+        assert align.kl.weight * (1 - align.kl.forward) == pytest.approx(0.005 * cell.levels["reverse KL"])
+
+
+def test_a_bad_grid_fails_before_any_work(tmp_path: Path) -> None:
+    for problem, words in (
+        ({"cells": {"x": {"set": {"align.lrr": 1}}}}, "align.lr"),
+        ({"share": "corupt"}, "corrupt"),
+        ({"cell": {}}, "cannot be read"),
+    ):
+        with pytest.raises(RadprefError, match=words):
+            load_grid(grid(tmp_path / "grid.yaml", **problem))
+    with pytest.raises(SweepError, match="firempo"):
+        load_grid("firempoo")
+
+
+def test_means_differences_and_effects_by_hand() -> None:
+    made = Grid(
+        recipe="firempo",
+        share="corrupt",
+        cells={"a": Cell(levels={"f": False}), "b": Cell(levels={"f": True}), "c": Cell()},
+        against=("a",),
+        metrics={"m": "M"},
+    )
+    found = {"a": {0: {"m": 1.0}, 1: {"m": 3.0}}, "b": {0: {"m": 2.0}, 1: {"m": 5.0}}, "c": {0: {"m": 0.0}}}
+    results = _results(made, found)
+    assert results["means"]["a"]["m"].mean == 2
+    assert results["differences"]["b - a"]["m"].mean == results["effects"]["f"]["m"].mean == 1.5
+    half = 12.7062 * (0.5**0.5) / 2**0.5  # t of one degree of freedom, standard deviation of 1 and 2
+    assert results["effects"]["f"]["m"].high == pytest.approx(1.5 + half, rel=1e-4)
+    assert results["differences"]["c - a"]["m"].n == 1
+    assert "| f | +1.500" in markdown(made, results)
+    assert estimate([2.0]).high == float("inf")
+
+
+def test_a_sweep_runs_and_goes_on(tmp_path: Path) -> None:
+    loaded = load_grid(grid(tmp_path / "grid.yaml"))
+    first = sweep(loaded, tmp_path / "out", [0])
+    assert set(first["means"]) == {"sft", "dpo", "firempo"}
+    recipe = yaml.safe_load((tmp_path / "out" / "seed-0" / "firempo" / "recipe.yaml").read_text("utf-8"))
+    assert recipe["align"]["visual"]["weight"] == 0.2
+    assert recipe["align"]["kl"]["weight"] == 0.01
+    done = (tmp_path / "out" / "seed-0" / "firempo" / "metrics.json").stat().st_mtime_ns
+    (tmp_path / "out" / "seed-0" / "dpo" / "metrics.json").unlink()
+    again = sweep(loaded, tmp_path / "out", [0])
+    assert json.loads(json.dumps(again["values"])) == json.loads(json.dumps(first["values"]))
+    assert (tmp_path / "out" / "seed-0" / "firempo" / "metrics.json").stat().st_mtime_ns == done
