@@ -266,4 +266,6 @@ def _shown(value: Estimate | None, *, signed: bool) -> str:
     if value is None:
         return ""
     sign = "+" if signed else ""
+    if value.n == 1:
+        return f"{value.mean:{sign}.3f}"
     return f"{value.mean:{sign}.3f} ({value.low:{sign}.3f} to {value.high:{sign}.3f})"

@@ -111,7 +111,7 @@ def test_a_change_makes_what_rests_on_it_outdated(run: Path, tmp_path: Path) -> 
 
 def test_a_limit_does_a_part_and_says_so(run: Path) -> None:
     shutil.rmtree(run / "prepare")
-    assert "8 answers scored (--limit)" in works("prepare", run, "--limit", "8")
+    assert "8 answers done (--limit)" in works("prepare", run, "--limit", "8")
     assert "prepare" in fails("align", run)
     works("prepare", run)
     works("evaluate", run, "--limit", "2")

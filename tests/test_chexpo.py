@@ -16,9 +16,9 @@ from radpref.runfolder import Run, RunError
 from radpref.tasks import matches
 
 SMALL = (
-    "data.train=16", "data.validation=2", "data.test=4", "task.per_study=3", "sample.max_new_tokens=20",
-    "mine.budget=12", "mine.k=3", "evaluate.resamples=100", "evaluate.controls=[negated]", "run.precision=float32",
-    "select.checkpoints=false",
+    "data.train=12", "data.validation=1", "data.test=3", "task.per_study=2", "sample.max_new_tokens=12",
+    "sft.batch=12", "mine.budget=8", "mine.k=3", "align.epochs=1", "align.batch=8", "align.save_steps=9",
+    "evaluate.resamples=100", "evaluate.controls=[negated]", "run.precision=float32",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_every_stage_finishes_and_mined_questions_are_those_paired(run: Run) -> 
     questions = {row.id: row for row in run.rows("studies", "questions", Question)}
     mined = {row.id for row in run.rows("mine", "mined", MinedQuestion)}
     pairs = run.rows("pair", "pairs", Pair)
-    assert len(mined) == 12
+    assert len(mined) == 8
     assert all(questions[id].split == "train" for id in mined)
     assert pairs
     assert {pair.question for pair in pairs} <= mined
@@ -102,11 +102,11 @@ def test_random_questions_cost_the_same_budget_and_no_new_answers(run: Run, tmp_
     run_stage(other, "mine")
     assert other.digest("mine", "answers") == before
     drawn, mined = ({row.id for row in one.rows("mine", "mined", MinedQuestion)} for one in (other, run))
-    assert len(drawn) == len(mined) == 12
+    assert len(drawn) == len(mined) == 8
     assert drawn != mined
     assert all(row.of is None for row in other.rows("mine", "mined", MinedQuestion))
     summary = Summary.model_validate(other.read_json("mine", "summary.json"))
-    assert sum(row.taken for row in summary.strata) == 12
+    assert sum(row.taken for row in summary.strata) == 8
 
 
 def test_a_sampled_rejected_side_is_the_own_wrong_answer(run: Run, tmp_path: Path) -> None:

@@ -250,6 +250,41 @@ def test_what_the_question_names_is_flipped_first() -> None:
     assert "nodule" in made.rejected
 
 
+SHORT = (
+    # what is denied must be what was asked about
+    ("Is there a pneumothorax?", "effusion", "no", True, "no", "effusion"),
+    ("Is there an effusion?", "effusion", "no", True, "No effusion", "effusion"),
+    # nothing stays that neither question nor reference says
+    ("Where is the aortic arch?", "left rib", "right", False, "right", "left rib"),
+    # the opposite side first, in words that fit
+    ("Where is it?", "right upper lobe", "right upper lobe", False, "right upper lobe", "left upper lobe"),
+    ("Where is it?", "bilateral lungs", "right lung", False, "right lung", "bilateral lungs"),
+    ("Where is it?", "right lung", "bilateral lungs", False, "bilateral lungs", "right lung"),
+    ("Where is it?", "below the bases bilaterally", "below the right bases", False,
+     "below the bases on the right", "below the bases bilaterally"),
+    # what is asked after is not denied where anything else can be changed
+    ("What is seen?", "nodules", "nodules", False, "nodules", "masses"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("prompt", "words", "answer", "closed", "chosen", "rejected"), SHORT)
+def test_a_few_words_are_edited_as_the_question_asks(
+    prompt: str, words: str, answer: str, closed: bool, chosen: str, rejected: str
+) -> None:
+    made = rule(case(words, answer, answer=answer, closed=closed, task="basic", prompt=prompt))
+    assert (made.failed, made.chosen, made.rejected) == (None, chosen, rejected)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "answer", "closed"),
+    [("Is this a PA film?", "PA", "yes", True), ("What lesions are there?", "None", "none", False)],
+)
+def test_yes_and_no_are_not_put_where_they_are_no_other_answer(
+    prompt: str, words: str, answer: str, closed: bool
+) -> None:
+    assert rule(case(words, answer, answer=answer, closed=closed, task="basic", prompt=prompt)).failed
+
+
 @pytest.mark.parametrize(("words", "answer"), [("", "yes"), ("yes", ""), ("It cannot be told from this.", "yes")])
 def test_an_answer_that_cannot_be_edited_says_why(words: str, answer: str) -> None:
     assert rule(case(words, answer, answer=answer, closed=True, task="basic")).failed

@@ -278,11 +278,14 @@ def test_a_head_with_something_behind_it_takes_the_plain_way(base: Path, pairs: 
 # ------------------------------------------------------------------------------------------- batches, processes
 
 
-@pytest.mark.parametrize("objective", ["firempo", "kto", "dpo-nll"])
+@pytest.mark.parametrize(
+    ("family", "objective"),
+    [*((family, "firempo") for family in tiny.FAMILIES), ("llava", "kto"), ("llava", "dpo-nll")],
+)
 def test_eight_at_once_are_one_by_one_accumulated(
-    objective: str, base: Path, pairs: list[Pair], tmp_path: Path
+    family: str, objective: str, base: Path, pairs: list[Pair], tmp_path: Path
 ) -> None:
-    vlm = toys.vlm(base / "llava")
+    vlm = toys.vlm(base / family, family)
     runs = []
     for batch, accumulate in ((8, 1), (1, 8)):
         section = section_of(objective, batch=batch, accumulate=accumulate, epochs=2)
@@ -295,42 +298,66 @@ def test_eight_at_once_are_one_by_one_accumulated(
     assert all(torch.allclose(last[0][name], last[1][name], atol=1e-5) for name in last[0])
 
 
-@pytest.mark.parametrize("objective", ["firempo", "kto"])
-def test_two_processes_are_one(objective: str, base: Path, pairs: list[Pair], tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_stopped_and_resumed_is_never_stopped(family: str, base: Path, pairs: list[Pair], tmp_path: Path) -> None:
+    """Bit for bit, with dropout, in the middle of an epoch."""
+    vlm = toys.vlm(base / family, family)
+    section = section_of(
+        "firempo", batch=2, epochs=2, save_steps=2, lora=LoraSection(rank=4, dropout=0.2), warmup=0.2
+    )
+    prepared = prepare(vlm, pairs, section, tmp_path / "prepared")
+    whole = align(vlm, prepared, section, tmp_path / "whole", seed=3)
+    align(vlm, prepared, section, tmp_path / "broken", seed=3, max_steps=3)
+    anew = prepare(vlm, pairs, section, tmp_path / "prepared")
+    resumed = align(vlm, anew, section, tmp_path / "broken", seed=3)
+    assert resumed.history == whole.history
+    ours, theirs = (toys.weights(run.checkpoints[-1].path) for run in (resumed, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+RUNS = [*((family, "firempo") for family in tiny.FAMILIES), ("llava", "kto")]
+"""What two processes train, one after another: starting them takes longer than the training."""
+
+
+def test_two_processes_are_one(base: Path, pairs: list[Pair], tmp_path: Path) -> None:
     """Over gloo: the same losses, gradients and weights, whoever computes which half of a step."""
-    vlm = toys.vlm(base / "llava")
-    one, two = section_of(objective, batch=4, epochs=2), section_of(objective, batch=2, epochs=2)
-    prepared = prepare(vlm, pairs, one, tmp_path / "prepared")
-    alone = align(vlm, prepared, one, tmp_path / "alone", seed=0)
     (tmp_path / "pairs.jsonl").write_text("\n".join(pair.model_dump_json() for pair in pairs))
-    (tmp_path / "section.json").write_text(two.model_dump_json())
+    alone = {}
+    for family, objective in RUNS:
+        vlm = toys.vlm(base / family, family)
+        section = section_of(objective, batch=4, epochs=2)
+        prepared = prepare(vlm, pairs, section, tmp_path / f"prepared-{family}")
+        alone[family, objective] = align(vlm, prepared, section, tmp_path / f"alone-{family}-{objective}", seed=0)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(HERE.parents[1])}
     command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python", sys.executable]
     done = subprocess.run(
-        [sys.executable, "-m", *command, "-m", "tests.test_training_invariance", str(base / "llava"), str(tmp_path)],
+        [sys.executable, "-m", *command, "-m", "tests.test_training_invariance", str(base), str(tmp_path)],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    log = [json.loads(line) for line in (tmp_path / "together" / "log.jsonl").read_text().splitlines()]
-    ours, theirs = (torch.tensor(toys.numbers(history, "loss", "grad_norm")) for history in (log, alone.history))
-    assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
-    last = max((tmp_path / "together").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    together, before = toys.weights(last), toys.weights(alone.checkpoints[-1].path)
-    assert all(torch.allclose(together[name], before[name], atol=2e-5) for name in before)
+    for (family, objective), before in alone.items():
+        folder = tmp_path / f"together-{family}-{objective}"
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        ours, theirs = (torch.tensor(toys.numbers(rows, "loss", "grad_norm")) for rows in (log, before.history))
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-5), (family, objective)
+        last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        together, single = toys.weights(last), toys.weights(before.checkpoints[-1].path)
+        assert all(torch.allclose(together[name], single[name], atol=2e-5) for name in single), (family, objective)
 
 
-def _process(model: Path, folder: Path) -> None:
+def _process(models: Path, folder: Path) -> None:
     """What each of the two processes does."""
     torch.set_num_threads(1)
-    vlm = toys.vlm(model)
     pairs = [Pair.model_validate_json(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
-    section = AlignSection.model_validate_json((folder / "section.json").read_text())
-    prepared = prepare(vlm, pairs, section, folder / "prepared")
-    align(vlm, prepared, section, folder / "together", seed=0)
+    for family, objective in RUNS:
+        vlm = toys.vlm(models / family, family)
+        section = section_of(objective, batch=2, epochs=2)
+        prepared = prepare(vlm, pairs, section, folder / f"prepared-{family}")
+        align(vlm, prepared, section, folder / f"together-{family}-{objective}", seed=0)
 
 
 @settings(deadline=None)

@@ -105,10 +105,10 @@ def mine(
     1. An answer is unsure below a quantile of all confidences; with its correctness this makes four cells
        (``confidence.cells``). The questions in ``section.cells`` are hard.
     2. The ``section.k`` nearest questions of each hard one join them (``search``); they need not be hard.
-    3. The budget is shared among the strata by their hard questions (``quotas``). Over the strata, hard questions and
-       neighbours have their shares of it (``section.neighbours``): hard ones in the order of ``section.cells``, of wrong
-       answers the most confident first and of right ones the least; neighbours by their distance; ties by a hash of
-       seed and id.
+    3. The budget is shared among the strata by their hard questions (``quotas``). Over all strata, hard questions
+       and neighbours have their shares of it (``section.neighbours``): hard ones in the order of ``section.cells``,
+       of wrong answers the most confident first and of right ones the least; neighbours by their distance; ties by a
+       hash of seed and id.
 
     With ``section.select`` ``random`` as many questions are drawn at random instead, to compare with; all else is
     reported alike.

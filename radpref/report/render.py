@@ -67,6 +67,19 @@ CURVES: tuple[Curve, ...] = (
         "is usual; a steep one of both means that the model leaves the language it knew. A smaller learning rate, a "
         "larger beta or the NLL anchor (align.nll) holds it.",
     ),
+    Curve(
+        "Order on the corrupted film",
+        {"visual_accuracy": ("share of pairs in the wanted order", "after")},
+        "The visual term's own accuracy. It can end below where it starts: what raises the chosen answer on the "
+        "clean film raises it on the corrupted one too.",
+        0.5,
+    ),
+    Curve("Margin on the corrupted film", {"visual_margin": ("margin", "after")}, "In rewards; 0 at the start.", 0.0),
+    Curve(
+        "Terms of the loss",
+        {"term_visual": ("visual", "chosen"), "term_kl": ("KL", "rejected"), "term_nll": ("likelihood", "control")},
+        "Before their weights.",
+    ),
     Curve("KL to the reference", {"kl": ("KL", "after")}, "Per token, on the answers of the pairs."),
     Curve(
         "Length of both sides",
@@ -464,6 +477,7 @@ def _study(view: StudyView, films: _Films) -> dict[str, Any]:
     return {
         "id": question.study,
         "prompt": question.prompt,
+        "asked": bool(question.answer),
         "films": films.show(question.films),
         "columns": columns,
         "truth": None if question.truth is None else [_chip(finding, "plain") for finding in question.truth],
@@ -483,7 +497,10 @@ def _pair(view: PairView, films: _Films) -> dict[str, Any]:
     chosen, rejected = differing(pair.chosen, pair.rejected)
     return {
         "id": pair.id,
+        "prompt": pair.prompt,
         "films": films.show(pair.films),
+        "corrupted": films.show(pair.corrupted),
+        "corruption": pair.provenance.get("corruption_path", ""),
         "reference": marked(view.reference, ()),
         "reference_words": _words(view.reference),
         "chosen": marked(pair.chosen, [Mark(span, "differs chosen") for span in chosen]),

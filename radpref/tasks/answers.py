@@ -8,7 +8,8 @@ A published script takes an answer as right where the reference is a substring o
   ``<answer>``, else its first sentence. Phrases that are denied there (``not left``, ``without edema``) say nothing.
 - A reference that names findings is met where the same findings are read there (``findings.read``, with all synonyms
   of the lexicon) and no others, save a more general name or a near one (lung opacity beside pneumonia).
-- The remaining words of a reference, grammar aside, must all be among the answer's, in any order.
+- The remaining words of a reference, grammar aside, must all be among the answer's, in any order; but ``right lung``
+  is met by ``right`` or ``right lower lobe``.
 - Of words that exclude each other (``EXCLUSIVE``: left, right, bilateral; upper, mid, lower ...), where the reference
   names one the answer names the same one and no other: ``left`` is not met by ``left and right``.
 - A reference of several things (``a, b and c``) is a set: the answer names each, with its own side and place.
@@ -247,12 +248,18 @@ def _covers(answer: str, reference: str) -> bool:
     """Whether the answer names the reference's findings, all its other words, and none that excludes them."""
     names, rest = _findings(reference)
     wanted, given = set(rest if names else _content(reference)), set(_content(answer))
-    if not names <= _findings(answer)[0] or not wanted - _GROUPED <= given:
+    missing = wanted - _GROUPED - given
+    if wanted & _SIDES and given <= _GROUPED | _LUNG:
+        missing -= {"lung"}  # the right, or its lower lobe, is the right lung on a chest film
+    if not names <= _findings(answer)[0] or missing:
         return False
     return all(_of(group, given) == _of(group, wanted) for group in EXCLUSIVE if _of(group, wanted))
 
 
 _GROUPED = frozenset().union(*EXCLUSIVE)
+_SIDES = frozenset({"left", "right", "bilateral"})
+_LUNG = frozenset({"lung", "lobe", "zone", "field", "base", "apex", "middle"})
+"""Words of the lungs' parts."""
 
 
 def _of(group: frozenset[str], words: set[str]) -> frozenset[str]:

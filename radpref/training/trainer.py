@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ class Collator:
     def __init__(self, vlm: Vlm, prepared: Prepared) -> None:
         self._vlm, self._prepared = vlm, prepared
         self._prompts = Prompts(vlm)
+        self._known: dict[str, array[int]] = {}
+
+    def _ids(self, row: Row) -> array[int]:
+        """The answer's token ids; tokenised once, since a short step would feel it."""
+        known = self._known.get(row.key)
+        if known is None:
+            known = self._known[row.key] = array("l", answer_ids(self._vlm, row))
+        return known
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Any]:
         whole = self._prepared.objective
@@ -69,7 +78,7 @@ class Collator:
         """The batch of groups of rows, each with one prompt, and what the reference says of its answers."""
         vlm, cache, way = self._vlm, self._prepared.cache, self._prepared.way
         prompts = [self._prompt(rows[0]) for rows in groups]
-        ids = [[answer_ids(vlm, row) for row in rows] for rows in groups]
+        ids = [[self._ids(row) for row in rows] for rows in groups]
         batch = pack(vlm, [Group(p, a) for p, a in zip(prompts, ids, strict=True)], shared=way.shared)
         out: dict[str, Any] = {"batch": batch._asdict()}
         if self._prepared.features:
@@ -106,7 +115,7 @@ class Collator:
             if places := kl_places(self._vlm, self._prepared.objective, items[number], row):
                 index += [start + place for place in places]
                 hidden.append(self._prepared.cache[hidden_name(row, places)])
-            start += len(answer_ids(self._vlm, row))
+            start += len(self._ids(row))
         if not hidden:  # KTO: a batch of undesirable answers alone
             return {}
         return {"against": torch.tensor(index, dtype=torch.int64), "hidden": torch.cat(hidden)}

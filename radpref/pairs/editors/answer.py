@@ -16,7 +16,7 @@ from radpref.findings.rewrite import absent, contradictions, flips, present, tur
 from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited
 from radpref.recipe import EditSection
 from radpref.records import Finding
-from radpref.tasks.answers import EXCLUSIVE, matches, normalise, polarity
+from radpref.tasks.answers import EXCLUSIVE, matches, normalise, polarity, tokens
 
 _POLAR = re.compile(
     r"(?:^|\banswer\s*(?:is)?\s*:?\s*)[\s\"'*]*(yes|no|yeah|nope|yep)\b(?=\s*(?:[^\w\s]|$))", re.IGNORECASE
@@ -26,6 +26,9 @@ _WORD = re.compile(r"[A-Za-z]+(?:-[A-Za-z]+)*|\d+")
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _SHORT = 6
 """Words of an answer that is exchanged as a whole where no part of it can be."""
+_FEW = 3
+"""Words of an answer to a yes-or-no question that is neither, exchanged for the one that is right."""
+_OPPOSITE = {"left": "right", "right": "left"}
 _KINDS: Mapping[frozenset[str], str] = {
     group: kind
     for group in EXCLUSIVE
@@ -81,12 +84,32 @@ def _mended(case: EditCase, section: EditSection) -> Iterator[Candidate]:
     if wanted:
         yield from _polarised(text, wanted, case)
         return
-    yield from _grouped(text, normalise(case.answer).split())
+    if _unbacked(case):
+        yield from _whole(case, case.answer)
+        return
+    yield from _grouped(text, list(tokens(case.answer)))
     yield from _counted(text, case.answer)
     yield from _named(text, case.answer)
-    if len(text.split()) <= _SHORT:
-        stop = "." if text.rstrip().endswith(".") else ""
-        yield _as(case.answer.strip().rstrip("."), text) + stop, case.kind or "answer", "answer"
+    yield from _whole(case, case.answer)
+
+
+def _whole(case: EditCase, answer: str, longest: int = _SHORT) -> Iterator[Candidate]:
+    """A short answer exchanged for another."""
+    if len(case.words.split()) <= longest:
+        stop = "." if case.words.rstrip().endswith(".") else ""
+        yield _as(answer.strip().rstrip("."), case.words) + stop, case.kind or "answer", "answer"
+
+
+def _unbacked(case: EditCase) -> bool:
+    """Whether a few words without a verb claim what neither question nor reference says.
+
+    It would stay where one word is exchanged: ``mid left subclavian vein``, when the answer is the right side.
+    """
+    if not case.prompt or _VERB.search(case.words) or len(case.words.split()) > _SHORT:
+        return False
+    answer = set(tokens(case.answer))
+    backed = answer.union(tokens(case.prompt), *(group for group in EXCLUSIVE if group & answer))
+    return bool(set(tokens(case.words)) - backed)
 
 
 def _spoilt(case: EditCase, section: EditSection) -> Iterator[Candidate]:
@@ -99,15 +122,17 @@ def _spoilt(case: EditCase, section: EditSection) -> Iterator[Candidate]:
     if count:
         yield from _counted(text, str(int(count[0]) + chance.choice((1, 2))))
     asked = _asked(case)
-    for flip in sorted(flips(text, case.id, section.attributes), key=lambda flip: flip.finding not in asked):
-        yield flip.text, flip.finding, flip.attribute
+    turns = sorted(flips(text, case.id, section.attributes), key=lambda flip: flip.finding not in asked)
+    # a question of what, where or how presupposes that something is there: to deny it is the last resort
+    yield from ((turn.text, turn.finding, turn.attribute) for turn in turns if turn.attribute != "presence")
     known = set(normalise(case.answer).split())
     for group in EXCLUSIVE:
         for word in sorted(group & known):
             others = sorted(group - {word, "resolved"})
             chance.shuffle(others)
-            for other in others:
+            for other in sorted(others, key=lambda other: other != _OPPOSITE.get(word)):
                 yield from _grouped(text, [other])
+    yield from ((turn.text, turn.finding, turn.attribute) for turn in turns if turn.attribute == "presence")
 
 
 # ---------------------------------------------------------------- yes and no
@@ -117,9 +142,12 @@ def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
     """The answer with the other of yes and no, and with statements that agree with it."""
     words = list(_POLAR.finditer(text))
     if not words:
-        for change in _agreeing(text, wanted, case):
+        for change in _agreeing(text, wanted, case, bare=True):
             yield change.text, change.name, "presence"
             yield _behind(f"{wanted.capitalize()}, ", change.text), change.name, "presence"
+        # words of the question may be its answer (``PA`` to ``Is this a PA film?``)
+        if case.closed and not (_VERB.search(text) or set(tokens(text)) & set(tokens(case.prompt))):
+            yield from _whole(case, wanted, _FEW)
         return
     word = words[-1]
     new = _as(wanted, word[1])
@@ -150,13 +178,15 @@ _VERB = re.compile(r"\b(?:is|are|does|do|has|have)\b")
 _ANSWER = re.compile(r"\s*(?:the\s+)?(?:final\s+)?answer\s*(?:is)?\s*:?\s*$", re.IGNORECASE)
 
 
-def _agreeing(text: str, wanted: str, case: EditCase) -> Iterator[_Statement]:
+def _agreeing(text: str, wanted: str, case: EditCase, *, bare: bool = False) -> Iterator[_Statement]:
     """What stands beside a yes or no, denied or stated: first of what the question names."""
     mark = _ANSWER.search(text)
     body, tail = (text[: mark.start()], text[mark.start() :]) if mark else (text, "")
     body = body.lstrip(" ,.:;")
     asked = _asked(case)
     told = sorted(read(body), key=lambda m: m.name not in asked)
+    if bare:  # a statement about something else is no answer, and denying it makes none
+        told = [mention for mention in told if not asked or mention.name in asked]
     for mention in told:
         if wanted == "no" and mention.presence != "absent":
             changed = absent(body, mention.name)
@@ -207,9 +237,8 @@ def _grouped(text: str, wanted: list[str]) -> Iterator[Candidate]:
         for match in _WORD.finditer(text):
             said = normalise(match[0])
             if said in group and said != word:
-                new = word.upper() if match[0].isupper() and len(match[0]) > 1 else _as(word, match[0])
                 name = next((m.name for m in read(text)), kind)
-                yield _article(text[: match.start()] + new + text[match.end() :]), name, kind
+                yield _article(_exchanged(text, match, word)), name, kind
     swapped = text
     for match in reversed(list(_WORD.finditer(text))):
         said = normalise(match[0])
@@ -219,6 +248,24 @@ def _grouped(text: str, wanted: list[str]) -> Iterator[Candidate]:
                 swapped = swapped[: match.start()] + _as(target, match[0]) + swapped[match.end() :]
     if swapped != text:
         yield swapped, "answer", "answer"
+
+
+_NOUN = re.compile(
+    r"(\W+(?:(?:upper|mid|middle|lower) )?)(lung|lobe|side|base|zone|field|hemidiaphragm)s?\b", re.IGNORECASE
+)
+
+
+def _exchanged(text: str, match: re.Match[str], word: str) -> str:
+    """One word of a group exchanged, in the form and with the number of the noun that its place asks for."""
+    before, old, after = text[: match.start()], match[0], text[match.end() :]
+    if old.lower().endswith("ly") and word in _OPPOSITE:
+        return f"{before}on the {word}{after}"
+    noun = _NOUN.match(after)
+    if noun and "bilateral" in (word, normalise(old)):
+        after = f"{noun[1]}{noun[2]}{'s' if word == 'bilateral' else ''}{after[noun.end() :]}"
+    if word == "mid" and noun and noun[2].lower() == "lobe":
+        word = "middle"
+    return f"{before}{word.upper() if old.isupper() and len(old) > 1 else _as(word, old)}{after}"
 
 
 def _counted(text: str, wanted: str) -> Iterator[Candidate]:
