@@ -39,7 +39,7 @@ DECLINED = "refused: the model declined to answer"
 SERVER_ERROR = "server error: status {}"
 NO_PROTOCOL = "server error: the answer does not follow the protocol"
 EMPTY = "empty: the model answered nothing"
-INCOMPLETE = "incomplete: the answer was cut at the section's max_tokens"
+INCOMPLETE = "incomplete: the answer was cut at max_tokens"
 UNPARSABLE = "unparsable: the answer does not have the form that was asked for"
 
 TRANSIENT = ("timeout:", "unreachable:", "server error:")
