@@ -16,7 +16,6 @@ from transformers.trainer_callback import PrinterCallback
 
 from radpref.bench.shapes import conversation
 from radpref.images import read_film
-from radpref.losses import objective
 from radpref.models import Vlm, attach_lora, collate, encode_prompt, token_mask, unwrapped, vision_tower
 from radpref.recipe import AlignSection
 from radpref.records import Pair
@@ -244,8 +243,3 @@ def encodings(model: Any, step: Callable[[], Tensor]) -> int:
         handle.remove()
         model.zero_grad()
     return sum(seen)
-
-
-def describe(section: AlignSection) -> str:
-    """The objective's name in the table."""
-    return section.objective or "+".join(objective(section).losses)

@@ -23,7 +23,7 @@ from radpref.models import Vlm, autocast, decode, pad, sampler, save, text_posit
 from radpref.recipe import GrpoSection, SampleSection
 from radpref.records import Question
 from radpref.training.errors import TrainingError
-from radpref.training.loop import check_device
+from radpref.training.loop import Means, check_device
 from radpref.training.rows import Prompts, Row
 
 Reward = Callable[..., list[float | None]]
@@ -164,7 +164,7 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
         self._reward, self._section, self._sample = reward, section, sample
         whole = section.beta > 0 and not section.lora.rank
         self._start = copy.deepcopy(vlm.model).requires_grad_(False) if whole else None
-        self._sums: dict[str, Tensor] = {}
+        self._means = Means()
 
     def compute_loss(
         self,
@@ -234,7 +234,7 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _note(self, rewards: Tensor, entropies: Tensor, kl: Tensor, cut: Tensor, mask: Tensor) -> None:
-        """Add a batch to the sums of what is logged: (sum, count) of every quantity."""
+        """Add a batch to what is logged."""
         centred = advantages(rewards)
         spread = (centred.square().sum(1) / max(rewards.shape[1] - 1, 1)).sqrt()
         values = {
@@ -246,18 +246,11 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
             "tokens": mask.sum(1).float(),
             "entropy": entropies,
         } | ({"kl": kl} if self._section.beta else {})
-        for name, value in values.items():
-            part = torch.tensor([value.sum().item(), value.numel()], device=self._vlm.device)
-            self._sums[name] = self._sums[name] + part if name in self._sums else part
+        self._means.add(values, self._vlm.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last log, over all processes, to what the Trainer logs."""
-        if self._sums:
-            sums = self.accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum")
-            for name, (total, count) in zip(self._sums, sums.tolist(), strict=True):
-                if count:
-                    logs[name] = total / count
-            self._sums.clear()
+        logs |= self._means.taken(self.accelerator)
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

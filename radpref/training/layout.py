@@ -92,11 +92,6 @@ def pack(vlm: Vlm, groups: Sequence[Group], *, shared: bool) -> Batch:
     return Batch(rows, images, where, torch.tensor(targets), lengths, torch.unique(where))
 
 
-def tokens(prompt: Mapping[str, Tensor], answers: Sequence[Sequence[int]]) -> int:
-    """Tokens of a shared row."""
-    return prompt["input_ids"].shape[1] + sum(map(len, answers))
-
-
 def _text(prompt: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in prompt.items() if name in _PER_TOKEN}
 

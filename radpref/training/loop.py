@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
@@ -168,6 +169,29 @@ class Journal(TrainerCallback):  # type: ignore[misc]
 def _line(entry: Mapping[str, float]) -> str:
     """A line of the journal, without TRL's count of tokens, which starts again with every resume."""
     return json.dumps({name: value for name, value in entry.items() if name != "num_tokens"}) + "\n"
+
+
+class Means:
+    """Sums and counts of what is logged between two lines of the journal."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, values: Mapping[str, Tensor], device: torch.device) -> None:
+        """Add a batch: any number of values for each name, none included."""
+        for name, value in values.items():
+            part = torch.stack([value.sum(), value.new_tensor(value.numel())]).detach().float().to(device)
+            self._sums[name] = self._sums[name] + part if name in self._sums else part
+
+    def taken(self, accelerator: Any) -> dict[str, float]:
+        """The means over all processes since the last call, of names that had a value; every process calls it."""
+        if not self._sums:
+            return {}
+        sums = accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum")
+        means = {name: total / count for name, (total, count) in zip(self._sums, sums.tolist(), strict=True) if count}
+        self._sums.clear()
+        return means
 
 
 @contextmanager

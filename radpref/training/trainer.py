@@ -17,7 +17,7 @@ from radpref.models import Vlm, save
 from radpref.training.features import encode, joined
 from radpref.training.head import Against, Head
 from radpref.training.layout import Batch, Group, pack
-from radpref.training.loop import check_device
+from radpref.training.loop import Means, check_device
 from radpref.training.prepare import Prepared, hidden_name, kl_places
 from radpref.training.rows import Item, Prompts, Row, answer_ids, rewarded
 from radpref.training.scoring import score
@@ -179,7 +179,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         self._vlm, self._prepared, self._reference = vlm, prepared, reference
         section = prepared.objective.section
         self._encode_apart = not (section.train_tower or section.train_projector)
-        self._sums: dict[str, Tensor] = {}
+        self._means = Means()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         lengths = [sum(self._prepared.lengths[row.key] for row in item.rows()) for item in self._prepared.items]
@@ -249,7 +249,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
 
     @torch.no_grad()
     def _note(self, sides: Sides, result: Evaluated) -> None:
-        """Add a batch to the sums of what is logged: (sum, count) of every quantity."""
+        """Add a batch to what is logged."""
         chosen, rejected = sides.chosen, sides.rejected
         values = {
             "chosen_reward": result.chosen_reward,
@@ -273,18 +273,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             values |= {"visual_margin": result.visual_margin, "visual_accuracy": (result.visual_margin > 0).float()}
         if len(result.terms) > 1:
             values |= {f"term_{name}": value for name, value in result.terms.items()}
-        for name, value in values.items():
-            part = torch.stack([value.sum(), value.new_tensor(value.numel())]).detach()
-            self._sums[name] = self._sums[name] + part if name in self._sums else part
+        self._means.add(values, chosen.policy.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means since the last log, over all processes, to what the Trainer logs."""
-        if self._sums:
-            sums = self.accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum")
-            for name, (total, count) in zip(self._sums, sums.tolist(), strict=True):
-                if count:
-                    logs[name] = total / count
-            self._sums.clear()
+        logs |= self._means.taken(self.accelerator)
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
