@@ -28,9 +28,14 @@ class RecipeError(RadprefError, ValueError):
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are errors; no silent conversion of words to numbers."""
+    """Base of all sections: unknown keys are errors; no silent conversion of words to numbers.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    Defaults are validated like what is given: a stage's key must not tell a default of 3 from a 3.0 read back.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, validate_default=True
+    )
 
 
 class RunSection(Section):

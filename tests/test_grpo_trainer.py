@@ -75,6 +75,26 @@ def gradients(model: Any, loss: Tensor) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, wanted)])
 
 
+def test_the_reward_is_told_the_short_answer_and_whether_there_are_few(tmp_path: Path) -> None:
+    given: dict[str, Any] = {}
+
+    def reward(prompts: Sequence[str], completions: Sequence[str], **columns: Any) -> list[float | None]:
+        given.update(columns)
+        return [0.0] * len(completions)
+
+    vlm = toys.vlm(tmp_path / "model", "llava")
+    asked = [
+        question.model_copy(update={"answer": answer, "closed": closed})
+        for question, answer, closed in zip(
+            toys.questions(tmp_path / "films", 2), ("yes", "left lung"), (True, False), strict=True
+        )
+    ]
+    trainer = trainer_of(vlm, asked, tmp_path / "out", GrpoSection(n=N, lora=LoraSection(rank=0)), reward)
+    trainer._judged(asked, [encode_answer(vlm, "No.")] * (2 * N))
+    assert given["answer"] == ["yes"] * N + ["left lung"] * N
+    assert given["closed"] == [True] * N + [False] * N
+
+
 # ---------------------------------------------------------------- advantages
 
 

@@ -16,11 +16,13 @@ from radpref.findings import read
 from radpref.findings.rewrite import difference
 from radpref.pairs import EDITORS, EditCase, Edited, counterfactuals, edit, edit_pairs, verify
 from radpref.pairs.edit import (
+    ASIDE,
     CONTRADICTS,
     EMPTY,
     LANGUAGE,
     LENGTH,
     NO_ANSWER,
+    NO_EDIT,
     NOT_OWN,
     OUTSIDE,
     REWRITTEN,
@@ -217,6 +219,7 @@ def test_english_is_told_from_other_languages_by_its_words() -> None:
 ANSWERS = (
     ("Yes, there is a small left pleural effusion.", "no", True, "No, there is no pleural effusion."),
     ("No, there is no pneumothorax.", "yes", True, "Yes, there is a pneumothorax."),
+    ("No, nothing is abnormal.", "yes", True, "Yes, something is abnormal."),
     ("No.", "yes", True, "Yes."),
     ("Yes, the heart is enlarged.", "no", True, "No, the heart is normal in size."),
     ("Yes, the lungs are clear.", "no", True, "No, the lungs are not clear."),
@@ -250,6 +253,22 @@ def test_what_the_question_names_is_flipped_first() -> None:
     assert "nodule" in made.rejected
 
 
+REFUSED = (
+    ("Is there loculation of this lesion?", "Yes, there is fluid in the lungs.", "no", True, ASIDE),
+    ("Is there loculation of this lesion?", "No, there is fluid in the lungs.", "no", True, ASIDE),
+    ("Is the trachea midline?", "Yes.", "midline", False, NO_EDIT),
+)
+"""Question, words, answer, closed, and why nothing is made of them."""
+
+
+@pytest.mark.parametrize(("prompt", "words", "answer", "closed", "reason"), REFUSED)
+def test_what_the_reference_cannot_tell_is_not_edited(
+    prompt: str, words: str, answer: str, closed: bool, reason: str
+) -> None:
+    made = rule(case(words, f"{answer.capitalize()}.", answer=answer, closed=closed, task="basic", prompt=prompt))
+    assert made.failed == reason
+
+
 SHORT = (
     # what is denied must be what was asked about
     ("Is there a pneumothorax?", "effusion", "no", True, "no", "effusion"),
@@ -262,6 +281,16 @@ SHORT = (
     ("Where is it?", "right lung", "bilateral lungs", False, "bilateral lungs", "right lung"),
     ("Where is it?", "below the bases bilaterally", "below the right bases", False,
      "below the bases on the right", "below the bases bilaterally"),
+    # what no finding names is denied and stated too, in words that agree with the yes or no
+    ("Is there free fluid?", "No, there is no free fluid.", "no", True, "No, there is no free fluid.",
+     "Yes, there is free fluid."),
+    ("Is there a wire?", "No, there is no broken wire.", "no", True, "No, there is no broken wire.",
+     "Yes, there is a broken wire."),
+    ("Is there a wire?", "Yes, there is a wire.", "no", True, "No, there is no wire.", "Yes, there is a wire."),
+    ("Are ribs fractured?", "No, there are no rib fractures present.", "no", True,
+     "No, there are no rib fractures present.", "Yes, there are rib fractures present."),
+    # a film is no other kind of picture
+    ("What modality is this?", "Plain film x-ray.", "Chest X-ray", False, "Plain film x-ray.", "MRI."),
     # what is asked after is not denied where anything else can be changed
     ("What is seen?", "nodules", "nodules", False, "nodules", "masses"),
 )  # fmt: skip

@@ -24,7 +24,10 @@ def test_every_shipped_recipe_and_preset_loads_and_round_trips(name: str, preset
     loaded = recipes.load(name, preset=preset)
     path = tmp_path / "recipe.yaml"
     path.write_text(recipes.dump(loaded), encoding="utf-8")
-    assert recipes.load(str(path)).recipe == loaded.recipe
+    again = recipes.load(str(path)).recipe
+    assert again == loaded.recipe
+    assert again.model_dump_json() == loaded.recipe.model_dump_json()  # stages are keyed by what they were given
+    assert recipes.override(loaded, []).recipe.model_dump_json() == loaded.recipe.model_dump_json()
 
 
 def test_later_layers_win_and_say_where_they_came_from() -> None:

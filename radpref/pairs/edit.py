@@ -26,6 +26,7 @@ NO_ANSWER = "no answer of the model"
 UNFINISHED = "the model's answer is cut"
 EMPTY = "the answer has no words"
 UNREADABLE = "the reference tells nothing to edit by"
+ASIDE = "beside its yes or no the answer talks of something that was not asked"
 NO_EDIT = "no rewriting makes the answer right"
 NO_COUNTERPART = "no rewriting makes the answer wrong in one attribute"
 NOT_OWN = "neither side is the model's own words"
@@ -336,6 +337,10 @@ _GRAMMAR = frozenset(
         "now",
         "size",
         "limits",
+        "ct",
+        "scan",
+        "mri",
+        "ultrasound",
     ]
 )
 

@@ -28,7 +28,7 @@ from radpref.training.rows import Prompts, Row
 
 Reward = Callable[..., list[float | None]]
 """TRL's form: ``(prompts, completions, **columns)``; ``reference`` is the reference report, ``answer`` the short
-answer where a question has one."""
+answer where a question has one, ``closed`` whether it then has few answers."""
 
 _TINY = 1e-4
 """Added to a standard deviation before it divides, as TRL does."""
@@ -205,9 +205,10 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
         """Rewards (answers,) float32, NaN where there is none."""
         texts = [text.strip() for text in self._vlm.tokenizer.batch_decode(answers, skip_special_tokens=True)]
         repeated = [question for question in questions for _ in range(self._section.n)]
-        columns = {"reference": [question.reference for question in repeated]}
+        columns: dict[str, list[Any]] = {"reference": [question.reference for question in repeated]}
         if any(question.answer for question in repeated):
             columns["answer"] = [question.answer for question in repeated]
+            columns["closed"] = [question.closed for question in repeated]
         found = self._reward([question.prompt for question in repeated], texts, **columns)
         given = [0.0 if not text else value for text, value in zip(texts, found, strict=True)]
         return torch.tensor([float("nan") if value is None else value for value in given])

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from radpref.findings import read
 from radpref.findings.rewrite import absent, contradictions, flips, present, turned
-from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited
+from radpref.pairs.edit import ASIDE, EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited
+from radpref.pairs.spans import changes
 from radpref.recipe import EditSection
 from radpref.records import Finding
 from radpref.tasks.answers import EXCLUSIVE, matches, normalise, polarity, tokens
@@ -28,6 +29,9 @@ _SHORT = 6
 """Words of an answer that is exchanged as a whole where no part of it can be."""
 _FEW = 3
 """Words of an answer to a yes-or-no question that is neither, exchanged for the one that is right."""
+_MODALITIES = frozenset({"radiograph"})
+_OTHER_MODALITIES = frozenset({"CT scan", "MRI", "ultrasound"})
+"""What a film is not, as an answer."""
 _OPPOSITE = {"left": "right", "right": "left"}
 _KINDS: Mapping[frozenset[str], str] = {
     group: kind
@@ -49,6 +53,8 @@ def answer_edit(case: EditCase, section: EditSection) -> Edited:
         return Edited(id=case.id, failed=EMPTY)
     if not normalise(case.answer):
         return Edited(id=case.id, failed=UNREADABLE)
+    if _aside(case):
+        return Edited(id=case.id, failed=ASIDE)
     right = _right(case, case.words)
     clashes = contradictions(case.words)
     for text, name, attribute in (_spoilt if right else _mended)(case, section):
@@ -84,6 +90,8 @@ def _mended(case: EditCase, section: EditSection) -> Iterator[Candidate]:
     if wanted:
         yield from _polarised(text, wanted, case)
         return
+    if _restated(case):
+        return
     if _unbacked(case):
         yield from _whole(case, case.answer)
         return
@@ -112,6 +120,12 @@ def _unbacked(case: EditCase) -> bool:
     return bool(set(tokens(case.words)) - backed)
 
 
+def _restated(case: EditCase) -> bool:
+    """Whether a yes says the reference in other words: to ``Is the trachea midline?``, when that is ``midline``."""
+    said, asked = polarity(case.words), set(tokens(case.prompt))
+    return said == "yes" and "or" not in case.prompt.lower().split() and asked >= set(tokens(case.answer))
+
+
 def _spoilt(case: EditCase, section: EditSection) -> Iterator[Candidate]:
     text, chance = case.words, Random(case.id)
     said = _polar(case)
@@ -132,6 +146,8 @@ def _spoilt(case: EditCase, section: EditSection) -> Iterator[Candidate]:
             chance.shuffle(others)
             for other in sorted(others, key=lambda other: other != _OPPOSITE.get(word)):
                 yield from _grouped(text, [other])
+    if known & _MODALITIES:
+        yield from _whole(case, chance.choice(sorted(_OTHER_MODALITIES)))
     yield from ((turn.text, turn.finding, turn.attribute) for turn in turns if turn.attribute == "presence")
 
 
@@ -152,21 +168,53 @@ def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
     word = words[-1]
     new = _as(wanted, word[1])
     before, after = text[: word.start(1)], text[word.end(1) :]
-    for change in _agreeing(after, wanted, case):
-        yield before + new + _behind(after, change.text), change.name, "presence"
-    for change in _agreeing(before, wanted, case):
-        yield (
-            _behind("", change.text.rstrip()) + before[len(before.rstrip()) :] + new + after,
-            change.name,
-            "presence",
-        )
+    found = [
+        (before + new + _behind(after, change.text), change.name, "presence")
+        for change in _agreeing(after, wanted, case)
+    ]
+    found += [
+        (_behind("", change.text.rstrip()) + before[len(before.rstrip()) :] + new + after, change.name, "presence")
+        for change in _agreeing(before, wanted, case)
+    ]
     told = read(before + after)
-    if not told:
-        for changed in (_toggled(after), None if _VERB.search(after) else after):
-            if changed is not None:
-                yield before + new + changed, case.kind or "answer", "presence"
-    elif (changed := _toggled(after)) is not None:
-        yield before + new + changed, told[0].name, "presence"
+    other = _toggled(after)
+    if other is not None:
+        found.append((before + new + other, told[0].name if told else case.kind or "answer", "presence"))
+    elif not told and not _VERB.search(after):
+        found.append((before + new + after, case.kind or "answer", "presence"))
+    asked = _asked(case)
+
+    def last(one: Candidate) -> tuple[bool, bool, int]:
+        # a denial leaves size and side out, however many words that takes: who denies a small one may mean a large
+        return one[1] not in asked, not _says(one, wanted), changes(text, one[0]) if wanted == "yes" else 0
+
+    yield from sorted(found, key=last)
+
+
+def _says(one: Candidate, wanted: str) -> bool:
+    """Whether our reader takes from a candidate what its yes or no claims of the finding that it is about."""
+    text, name, _ = one
+    said = [mention.presence != "absent" for mention in read(text) if mention.name == name]
+    return bool(said) and all(here == (wanted == "yes") for here in said)
+
+
+def _aside(case: EditCase) -> bool:
+    """Whether beside its yes or no the answer talks of something that was not asked.
+
+    Neither a reference of yes or no nor the question tells whether that is true: it must not be turned, and must not
+    stay where it is the chosen side.
+    """
+    words = list(_POLAR.finditer(case.words))
+    if not (_polar(case) and words and case.prompt):
+        return False
+    said = set(tokens(case.words[: words[-1].start(1)] + " " + case.words[words[-1].end(1) :])) - _EMPTY
+    backed = set(tokens(f"{case.prompt} {case.answer} {case.reference}"))
+    named = {mention.name for mention in read(case.words)}
+    return bool(said) and not (said & backed or named & _asked(case))
+
+
+_EMPTY = frozenset({"answer", "final", "yes", "no", "not", "present", "seen", "film", "image", "show", "see"})
+"""Words that any answer may have."""
 
 
 class _Statement(NamedTuple):
@@ -210,12 +258,34 @@ def _behind(after: str, statement: str) -> str:
     return f"{mark}{statement[:1].lower() if lower else statement[:1].upper()}{statement[1:]}"
 
 
+_MASS = re.compile(
+    r"(?:air|gas|fluid|blood|tissue|evidence|bowel|lucency|\w+(?:ing|ion|ment|ness|ity|pathy|emia|edema|osis|ia|s))$",
+    re.IGNORECASE,
+)
+"""Nouns, by their ends, that take no article, many because there are several."""
+_AFTER = re.compile(r"\W*$|\W*\b(?:of|in|on|at|near|under|within|with|present|seen|visible|noted|identified)\b")
+"""What ends the noun phrase of *there is*."""
+
+
 def _toggled(text: str) -> str | None:
-    """The first verb negated, or its negation taken away."""
+    """What a sentence states denied, or what it denies stated; None where it offers nothing to turn.
+
+    ``there is no fracture`` and ``there is a fracture``, ``nothing`` and ``something``, ``is not`` and ``is``.
+    """
+    if thing := re.search(r"\b(?:no|some)thing\b", text, re.IGNORECASE):
+        other = "something" if thing[0].lower() == "nothing" else "nothing"
+        return text[: thing.start()] + _as(other, thing[0]) + text[thing.end() :]
+    if denied := re.search(r"\b(is|are|has|have) no\b ?", text):
+        rest = text[denied.end() :]
+        phrase = rest[: end.start()] if (end := _AFTER.search(rest)) else rest
+        many = denied[1] == "are" or not phrase or _MASS.search(phrase)
+        return text[: denied.end(1)] + " " + ("" if many else "an " if phrase[:1] in "aeio" else "a ") + rest
     if re.search(r"\b(?:is|are|does|do|has|have) not\b", text):
         return re.sub(r"\b(is|are|does|do|has|have) not\b", r"\1", text, count=1)
+    if re.search(r"\bthere (?:is|are)\b", text, re.IGNORECASE):
+        return re.sub(r"\b(there (?:is|are)) (?:an? )?", r"\1 no ", text, count=1, flags=re.IGNORECASE)
     if re.search(r"\b(?:is|are|has|have)\b", text):
-        return re.sub(r"\b(is|are|has|have)\b(?!\s+no\b)", r"\1 not", text, count=1)
+        return re.sub(r"\b(is|are|has|have)\b", r"\1 not", text, count=1)
     return None
 
 
