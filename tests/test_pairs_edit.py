@@ -16,7 +16,6 @@ from radpref.findings import read
 from radpref.findings.rewrite import difference
 from radpref.pairs import EDITORS, EditCase, Edited, counterfactuals, edit, edit_pairs, verify
 from radpref.pairs.edit import (
-    ASIDE,
     CONTRADICTS,
     EMPTY,
     LANGUAGE,
@@ -28,10 +27,12 @@ from radpref.pairs.edit import (
     REWRITTEN,
     STILL_RIGHT,
     STILL_WRONG,
+    UNBACKED,
     UNBALANCED,
     UNCHANGED,
     UNFINISHED,
     UNREADABLE,
+    VAGUER,
     english,
 )
 from radpref.recipe import EditSection
@@ -247,16 +248,21 @@ def test_a_right_answer_is_made_wrong(answer: str, closed: bool, right: str) -> 
 
 
 def test_what_the_question_names_is_flipped_first() -> None:
-    words = "There is a nodule and a left effusion. Answer: yes"
+    words = "There is no nodule. There is a pleural effusion. Answer: yes"
     made = rule(case(words, "yes", answer="yes", closed=True, task="basic", prompt="Is there a pleural effusion?"))
     assert made.findings == ("pleural effusion",)
     assert "nodule" in made.rejected
 
 
 REFUSED = (
-    ("Is there loculation of this lesion?", "Yes, there is fluid in the lungs.", "no", True, ASIDE),
-    ("Is there loculation of this lesion?", "No, there is fluid in the lungs.", "no", True, ASIDE),
+    ("Is there loculation of this lesion?", "Yes, there is fluid in the lungs.", "no", True, NO_EDIT),
+    ("Is there loculation of this lesion?", "No, there is fluid in the lungs.", "no", True, UNBACKED),
     ("Is the trachea midline?", "Yes.", "midline", False, NO_EDIT),
+    ("Where is the lesion?", "Underneath the right hemidiaphragm.", "right side", False, UNBACKED),
+    ("Where is the lesion?", "Right lower lobe.", "right lung", False, UNBACKED),
+    ("Is there a mass?", "No, there is no nodule in the left lung.", "yes", True, NO_EDIT),
+    ("Where is the lesion?", "Right.", "right upper lobe", False, VAGUER),
+    ("Where is the lesion?", "The effusion is severe and on the left.", "left", False, UNBACKED),
 )
 """Question, words, answer, closed, and why nothing is made of them."""
 

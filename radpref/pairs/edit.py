@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from radpref.findings import lexicon
 from radpref.findings.rewrite import contradictions
 from radpref.judges import Verdict, compare, compare_truth
+from radpref.pairs.backing import unbacked, vaguer
 from radpref.pairs.spans import Marked, changes, fault, marked, same_words, size, spliced
 from radpref.recipe import EditSection
 from radpref.records import Completion, Finding, Pair, Question, Record, ReportError, Span
@@ -26,7 +27,6 @@ NO_ANSWER = "no answer of the model"
 UNFINISHED = "the model's answer is cut"
 EMPTY = "the answer has no words"
 UNREADABLE = "the reference tells nothing to edit by"
-ASIDE = "beside its yes or no the answer talks of something that was not asked"
 NO_EDIT = "no rewriting makes the answer right"
 NO_COUNTERPART = "no rewriting makes the answer wrong in one attribute"
 NOT_OWN = "neither side is the model's own words"
@@ -38,6 +38,8 @@ UNBALANCED = "the spans are not balanced"
 OUTSIDE = "words outside the spans differ"
 STILL_WRONG = "the chosen side does not agree with the truth"
 STILL_RIGHT = "the rejected side agrees with the truth"
+UNBACKED = "the chosen side says what neither question nor reference tells"
+VAGUER = "the rejected side only says less"
 CONTRADICTS = "the edit contradicts itself"
 
 _FREE_WORDS = 3
@@ -202,9 +204,10 @@ def verify(case: EditCase, one: Edited, section: EditSection) -> str | None:
 
     In this order: the editor's own reason; the model's words on the side they belong to; something changed; English;
     ``section.max_length_ratio``; ``section.max_distance`` (`spans.distance`); balanced spans; the same words outside
-    them; the chosen side right and the rejected one wrong, both judged again; no contradiction that the model's own
-    words do not have. Reports are right without a significant error of findings-based GREEN, short answers by
-    `tasks.answers.matches`.
+    them; the chosen side right and the rejected one wrong, both judged again; of short answers the chosen side
+    confirmed by question and reference, and the rejected one more than a part of it (`backing`); no contradiction
+    that the model's own words do not have. Reports are right without a significant error of findings-based GREEN,
+    short answers by `tasks.answers.matches`.
     """
     if one.failed is not None:
         return one.failed
@@ -229,6 +232,10 @@ def verify(case: EditCase, one: Edited, section: EditSection) -> str | None:
         return STILL_WRONG
     if right(case, one.rejected, section):
         return STILL_RIGHT
+    if case.task != "report" and beyond(case, one.chosen):
+        return UNBACKED
+    if case.task != "report" and vaguer(one.rejected, one.chosen):
+        return VAGUER
     if contradictions(other) - contradictions(own):
         return CONTRADICTS
     return None
@@ -240,6 +247,11 @@ def right(case: EditCase, words: str, section: EditSection) -> bool:
         return matches(words, case.answer, case.closed)
     verdict = judged(case, words)
     return verdict.score is not None and not errors(verdict, section)
+
+
+def beyond(case: EditCase, words: str) -> bool:
+    """Whether an answer says more than its question and its reference confirm."""
+    return unbacked(words, prompt=case.prompt, answer=case.answer, reference=case.reference)
 
 
 def judged(case: EditCase, words: str) -> Verdict:
@@ -254,94 +266,16 @@ def errors(verdict: Verdict, section: EditSection) -> list[ReportError]:
 
 
 _GRAMMAR = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "but",
-        "by",
-        "can",
-        "cannot",
-        "could",
-        "for",
-        "from",
-        "has",
-        "have",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "may",
-        "of",
-        "on",
-        "or",
-        "over",
-        "than",
-        "that",
-        "the",
-        "there",
-        "these",
-        "this",
-        "to",
-        "was",
-        "were",
-        "which",
-        "with",
-        "within",
-        "without",
-        "no",
-        "not",
-        "none",
-        "yes",
-        "seen",
-        "noted",
-        "present",
-        "absent",
-        "evidence",
-        "identified",
-        "demonstrated",
-        "visualized",
-        "prior",
-        "study",
-        "film",
-        "exam",
-        "since",
-        "compared",
-        "chest",
-        "view",
-        "image",
-        "patient",
-        "normal",
-        "abnormal",
-        "otherwise",
-        "other",
-        "both",
-        "all",
-        "any",
-        "some",
-        "one",
-        "two",
-        "three",
-        "first",
-        "last",
-        "likely",
-        "possible",
-        "appears",
-        "remains",
-        "now",
-        "size",
-        "limits",
-        "ct",
-        "scan",
-        "mri",
-        "ultrasound",
-    ]
+    {
+        *("a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "can", "cannot", "could", "for"),
+        *("from", "has", "have", "in", "into", "is", "it", "its", "may", "of", "on", "or", "over", "than"),
+        *("that", "the", "there", "these", "this", "to", "was", "were", "which", "with", "within", "without"),
+        *("no", "not", "none", "yes", "seen", "noted", "present", "absent", "evidence", "identified"),
+        *("demonstrated", "visualized", "prior", "study", "film", "exam", "since", "compared", "chest"),
+        *("view", "image", "patient", "normal", "abnormal", "otherwise", "other", "both", "all", "any"),
+        *("some", "one", "two", "three", "first", "last", "likely", "possible", "appears", "remains", "now"),
+        *("size", "limits", "ct", "scan", "mri", "ultrasound"),
+    }
 )
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from radpref.findings import read
 from radpref.findings.rewrite import absent, contradictions, flips, present, turned
-from radpref.pairs.edit import ASIDE, EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited
+from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited, beyond
 from radpref.pairs.spans import changes
 from radpref.recipe import EditSection
 from radpref.records import Finding
@@ -53,11 +53,11 @@ def answer_edit(case: EditCase, section: EditSection) -> Edited:
         return Edited(id=case.id, failed=EMPTY)
     if not normalise(case.answer):
         return Edited(id=case.id, failed=UNREADABLE)
-    if _aside(case):
-        return Edited(id=case.id, failed=ASIDE)
     right = _right(case, case.words)
     clashes = contradictions(case.words)
     for text, name, attribute in (_spoilt if right else _mended)(case, section):
+        if not right and beyond(case, text):
+            continue
         if text.strip() and _right(case, text) != right and not contradictions(text) - clashes:
             return Edited(
                 id=case.id,
@@ -92,9 +92,6 @@ def _mended(case: EditCase, section: EditSection) -> Iterator[Candidate]:
         return
     if _restated(case):
         return
-    if _unbacked(case):
-        yield from _whole(case, case.answer)
-        return
     yield from _grouped(text, list(tokens(case.answer)))
     yield from _counted(text, case.answer)
     yield from _named(text, case.answer)
@@ -106,18 +103,6 @@ def _whole(case: EditCase, answer: str, longest: int = _SHORT) -> Iterator[Candi
     if len(case.words.split()) <= longest:
         stop = "." if case.words.rstrip().endswith(".") else ""
         yield _as(answer.strip().rstrip("."), case.words) + stop, case.kind or "answer", "answer"
-
-
-def _unbacked(case: EditCase) -> bool:
-    """Whether a few words without a verb claim what neither question nor reference says.
-
-    It would stay where one word is exchanged: ``mid left subclavian vein``, when the answer is the right side.
-    """
-    if not case.prompt or _VERB.search(case.words) or len(case.words.split()) > _SHORT:
-        return False
-    answer = set(tokens(case.answer))
-    backed = answer.union(tokens(case.prompt), *(group for group in EXCLUSIVE if group & answer))
-    return bool(set(tokens(case.words)) - backed)
 
 
 def _restated(case: EditCase) -> bool:
@@ -196,25 +181,6 @@ def _says(one: Candidate, wanted: str) -> bool:
     text, name, _ = one
     said = [mention.presence != "absent" for mention in read(text) if mention.name == name]
     return bool(said) and all(here == (wanted == "yes") for here in said)
-
-
-def _aside(case: EditCase) -> bool:
-    """Whether beside its yes or no the answer talks of something that was not asked.
-
-    Neither a reference of yes or no nor the question tells whether that is true: it must not be turned, and must not
-    stay where it is the chosen side.
-    """
-    words = list(_POLAR.finditer(case.words))
-    if not (_polar(case) and words and case.prompt):
-        return False
-    said = set(tokens(case.words[: words[-1].start(1)] + " " + case.words[words[-1].end(1) :])) - _EMPTY
-    backed = set(tokens(f"{case.prompt} {case.answer} {case.reference}"))
-    named = {mention.name for mention in read(case.words)}
-    return bool(said) and not (said & backed or named & _asked(case))
-
-
-_EMPTY = frozenset({"answer", "final", "yes", "no", "not", "present", "seen", "film", "image", "show", "see"})
-"""Words that any answer may have."""
 
 
 class _Statement(NamedTuple):
