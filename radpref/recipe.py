@@ -224,14 +224,14 @@ class MineSection(Section):
     )
     text_dims: int = Field(512, ge=16, description="buckets of the hashed TF-IDF")
     image_batch: int = Field(16, ge=1, description="films a batch of the image encoder")
-    quota: Literal["none", "uniform", "proportional", "tempered"] = Field(
+    quota: Literal["none", "uniform", "proportional", "tempered", "pool"] = Field(
         "tempered",
         description="how the budget is shared among strata: by their hard questions to the power 1 (proportional), "
-        "temper (tempered) or 0 (uniform)",
+        "temper (tempered) or 0 (uniform); pool: by all their questions, hard or not",
     )
     temper: float = Field(0.5, ge=0, le=1, description="tempered: the power")
-    strata: tuple[Literal["task", "kind", "finding"], ...] = Field(
-        ("task", "kind", "finding"), description="what makes a stratum"
+    strata: tuple[Literal["task", "kind", "finding", "answer"], ...] = Field(
+        ("task", "kind", "finding"), description="what makes a stratum; answer: that of a closed question"
     )
     budget: float = Field(
         0.05, gt=0, description="questions to take: up to 1 a share of all training questions, above that a number"

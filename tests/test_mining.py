@@ -355,10 +355,21 @@ def test_quotas_bring_the_tail_in() -> None:
     assert shares["proportional"]["taken"] < shares["tempered"]["taken"] < shares["uniform"]["taken"]  # type: ignore[operator]
 
 
+def test_quotas_of_the_pool_keep_the_shares_of_yes_and_no() -> None:
+    questions, _, sure, vectors = pool(300)
+    said = ["yes" if i % 3 == 0 else "no" for i in range(300)]
+    questions = [q.model_copy(update={"answer": a, "closed": True}) for q, a in zip(questions, said, strict=True)]
+    correct = {q.id: q.answer == "no" or i % 2 == 0 for i, q in enumerate(questions)}  # only yes is missed
+    for quota, share in (("proportional", 1.0), ("pool", 1 / 3)):
+        section = MineSection(k=60, budget=30, quota=quota, strata=("answer",))
+        rows = mine(questions, correct, sure, vectors, section, seed=1).rows
+        assert np.mean([row.stratum == ("", "", "", "yes") for row in rows]) == pytest.approx(share, abs=0.02), quota
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 100), budget=st.integers(1, 80), k=st.integers(0, 4), share=st.floats(0, 1),
-    quota=st.sampled_from(["none", "uniform", "proportional", "tempered"]),
+    quota=st.sampled_from(["none", "uniform", "proportional", "tempered", "pool"]),
 )  # fmt: skip
 def test_mining_spends_its_budget_once_and_follows_from_its_seed(
     seed: int, budget: int, k: int, share: float, quota: str

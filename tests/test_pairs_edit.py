@@ -262,6 +262,8 @@ REFUSED = (
     ("Where is the lesion?", "Right lower lobe.", "right lung", False, UNBACKED),
     ("Is there a mass?", "No, there is no nodule in the left lung.", "yes", True, NO_EDIT),
     ("Where is the lesion?", "Right.", "right upper lobe", False, VAGUER),
+    ("Where is the lesion?", "Right.", "retrocardiac", False, VAGUER),
+    ("Which side is the pneumothorax on?", "Right pleural effusion.", "right", False, UNBACKED),
     ("Where is the lesion?", "The effusion is severe and on the left.", "left", False, UNBACKED),
 )
 """Question, words, answer, closed, and why nothing is made of them."""

@@ -118,7 +118,9 @@ def _question_counts(question: Question, answers: Answers, twins: Mapping[str, Q
         row[f"{group}:n"], row[f"{group}:right"] = 1.0, right
     if not question.closed:
         row["open:recall"] = _recall(said, question.answer)
-    if question.closed and polarity(question.answer):
+    wanted = polarity(question.answer) if question.closed else None
+    if wanted:
+        row[f"{wanted}:n"], row[f"{wanted}:right"] = 1.0, right
         row |= {"polar:n": 1.0, "polar:yes": float(polarity(said) == "yes"), "polar:none": float(not polarity(said))}
     negated = twins.get(question.id + NEGATED)
     if negated is not None:
@@ -144,7 +146,7 @@ def _recall(answer: str, reference: str) -> float:
 def _nothing() -> Counts:
     """Every column that a definition reads, so that a table without open questions or twins still has it, at zero."""
     row: Counts = dict.fromkeys(("words", "empty", "open:recall"), 0.0)
-    for group in ("all", "closed", "open", *CONTROLS):
+    for group in ("all", "closed", "open", "yes", "no", *CONTROLS):
         row |= {f"{group}:n": 0.0, f"{group}:right": 0.0, f"{group}:kept": 0.0}
     row |= dict.fromkeys(("polar:n", "polar:yes", "polar:none"), 0.0)
     return row | dict.fromkeys(("negated:n", "negated:consistent", "negated:both"), 0.0)

@@ -39,6 +39,10 @@ def _macro(sums: Sums) -> Array:
     return ratio(np.sum(values, axis=0), np.sum(there, axis=0, dtype=np.float64))
 
 
+def _balanced(sums: Sums) -> Array:
+    return (ratio(sums["yes:right"], sums["yes:n"]) + ratio(sums["no:right"], sums["no:n"])) / 2
+
+
 def _above(control: str) -> Definition:
     def value(sums: Sums) -> Array:
         return ratio(sums[f"{control}:kept"], sums[f"{control}:n"]) - ratio(
@@ -86,6 +90,15 @@ FIXED: dict[str, Definition] = {
     "vqa_accuracy_blank": _accuracy("blank", "Accuracy, blank film", "each asked about a grey film"),
     "vqa_gain_swapped": _above("swapped"),
     "vqa_gain_blank": _above("blank"),
+    "vqa_accuracy_yes": _accuracy("yes", "Accuracy where yes is right", "yes/no questions with the answer yes"),
+    "vqa_accuracy_no": _accuracy("no", "Accuracy where no is right", "yes/no questions with the answer no"),
+    "vqa_accuracy_balanced": Definition(
+        "Balanced accuracy, yes and no",
+        f"{_RULE}; mean of the accuracies on questions with the answer yes and with the answer no: who always says "
+        "the same has 1/2",
+        _balanced,
+        count="polar:n",
+    ),
     "vqa_yes_share": _share(
         "polar:yes",
         "polar:n",
@@ -112,6 +125,7 @@ HEADLINE: tuple[str, ...] = (
     "vqa_accuracy_closed",
     "vqa_accuracy_open",
     "vqa_accuracy_macro_kinds",
+    "vqa_accuracy_balanced",
     "vqa_token_recall_open",
     "vqa_consistency_negation",
     "vqa_accuracy_both_negation",

@@ -19,9 +19,10 @@ from radpref.mining.search import Neighbours, Part, search
 from radpref.mining.vectors import findings_of
 from radpref.recipe import MineSection
 from radpref.records import Cell, MinedQuestion, Question, Record
+from radpref.tasks import normalise, polarity
 
-Key = tuple[str, str, str]
-"""A stratum: task, kind, finding."""
+Key = tuple[str, str, str, str]
+"""A stratum: task, kind, finding, answer."""
 
 
 class Stratum(Record):
@@ -30,6 +31,8 @@ class Stratum(Record):
     task: str
     kind: str
     finding: str
+    answer: str = ""
+    """Of closed questions, where strata are told apart by it."""
     pool: int
     hard: int
     candidates: int
@@ -105,10 +108,10 @@ def mine(
     1. An answer is unsure below a quantile of all confidences; with its correctness this makes four cells
        (``confidence.cells``). The questions in ``section.cells`` are hard.
     2. The ``section.k`` nearest questions of each hard one join them (``search``); they need not be hard.
-    3. The budget is shared among the strata by their hard questions (``quotas``). Over all strata, hard questions
-       and neighbours have their shares of it (``section.neighbours``): hard ones in the order of ``section.cells``,
-       of wrong answers the most confident first and of right ones the least; neighbours by their distance; ties by a
-       hash of seed and id.
+    3. The budget is shared among the strata by their hard questions, or by all of them (``quotas``). Over all
+       strata, hard questions and neighbours have their shares of it (``section.neighbours``): hard ones in the order
+       of ``section.cells``, of wrong answers the most confident first and of right ones the least; neighbours by
+       their distance; ties by a hash of seed and id.
 
     With ``section.select`` ``random`` as many questions are drawn at random instead, to compare with; all else is
     reported alike.
@@ -214,6 +217,7 @@ def mine(
                 task=key[0],
                 kind=key[1],
                 finding=key[2],
+                answer=key[3],
                 pool=counts["pool"][key],
                 hard=counts["hard"][key],
                 candidates=counts["with neighbours"][key],
@@ -287,9 +291,14 @@ def _budget(budget: float, questions: int) -> int:
 
 
 def _stratum(question: Question, finding: str, section: MineSection) -> Key:
-    values = {"task": question.task, "kind": question.kind, "finding": finding}
-    task, kind, name = (values[part] if part in section.strata else "" for part in ("task", "kind", "finding"))
-    return task, kind, name
+    values = {
+        "task": question.task,
+        "kind": question.kind,
+        "finding": finding,
+        "answer": (polarity(question.answer) or normalise(question.answer)) if question.closed else "",
+    }
+    task, kind, name, answer = (values[part] if part in section.strata else "" for part in values)
+    return task, kind, name, answer
 
 
 def _shared(
@@ -303,8 +312,10 @@ def _shared(
         for i in rows:
             own[strata[i]][side].append(i)
     power = MODES.get(section.quota, section.temper)
+    pool = Counter(strata)
+    counts = [pool[key] if section.quota == "pool" else len(of_key[0]) for key, of_key in own.items()]
     quotas = apportion(
-        tempered([len(of_key[0]) for of_key in own.values()], power),
+        tempered(counts, power),
         [len(of_key[0]) + len(of_key[1]) for of_key in own.values()],
         budget,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-MODES = {"proportional": 1.0, "uniform": 0.0}
-"""Quota to the power of the counts; ``tempered`` takes a power of its own."""
+MODES = {"proportional": 1.0, "pool": 1.0, "uniform": 0.0}
+"""Quota to the power of the counts; ``tempered`` takes a power of its own, ``pool`` counts all questions."""
 
 
 def tempered(counts: Sequence[int], power: float) -> list[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from radpref.findings import read
-from radpref.tasks.answers import EXCLUSIVE, polarity, tokens
+from radpref.tasks.answers import EXCLUSIVE, akin, polarity, related, tokens
 
 _GRADED = frozenset().union(*EXCLUSIVE[:4])
 """Words of sides, places, severities and changes."""
@@ -29,27 +29,36 @@ _SHORT = 6
 def unbacked(text: str, *, prompt: str, answer: str, reference: str) -> bool:
     """Whether ``text`` claims something that neither the question nor the reference says.
 
-    Claims are sides, places, severities and changes of what is not denied, beside a yes or no the findings that are
-    stated too, and whatever shares no word with the question, and in a few words without a verb all words. Without a
-    ``prompt`` nothing is known of what was asked, and the answer is False.
+    Claims are sides, places, severities and changes of what is not denied; findings that are stated; beside a yes or
+    no whatever has no finding, or else no word, in common with the question; in a few words without a verb all words.
+    Without a ``prompt`` nothing is known of what was asked, and the answer is False.
     """
     if not prompt:
         return False
     given = f"{prompt} {answer} {reference}"
     words, told = set(tokens(text)) - _EMPTY, set(tokens(given))
-    named = {mention.name for mention in read(given)}
+    named = frozenset(mention.name for mention in read(given))
     mentions = read(text)
-    stated = {mention.name for mention in mentions if mention.presence != "absent"}
+    own = [mention for mention in mentions if mention.name not in named and not akin(mention.name, named)]
+    stated = [mention for mention in own if mention.presence != "absent"]
     beyond = words - told.union(*(group for group in EXCLUSIVE if group & set(tokens(answer))))
+    closer = bool(beyond & (_GRADED | _PARTS))
     if polarity(answer):
-        aside = bool(words) and not (words & told or named & {mention.name for mention in mentions})
+        if named and mentions:
+            aside = not any(related(mention.name, named) for mention in mentions)
+        else:
+            aside = bool(words) and not words & told
         # who denies more closely than was asked says nothing new
-        return aside or bool(stated - named) or (polarity(text) == "yes" and bool(beyond & (_GRADED | _PARTS)))
+        return aside or bool(stated) or (closer and polarity(text) == "yes")
+    if stated and not any(mention.presence != "absent" for mention in read(answer)):
+        return True  # where findings were asked for, `tasks.matches` has let none too many pass
     few = len(text.split()) <= _SHORT and not _VERB.search(text)
-    return bool(beyond & (_GRADED | _PARTS)) or (few and bool(beyond) and not stated)
+    return closer or (few and bool(beyond) and not stated)
 
 
 def vaguer(text: str, other: str) -> bool:
-    """Whether ``text`` says a part of what ``other`` says, and nothing else: ``right`` and ``right upper lobe``."""
+    """Whether both can be true, and ``text`` says less: ``right`` beside ``right upper lobe`` or ``retrocardiac``."""
     less, more = set(tokens(text)) - _EMPTY, set(tokens(other)) - _EMPTY
-    return bool(less) and less < more and not polarity(text)
+    sides = EXCLUSIVE[0]
+    beside = less <= sides and bool(more & (_PARTS | EXCLUSIVE[1])) and not more & sides
+    return bool(less) and (less < more or beside) and not polarity(text)

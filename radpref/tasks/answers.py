@@ -271,12 +271,17 @@ def _of(group: frozenset[str], words: set[str]) -> frozenset[str]:
 def _extra(answer: str, wanted: list[str]) -> bool:
     """Whether the answer claims a finding that is neither wanted nor akin to one that is."""
     names = frozenset().union(*(_findings(thing)[0] for thing in wanted))
-    return bool(names) and any(not _akin(name, names) for name in _findings(answer)[0] - names)
+    return bool(names) and any(not akin(name, names) for name in _findings(answer)[0] - names)
 
 
-def _akin(name: str, names: frozenset[str]) -> bool:
+def akin(name: str, names: frozenset[str]) -> bool:
     """A near name (the lexicon's kin), or a more general one, of any of ``names``."""
     book = lexicon()
     return any(name in group and group & names for group in book.kin) or bool(
         book.general.get(name, frozenset()) & names
     )
+
+
+def related(name: str, names: frozenset[str]) -> bool:
+    """Whether a finding is one of ``names``, near one, or more or less general than one."""
+    return name in names or akin(name, names) or any(akin(other, frozenset({name})) for other in names)

@@ -17,7 +17,7 @@ from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditC
 from radpref.pairs.spans import changes
 from radpref.recipe import EditSection
 from radpref.records import Finding
-from radpref.tasks.answers import EXCLUSIVE, matches, normalise, polarity, tokens
+from radpref.tasks.answers import EXCLUSIVE, matches, normalise, polarity, related, tokens
 
 _POLAR = re.compile(
     r"(?:^|\banswer\s*(?:is)?\s*:?\s*)[\s\"'*]*(yes|no|yeah|nope|yep)\b(?=\s*(?:[^\w\s]|$))", re.IGNORECASE
@@ -162,12 +162,13 @@ def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
         for change in _agreeing(before, wanted, case)
     ]
     told = read(before + after)
+    asked = _asked(case)
+    elsewhere = bool(told and asked) and not any(related(mention.name, asked) for mention in told)
     other = _toggled(after)
-    if other is not None:
+    if other is not None and not elsewhere:
         found.append((before + new + other, told[0].name if told else case.kind or "answer", "presence"))
     elif not told and not _VERB.search(after):
         found.append((before + new + after, case.kind or "answer", "presence"))
-    asked = _asked(case)
 
     def last(one: Candidate) -> tuple[bool, bool, int]:
         # a denial leaves size and side out, however many words that takes: who denies a small one may mean a large
