@@ -279,8 +279,8 @@ class MinedQuestion(Record):
     """To ``of``: a weighted sum, which negative weights may make negative."""
     rank: int | None = None
     """Place among the neighbours of ``of``, from 1."""
-    stratum: tuple[str, str, str, str] = ("", "", "", "")
-    """Task, kind and finding, whose quota it counts in; empty where they make no difference."""
+    stratum: tuple[str, ...] = ()
+    """Task, kind, finding and answer, whose quota it counts in; each empty where it makes no difference."""
     quota: int = 0
     """How many questions were taken of the stratum."""
 
