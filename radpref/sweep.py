@@ -249,7 +249,8 @@ def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
         rows = results[name]
         if not rows:
             continue
-        for metrics in batched(grid.metrics, WIDEST):
+        moved = [m for m in grid.metrics if name == "means" or any(_moves(v.get(m)) for v in rows.values())]
+        for metrics in batched(moved, WIDEST):
             heads = [grid.metrics[metric] for metric in metrics]
             lines = [f"| {title.lower()} | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
             for row, values in rows.items():
@@ -260,6 +261,11 @@ def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
     seeds = {e.n for rows in results["means"].values() for e in rows.values()}
     parts.append(f"Seeds: {', '.join(map(str, sorted(seeds)))}; 95 % intervals of Student's t over seeds.")
     return "\n\n".join(parts) + "\n"
+
+
+def _moves(value: Estimate | None) -> bool:
+    """Whether a difference is other than 0 in any seed: what all cells share has nothing to compare."""
+    return value is not None and (value.mean != 0 or (value.n > 1 and value.low != value.high))
 
 
 def _shown(value: Estimate | None, *, signed: bool) -> str:

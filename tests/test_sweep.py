@@ -85,6 +85,10 @@ def test_means_differences_and_effects_by_hand() -> None:
     assert results["effects"]["f"]["m"].high == pytest.approx(1.5 + half, rel=1e-4)
     assert results["differences"]["c - a"]["m"].n == 1
     assert "| f | +1.500" in markdown(made, results)
+    shared = {row: {seed: {**values, "s": 7.0} for seed, values in by.items()} for row, by in found.items()}
+    both = made.model_copy(update={"metrics": {"m": "M", "s": "Same"}})
+    shown = markdown(both, _results(both, shared))
+    assert shown.count("Same") == 1, "what all rows share stands among the means alone"
     assert estimate([2.0]).high == float("inf")
 
 

@@ -170,11 +170,11 @@ def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
     elif not told and not _VERB.search(after):
         found.append((before + new + after, case.kind or "answer", "presence"))
 
-    def last(one: Candidate) -> tuple[bool, bool, int]:
+    def order(one: Candidate) -> tuple[bool, bool, int]:
         # a denial leaves size and side out, however many words that takes: who denies a small one may mean a large
         return one[1] not in asked, not _says(one, wanted), changes(text, one[0]) if wanted == "yes" else 0
 
-    yield from sorted(found, key=last)
+    yield from sorted(found, key=order)
 
 
 def _says(one: Candidate, wanted: str) -> bool:
@@ -226,7 +226,7 @@ def _behind(after: str, statement: str) -> str:
 
 
 _MASS = re.compile(
-    r"(?:air|gas|fluid|blood|tissue|evidence|bowel|lucency|\w+(?:ing|ion|ment|ness|ity|pathy|emia|edema|osis|ia|s))$",
+    r"(?:air|gas|fluid|blood|tissue|evidence|bowel|lucency|\w+(?:ing|(?<!effus)(?<!les)ion|ment|ness|ity|pathy|emia|edema|osis|ia|s))$",
     re.IGNORECASE,
 )
 """Nouns, by their ends, that take no article, many because there are several."""
