@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from radpref.mining import Part, SearchError, approximate, search, signs, unit
+from radpref.mining.distinct import distinct
 
 
 def plain(
@@ -112,8 +113,51 @@ def test_long_rows_are_folded_and_still_exact() -> None:
 def test_far_queries_are_proved_by_integers_and_ties_are_not() -> None:
     q, g, *_ = world(1, 20, 500, 64, clones=False)
     assert search([Part(q, g)], 5).searched == {"int8": 20}
-    q, g, *_ = world(1, 20, 500, 64, clones=True)
-    assert search([Part(q, g)], 5).searched == {"int8": 20, "float64": 20}
+    q = unit(torch.eye(64)[:20])  # every other row of the gallery is at the same distance
+    assert search([Part(q, unit(torch.eye(64)))], 5).searched == {"int8": 20, "float64": 20}
+
+
+def test_rows_that_repeat_are_searched_once_and_spread() -> None:
+    q, g, flags_q, flags_g = world(1, 20, 500, 64, clones=True)
+    assert search([Part(q, g)], 5).searched == {"distinct": 20}
+    one = torch.arange(500) % 400 // 80  # a patient has many of the same rows: what is listed does not do
+    own = [(torch.arange(20) % 5, one)]
+    found = search([Part(q, g), Part(flags_q, flags_g, 0.5, "signs")], 7, exclude=own)
+    order, _ = plain([Part(q, g), Part(flags_q, flags_g, 0.5, "signs")], 7, own)
+    np.testing.assert_array_equal(found.row.numpy(), order)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), queries=st.integers(1, 30), k=st.integers(1, 9), pool=st.integers(1, 40),
+    groups=st.integers(1, 8),
+)  # fmt: skip
+def test_repeating_rows_with_exclusions_equal_a_plain_sort(
+    seed: int, queries: int, k: int, pool: int, groups: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    vectors = unit(torch.randn(pool, 9, generator=generator))
+    g = vectors[torch.randint(pool, (150,), generator=generator)]
+    q = g[torch.randint(150, (queries,), generator=generator)]
+    own = [tuple(torch.randint(groups, (n,), generator=generator) for n in (queries, 150))]
+    found = search([Part(q, g)], k, exclude=own)  # type: ignore[arg-type]
+    order, distance = plain([Part(q, g)], k, own)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found.row.numpy(), np.where(np.isfinite(distance), order, -1))
+
+
+def test_distinct_rows_are_told_apart_by_their_bits() -> None:
+    rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [1.0, 2.0], [2.0, 1.0]])
+    found = distinct([rows, np.ones((5, 1), np.float16)])
+    assert found is not None
+    assert (found.first.tolist(), found.of.tolist()) == ([0, 1], [0, 1, 0, 0, 1])
+    members, counts = found.members(2)
+    assert (members.tolist(), counts.tolist()) == ([[0, 2], [1, 4]], [3, 2])
+    assert distinct([torch.arange(9.0)[:, None]]) is None
+    many = torch.arange(40_000.0)[:, None]
+    assert distinct([many]) is None
+    again = distinct([many % 1000])
+    assert again is not None
+    assert len(again.first) == 1000
 
 
 def test_a_negative_weight_asks_for_unlike_rows() -> None:

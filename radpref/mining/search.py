@@ -8,7 +8,8 @@ and so a constant less one inner product, in which the query's side carries the 
 over the gallery in blocks and keeps, for every query, more candidates than are asked for; the distances of those
 that may count are then computed exactly. Where all that was not kept lies further away than the k-th neighbour, by
 more than the coarse products can err, a query is done; the others, mostly those with ties, are searched again in
-float64, which is exact for the vectors of ``radpref.mining.vectors``. Coarse are products of 8-bit integers: three of
+float64, which is exact for the vectors of ``radpref.mining.vectors``. Where rows of the gallery repeat, all this is
+done among the distinct ones (``radpref.mining.distinct``). Coarse are products of 8-bit integers: three of
 them are as good as float32 and, on a CPU with VNNI, three times as fast. Memory holds a block, a tile of products,
 the queries and what is kept.
 """
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from radpref.errors import RadprefError
+from radpref.mining.distinct import Distinct, distinct
 
 BLOCK = 16384
 """Rows of the gallery at a time."""
@@ -36,6 +38,10 @@ _FOLD = 32
 """Columns that share one maximum when the largest are looked for."""
 _FINER = 254
 """Steps of the second 8 bits in one of the first."""
+_EXTRA = 4
+"""Distinct rows beside the k, and members of each beside the k, for those that are excluded."""
+_QUERIES = 4096
+"""Queries at a time, when distinct rows are spread to their members."""
 _PAIRS = 1 << 19
 """Coordinates of gathered candidates at a time, when their distances are computed."""
 
@@ -79,7 +85,8 @@ class Neighbours(NamedTuple):
     distance: Tensor
     """(Q, k) float64; infinite where a query has fewer than k."""
     searched: dict[str, int]
-    """Arithmetic to the number of queries that it was needed for."""
+    """How to the number of queries that it was needed for: ``distinct`` (the gallery's rows repeat), ``int8``,
+    ``float64``; queries that the first of them prove do not come to the others."""
 
 
 def search(
@@ -100,22 +107,78 @@ def search(
         SearchError: no part with a weight other than 0, or parts of different numbers of rows or columns.
     """
     parts = _checked([part for part in parts if part.weight], k)
-    queries, gallery = parts[0].queries.shape[0], parts[0].gallery.shape[0]
+    queries = parts[0].queries.shape[0]
     index = torch.full((queries, k), -1)
-    value = torch.full((queries, k), -torch.inf, dtype=torch.float64)
+    distance = torch.full((queries, k), torch.inf, dtype=torch.float64)
     left = torch.arange(queries)
+    searched: dict[str, int] = {}
+    alike = distinct([part.gallery for part in parts])
+    if alike is not None:
+        searched["distinct"] = queries
+        index, distance, proved = _among_distinct(parts, alike, k, exclude, block, tile, spare)
+        left = left[~proved]
+    index[left], distance[left], more = _among_all(parts, left, k, exclude, block, tile, spare)
+    return Neighbours(index, distance, searched | more)
+
+
+def _among_all(
+    parts: Sequence[Part], which: Tensor, k: int, exclude: Sequence[Groups], block: int, tile: int, spare: int
+) -> tuple[Tensor, Tensor, dict[str, int]]:
+    """Row and distance of the neighbours of some queries, each (which, k), and what they were searched by."""
+    gallery = parts[0].gallery.shape[0]
+    index = torch.full((len(which), k), -1)
+    value = torch.full((len(which), k), -torch.inf, dtype=torch.float64)
+    left = torch.arange(len(which))
     searched: dict[str, int] = {}
     for name, arithmetic in _ARITHMETICS.items():
         if not len(left):
             break
         searched[name] = len(left)
         keep = min(k + (0 if arithmetic is _Exact else spare), max(gallery, 1))
-        found = _scan(arithmetic, parts, left, keep, exclude, block, tile)
-        own_index, own_value, proved = _settled(parts, left, found, k)
+        found = _scan(arithmetic, parts, which[left], keep, exclude, block, tile)
+        own_index, own_value, proved = _settled(parts, which[left], found, k)
         index[left[proved]], value[left[proved]] = own_index[proved], own_value[proved]
         left = left[~proved]
-    distance = sum(part.constant for part in parts) - value
-    return Neighbours(index, distance, searched)
+    return index, sum(part.constant for part in parts) - value, searched
+
+
+def _among_distinct(
+    parts: Sequence[Part], alike: Distinct, k: int, exclude: Sequence[Groups], block: int, tile: int, spare: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Row and distance (Q, k) by a search among distinct rows, and for which queries (Q,) that is proved.
+
+    Each of a query's nearest distinct rows stands for its members, which all lie at its distance. What is left of
+    them without the excluded ones is the answer, where neither a row beyond the kept ones nor a member beyond the
+    listed ones could come before the k-th.
+    """
+    same = all(part.queries is part.gallery for part in parts)
+    asking = alike if same else distinct([part.queries for part in parts], always=True)
+    assert asking is not None
+    few = [
+        part._replace(queries=_rows(part.queries, asking.first), gallery=_rows(part.gallery, alike.first))
+        for part in parts
+    ]
+    keep = min(k + _EXTRA, len(alike.first))
+    near, far, _ = _among_all(few, torch.arange(len(asking.first)), keep, (), block, tile, spare)
+    members, counts = alike.members(k + _EXTRA)
+    index, distance, proved = [], [], []
+    for which in torch.split(torch.arange(len(asking.of)), _QUERIES):
+        nearest, at = near[asking.of[which]], far[asking.of[which]]
+        rows = members[nearest]
+        valid = rows >= 0
+        for of_query, of_row in exclude:
+            valid &= of_query[which][:, None, None] != of_row[rows]
+        here = torch.where(valid, at[:, :, None], torch.inf).flatten(1)
+        order = rows.flatten(1).argsort(dim=1, stable=True)
+        order = order.gather(1, here.gather(1, order).argsort(dim=1, stable=True))[:, :k]
+        found, row = here.gather(1, order), rows.flatten(1).gather(1, order)
+        last = found[:, -1:]
+        beyond = torch.full_like(last, torch.inf) if keep == len(alike.first) else at[:, -1:]
+        cut = (counts[nearest] > members.shape[1]) & (valid.sum(2) < k) & (at <= last)
+        proved.append(((last < beyond) | beyond.isinf()).squeeze(1) & ~cut.any(1))
+        index.append(row.masked_fill(found.isinf(), -1))
+        distance.append(found)
+    return torch.cat(index), torch.cat(distance), torch.cat(proved)
 
 
 def _checked(parts: list[Part], k: int) -> list[Part]:
