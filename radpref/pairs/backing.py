@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from radpref.findings import read
-from radpref.tasks.answers import EXCLUSIVE, akin, polarity, related, tokens
+from radpref.tasks.answers import EXCLUSIVE, akin, polarity, related, statement, tokens
 
 _GRADED = frozenset().union(*EXCLUSIVE[:4])
 """Words of sides, places, severities and changes."""
@@ -38,7 +38,7 @@ def unbacked(text: str, *, prompt: str, answer: str, reference: str) -> bool:
     given = f"{prompt} {answer} {reference}"
     words, told = set(tokens(text)) - _EMPTY, set(tokens(given))
     named = frozenset(mention.name for mention in read(given))
-    mentions = read(text)
+    mentions = read(statement(text))
     own = [mention for mention in mentions if mention.name not in named and not akin(mention.name, named)]
     stated = [mention for mention in own if mention.presence != "absent"]
     beyond = words - told.union(*(group for group in EXCLUSIVE if group & set(tokens(answer))))
@@ -49,7 +49,8 @@ def unbacked(text: str, *, prompt: str, answer: str, reference: str) -> bool:
         else:
             aside = bool(words) and not words & told
         # who denies more closely than was asked says nothing new
-        return aside or bool(stated) or (closer and polarity(text) == "yes")
+        denies = all(mention.presence == "absent" for mention in mentions) and polarity(text) == "no"
+        return aside or bool(stated) or (closer and not denies)
     if stated and not any(mention.presence != "absent" for mention in read(answer)):
         return True  # where findings were asked for, `tasks.matches` has let none too many pass
     few = len(text.split()) <= _SHORT and not _VERB.search(text)

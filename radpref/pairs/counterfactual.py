@@ -15,6 +15,7 @@ from radpref.findings.rewrite import difference
 from radpref.pairs.edit import NO_ANSWER, Built, EditCase, Edited, Editor, built, case_of, edit, right
 from radpref.recipe import EditSection
 from radpref.records import Completion, Finding, Question
+from radpref.tasks.answers import statement
 
 NOT_RIGHT = "the text to be changed is not right itself"
 NOT_ONE = "more than one attribute has changed"
@@ -81,10 +82,15 @@ def _single(one: Edited) -> Edited:
         return one
     if not one.was_right:
         return Edited(id=one.id, failed=NOT_RIGHT)
-    before, after = read(one.chosen), read(one.rejected)
+    before, after = _readings(one)
     if _plain(before) != _plain(after) and difference(before, after) is None:
         return Edited(id=one.id, failed=NOT_ONE)
     return one
+
+
+def _readings(one: Edited) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+    """Of both sides, without the yes or no that they begin with: it answers the question and denies no finding."""
+    return read(statement(one.chosen)), read(statement(one.rejected))
 
 
 def _plain(findings: Sequence[Finding]) -> list[Finding]:
@@ -93,7 +99,7 @@ def _plain(findings: Sequence[Finding]) -> list[Finding]:
 
 def _notes(one: Edited) -> dict[str, str]:
     """What has changed; of an answer that names no finding, its words."""
-    told = difference(read(one.chosen), read(one.rejected))
+    told = difference(*_readings(one))
     if told is not None:
         return {"finding": told.finding, "attribute": told.attribute, "from": told.before, "to": told.after}
     return {

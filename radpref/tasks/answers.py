@@ -138,6 +138,14 @@ def polarity(text: str) -> str | None:
     return _polarity(_marked(text))
 
 
+_OPENING = re.compile(r"^\s*[\"'*]*(?:yes|no|yeah|nope|yep)\b\s*[,.:;-]+\s*(?=\w)", re.IGNORECASE)
+
+
+def statement(text: str) -> str:
+    """What follows a yes or no at the beginning: ``no, the effusion is mild`` does not deny the effusion."""
+    return _OPENING.sub("", text)
+
+
 def stated(text: str) -> str:
     """The part of a longer text that gives the answer: after the last mark of an answer, else the first sentence."""
     text = _marked(text).strip(" \t\n\r*#>\"'`")

@@ -64,10 +64,39 @@ def turned(text: str, mention: Finding, attribute: str, value: Any, *, rebuild: 
     sentence = sentence_of(text, mention)
     for body in ways[attribute](sentence, mention, value):
         if body != sentence.body:
-            yield replaced(sentence, body)
+            yield replaced(sentence, _agreed(body, sentence.body))
     if rebuild and attribute != "type" and _alone(sentence, mention):
         wanted = mention.model_copy(update={attribute: value})
         yield replaced(sentence, phrases.sentence(wanted, style_of(sentence.body), surface(text, mention)))
+
+
+_ONE_OF_MANY = re.compile(
+    r"(?:\b(This|It|There) is |\b)an? ((?:[\w-]+ ){0,3}"
+    r"(?:opacities|nodules|masses|effusions|pneumothoraces|fractures|catheters|tubes|infiltrates)\b)",
+    re.IGNORECASE,
+)
+_MANY = {"this": "These are", "it": "They are", "there": "There are"}
+
+
+_PLURAL = re.compile(r"\b(?:opacities|nodules|masses|effusions|pneumothoraces|fractures)\b", re.IGNORECASE)
+_SINGLE = re.compile(
+    r"(?<=\bshows |\bmarks )(?=(?:(?:mild|moderate|severe|small|large|left|right|pleural|lung|rib)\s)*"
+    r"(?:opacity|nodule|mass|effusion|pneumothorax|fracture)\b)",
+    re.IGNORECASE,
+)
+
+
+def _agreed(body: str, before: str) -> str:
+    """Articles and verbs that fit where a side has become both, or both one: ``This is a nodules in both lungs``."""
+    if _PLURAL.search(before) and not _PLURAL.search(body):
+        return _SINGLE.sub("a ", body)
+
+    def several(match: re.Match[str]) -> str:
+        verb = _MANY[match[1].lower()] if match[1] else ""
+        verb = verb if not match[1] or match[1][0].isupper() else phrases.uncapital(verb)
+        return f"{verb} {match[2]}".strip()
+
+    return _ONE_OF_MANY.sub(several, body)
 
 
 def _alone(sentence: Sentence, mention: Finding) -> bool:

@@ -27,6 +27,12 @@ _SEPARATOR = re.compile(
     r"\s*,\s+(?:and |or |with |and/or )?|\s+(?:and/or|as well as|along with|and|or|with|nor|plus|without)\s+"
 )
 _SEEN = re.compile(r"\b(?:is|are)\s+(present|seen|noted|identified|visualized|demonstrated|evident)\b", re.IGNORECASE)
+_SHOWS = re.compile(
+    r"(?:(?:the|this)\s+)?(?:film|radiograph|image|x-?ray|study|exam(?:ination)?)\s+shows\b"
+    r"|what\s+it\s+marks\s+is\b|the\s+\w+\s+\w+\s+marks\b",
+    re.IGNORECASE,
+)
+"""How an answer to a question begins: about the film, or about a mark on it."""
 _ORGANS: tuple[frozenset[str], ...] = (
     frozenset(
         {"pleural effusion", "pneumothorax", "costophrenic blunting", "pleural thickening", "pleural abnormality"}
@@ -140,6 +146,8 @@ def _denial(sentence: Sentence, mention: Finding) -> str:
     if style == "there":
         verb = re.match(r"there\s+(?:is|are)", body, re.IGNORECASE)
         return f"{verb[0] if verb else 'There is'} no {said}"
+    if shows := _SHOWS.match(body):
+        return f"{shows[0]} no {said}"
     seen = _SEEN.search(body)
     if style == "seen" and seen and seen.start() > sentence.at(mention)[0]:
         return f"No {said} {seen[0]}"
@@ -277,6 +285,8 @@ def _turned_round(sentence: Sentence, wanted: Finding, said: str | None) -> str:
     body = sentence.body
     style = style_of(body)
     stated = phrases.sentence(wanted, "there" if style == "there" else "plain", said)
+    if (shows := _SHOWS.match(body)) and wanted.change is None:
+        return f"{shows[0]} {phrases.phrase(wanted, said).with_article()}"
     seen = _SEEN.search(body)
     if style == "seen" and seen and wanted.change is None:
         words_ = phrases.phrase(wanted, said)

@@ -17,7 +17,8 @@ from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditC
 from radpref.pairs.spans import changes
 from radpref.recipe import EditSection
 from radpref.records import Finding
-from radpref.tasks.answers import EXCLUSIVE, matches, normalise, polarity, related, tokens
+from radpref.tasks.answers import EXCLUSIVE, matches, normalise, polarity, related, statement, tokens
+from radpref.tasks.comparison import OPENING
 
 _POLAR = re.compile(
     r"(?:^|\banswer\s*(?:is)?\s*:?\s*)[\s\"'*]*(yes|no|yeah|nope|yep)\b(?=\s*(?:[^\w\s]|$))", re.IGNORECASE
@@ -32,7 +33,16 @@ _FEW = 3
 _MODALITIES = frozenset({"radiograph"})
 _OTHER_MODALITIES = frozenset({"CT scan", "MRI", "ultrasound"})
 """What a film is not, as an answer."""
-_OPPOSITE = {"left": "right", "right": "left"}
+_OPPOSITE = {
+    "left": "right",
+    "right": "left",
+    "upper": "lower",
+    "lower": "upper",
+    "new": "unchanged",
+    "unchanged": "new",
+    "worse": "better",
+    "better": "worse",
+}
 _KINDS: Mapping[frozenset[str], str] = {
     group: kind
     for group in EXCLUSIVE
@@ -143,6 +153,8 @@ def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
     """The answer with the other of yes and no, and with statements that agree with it."""
     words = list(_POLAR.finditer(text))
     if not words:
+        if wanted == "yes" and (none := _NONE.match(text)):
+            text = text[none.end() :][:1].upper() + text[none.end() :][1:]
         for change in _agreeing(text, wanted, case, bare=True):
             yield change.text, change.name, "presence"
             yield _behind(f"{wanted.capitalize()}, ", change.text), change.name, "presence"
@@ -161,6 +173,9 @@ def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
         (_behind("", change.text.rstrip()) + before[len(before.rstrip()) :] + new + after, change.name, "presence")
         for change in _agreeing(before, wanted, case)
     ]
+    said = after.lstrip(" ,.:;-")
+    for body, name, attribute in [*_valued(said, wanted, case), *_renamed(said, wanted, case)]:
+        yield before + new + _behind(after, body), name, attribute
     told = read(before + after)
     asked = _asked(case)
     elsewhere = bool(told and asked) and not any(related(mention.name, asked) for mention in told)
@@ -174,7 +189,57 @@ def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
         # a denial leaves size and side out, however many words that takes: who denies a small one may mean a large
         return one[1] not in asked, not _says(one, wanted), changes(text, one[0]) if wanted == "yes" else 0
 
-    yield from sorted(found, key=order)
+    yield from sorted(
+        (one for one in found if wanted == "yes" or case.kind != "abnormality" or not _states(one[0])), key=order
+    )
+
+
+def _states(text: str) -> bool:
+    """Whether something is still stated: ``No: a left effusion`` answers no question whether there is anything."""
+    return any(mention.presence != "absent" for mention in read(statement(text)))
+
+
+_VALUES = {"location": EXCLUSIVE[:2], "severity": EXCLUSIVE[2:3], "change": EXCLUSIVE[3:4]}
+"""Of a kind of question the words that it asks for."""
+_NONE = re.compile(r"^\s*(?:none|nothing)\s*[:,.]\s*", re.IGNORECASE)
+
+
+def _valued(after: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
+    """What stands behind a yes or no with another side, place, severity or change, where that is what was asked.
+
+    ``No, the effusion is mild`` to ``Is the effusion severe?`` becomes ``Yes, the effusion is severe``: the finding
+    stays, and so does the rest of what is said of it.
+    """
+    question = case.prompt.removeprefix(OPENING)
+    for group in _VALUES.get(case.kind, ()):
+        asked, told = group & set(tokens(question)), group & set(tokens(after))
+        if len(asked) != 1 or not told:
+            continue
+        (value,) = asked
+        others = sorted(group - asked - {"resolved"})
+        Random(case.id).shuffle(others)
+        others.sort(key=lambda word, value=value: word != _OPPOSITE.get(value))  # type: ignore[misc]
+        turned_to = ([value] if value not in told else []) if wanted == "yes" else (others if told == asked else [])
+        for word in turned_to:
+            yield from _grouped(after, [word])
+
+
+def _renamed(after: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
+    """What a mark shows under another name: what was asked for, where it is to be there, else something near it."""
+    if not _MARKS.search(after):
+        return
+    asked = frozenset(mention.name for mention in read(case.prompt)) or _asked(case)
+    told = [mention for mention in read(after) if mention.presence != "absent"]
+    if wanted == "yes":
+        for mention in told:
+            for name in sorted(asked - {mention.name}):
+                yield from ((body, name, "type") for body in turned(after, mention, "type", name))
+    elif any(mention.name in asked for mention in told):
+        yield from ((turn.text, turn.finding, "type") for turn in flips(after, case.id, ("type",)))
+
+
+_MARKS = re.compile(r"\bmarks\b")
+"""Of a region's answer: ``what it marks is``, ``the arrow marks``."""
 
 
 def _says(one: Candidate, wanted: str) -> bool:
@@ -221,7 +286,8 @@ def _asked(case: EditCase) -> frozenset[str]:
 def _behind(after: str, statement: str) -> str:
     """A statement with the mark before it that stood there, and the capital that goes with it."""
     mark = after if after.endswith(", ") else after[: len(after) - len(after.lstrip(" ,.:;"))]
-    lower = mark.strip().endswith(",") and not statement[1:2].isupper()
+    first = after[len(mark) :][:1] if mark.strip() else ""
+    lower = (mark.strip().endswith(",") or first.islower()) and not statement[1:2].isupper()
     return f"{mark}{statement[:1].lower() if lower else statement[:1].upper()}{statement[1:]}"
 
 
