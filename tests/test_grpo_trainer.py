@@ -220,7 +220,7 @@ def test_silence_has_the_reward_zero_and_a_failed_judge_none(
     answers = [end, encode_answer(vlm, "clear"), end, end]
     rewards = trainer._judged([questions[0].model_copy(update={"answer": "yes"})], answers)
     assert rewards.nan_to_num(-1).tolist() == [0, -1, 0, 0]
-    assert seen == {"reference": [questions[0].reference] * N, "answer": ["yes"] * N}
+    assert seen == {"reference": [questions[0].reference] * N, "answer": ["yes"] * N, "closed": [False] * N}
 
 
 # ---------------------------------------------------------------- training

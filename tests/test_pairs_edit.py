@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from radpref.errors import RadprefError
 from radpref.findings import read
-from radpref.findings.rewrite import difference
+from radpref.findings.rewrite import difference, turned
 from radpref.pairs import EDITORS, EditCase, Edited, counterfactuals, edit, edit_pairs, verify
 from radpref.pairs.edit import (
     CONTRADICTS,
@@ -41,6 +41,8 @@ from radpref.records import Completion, Finding, Question, Span
 from .chat_server import Script, say, scripted
 
 SECTION = EditSection()
+WIDE = EditSection(max_distance=0.8, attributes=("side", "place", "severity", "type", "change"))
+"""As recipe chexpo has it."""
 NORMAL = "The lungs are clear. No pleural effusion or pneumothorax. Heart size is normal."
 EFFUSION = Finding(name="pleural effusion", side="left", severity="mild")
 
@@ -394,6 +396,70 @@ def test_a_counterfactual_answer_changes_with_its_rationale() -> None:
     )
     (pair,) = counterfactuals([asked], EDITORS["rule"](SECTION), SECTION).pairs
     assert pair.rejected == "No, there is no pleural effusion."
+
+
+FLIPPED = (
+    # kind, question, answer, rationale, its counterfactual, what has changed
+    ("severity", "Would you call the effusion severe?", "no", "No, the pleural effusion on the left is mild.",
+     "Yes, the pleural effusion on the left is severe.", ("severity", "mild", "severe")),
+    ("severity", "Is the effusion mild?", "yes", "Yes, the film shows a mild left pleural effusion.",
+     "No, the film shows a moderate left pleural effusion.", ("severity", "mild", "moderate")),
+    ("location", "Is the nodule on the left?", "no", "No, the nodule is on the right.",
+     "Yes, the nodule is on the left.", ("side", "right", "left")),
+    ("location", "Does the effusion lie on both sides?", "yes",
+     "Yes, the film shows moderate bilateral pleural effusions.",
+     "No, the film shows a moderate left pleural effusion.", ("side", "bilateral", "left")),
+    ("change", "Is the cardiomegaly new since the earlier film?", "no", "No, the cardiomegaly is unchanged.",
+     "Yes, the cardiomegaly is new.", ("change", "unchanged", "new")),
+    ("presence", "Is there a lung opacity at the star?", "no",
+     "No, what it marks is mild atelectasis at the right base.",
+     "Yes, what it marks is a mild opacity at the right base.", ("type", "atelectasis", "lung opacity")),
+    ("presence", "Is there edema at the star?", "yes", "Yes, the red star marks moderate edema.",
+     "No, the red star marks moderate fibrosis.", ("type", "edema", "fibrosis")),
+    ("location", "On which side is what the star marks?", "right",
+     "On the right: the star marks a nodule in the right lower zone.",
+     "On the left: the star marks a nodule in the left lower zone.", ("side", "right", "left")),
+    ("presence", "Is there a lung opacity at the star?", "no", "No, the red star marks mild atelectasis.",
+     "Yes, the red star marks a mild opacity.", ("type", "atelectasis", "lung opacity")),
+    ("presence", "Is there a pacemaker at the star?", "yes", "Yes, what it marks is a left pacemaker.",
+     "No, what it marks is no pacemaker.", ("presence", "present", "absent")),
+    ("presence", "Is there evidence of a pneumothorax?", "no", "No, the film shows no pneumothorax.",
+     "Yes, the film shows a pneumothorax.", ("presence", "absent", "present")),
+    ("abnormality", "Is this film abnormal?", "yes", "Yes: mild bilateral pleural effusions.",
+     "No: no pleural effusions.", ("presence", "present", "absent")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "prompt", "answer", "said", "wanted", "change"), FLIPPED)
+def test_a_closed_answer_is_spoilt_in_what_was_asked(
+    kind: str, prompt: str, answer: str, said: str, wanted: str, change: tuple[str, str, str]
+) -> None:
+    asked = question(0, said, prompt=prompt, task="basic", answer=answer, closed=True, kind=kind)
+    (pair,) = counterfactuals([asked], EDITORS["rule"](WIDE), WIDE).pairs
+    assert (pair.chosen, pair.rejected) == (said, wanted)
+    assert tuple(pair.provenance[name] for name in ("attribute", "from", "to")) == change
+
+
+def test_a_no_that_leaves_something_standing_is_no_denial_of_everything() -> None:
+    said = "Yes: a moderate left pleural effusion and a right rib fracture."
+    asked = question(
+        0, said, prompt="Is this film abnormal?", task="basic", answer="yes", closed=True, kind="abnormality"
+    )
+    assert not counterfactuals([asked], EDITORS["rule"](WIDE), WIDE).pairs
+
+
+@pytest.mark.parametrize(
+    ("text", "side", "wanted"),
+    [
+        ("This is a moderate lung opacity in the right upper zone.", "bilateral",
+         "These are moderate lung opacities in both upper zones."),
+        ("The arrow marks a nodule in the right lower zone.", "bilateral",
+         "The arrow marks nodules in both lower zones."),
+        ("The film shows mild bilateral pleural effusions.", "left", "The film shows a mild left pleural effusion."),
+    ],
+)  # fmt: skip
+def test_both_sides_and_one_side_take_their_articles(text: str, side: str, wanted: str) -> None:
+    assert next(turned(text, read(text)[0], "side", side)) == wanted
 
 
 # ---------------------------------------------------------------- a chat model

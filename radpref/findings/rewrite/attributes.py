@@ -64,7 +64,7 @@ def turned(text: str, mention: Finding, attribute: str, value: Any, *, rebuild: 
     sentence = sentence_of(text, mention)
     for body in ways[attribute](sentence, mention, value):
         if body != sentence.body:
-            yield replaced(sentence, _agreed(body, sentence.body))
+            yield replaced(sentence, _agreed(body))
     if rebuild and attribute != "type" and _alone(sentence, mention):
         wanted = mention.model_copy(update={attribute: value})
         yield replaced(sentence, phrases.sentence(wanted, style_of(sentence.body), surface(text, mention)))
@@ -78,7 +78,6 @@ _ONE_OF_MANY = re.compile(
 _MANY = {"this": "These are", "it": "They are", "there": "There are"}
 
 
-_PLURAL = re.compile(r"\b(?:opacities|nodules|masses|effusions|pneumothoraces|fractures)\b", re.IGNORECASE)
 _SINGLE = re.compile(
     r"(?<=\bshows |\bmarks )(?=(?:(?:mild|moderate|severe|small|large|left|right|pleural|lung|rib)\s)*"
     r"(?:opacity|nodule|mass|effusion|pneumothorax|fracture)\b)",
@@ -86,17 +85,15 @@ _SINGLE = re.compile(
 )
 
 
-def _agreed(body: str, before: str) -> str:
-    """Articles and verbs that fit where a side has become both, or both one: ``This is a nodules in both lungs``."""
-    if _PLURAL.search(before) and not _PLURAL.search(body):
-        return _SINGLE.sub("a ", body)
+def _agreed(body: str) -> str:
+    """Articles and verbs that fit where one has become several, or several one: ``This is a nodules in both``."""
 
     def several(match: re.Match[str]) -> str:
         verb = _MANY[match[1].lower()] if match[1] else ""
         verb = verb if not match[1] or match[1][0].isupper() else phrases.uncapital(verb)
         return f"{verb} {match[2]}".strip()
 
-    return _ONE_OF_MANY.sub(several, body)
+    return _SINGLE.sub("a ", _ONE_OF_MANY.sub(several, body))
 
 
 def _alone(sentence: Sentence, mention: Finding) -> bool:

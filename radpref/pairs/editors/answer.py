@@ -68,6 +68,8 @@ def answer_edit(case: EditCase, section: EditSection) -> Edited:
     for text, name, attribute in (_spoilt if right else _mended)(case, section):
         if not right and beyond(case, text):
             continue
+        if _mixed(case.words, text):
+            continue
         if text.strip() and _right(case, text) != right and not contradictions(text) - clashes:
             return Edited(
                 id=case.id,
@@ -78,6 +80,11 @@ def answer_edit(case: EditCase, section: EditSection) -> Edited:
                 was_right=right,
             )
     return Edited(id=case.id, was_right=right, failed=NO_COUNTERPART if right else NO_EDIT)
+
+
+def _mixed(before: str, after: str) -> bool:
+    """Whether words that exclude each other have come together: ``On the right: nodules in both lower zones``."""
+    return any(len(group & set(tokens(after))) > max(1, len(group & set(tokens(before)))) for group in EXCLUSIVE[:4])
 
 
 def _right(case: EditCase, text: str) -> bool:
