@@ -146,12 +146,9 @@ class SampleSection(Section):
     batch: int = Field(16, ge=1, description="studies a batch; each is prefilled once for all its candidates")
 
 
-class JudgeSection(Section):
-    name: str = Field(
-        "green",
-        description="green (findings), text (words), chat, green-model, radeval-NAME, each with lc- before it for "
-        "length control; answer (right or not) for questions",
-    )
+class ServerSection(Section):
+    """A chat model behind a server."""
+
     server: str | None = Field(
         None, description="chat: address of an OpenAI-compatible server up to /v1; nothing is sent anywhere else"
     )
@@ -171,6 +168,14 @@ class JudgeSection(Section):
         None, description="chat: environment variable that holds the server's key; a key never stands in a recipe"
     )
     cache: str | None = Field(None, description="chat: folder of answers already given; default in the run folder")
+
+
+class JudgeSection(ServerSection):
+    name: str = Field(
+        "green",
+        description="green (findings), text (words), chat, green-model, radeval-NAME, each with lc- before it for "
+        "length control; answer (right or not) for questions",
+    )
     python: str | None = Field(
         None, description="radeval: Python interpreter that has RadEval installed; default this one"
     )
@@ -324,7 +329,7 @@ class VisualSection(Section):
     hinged: bool = Field(False, description="stop pushing once the order holds")
 
 
-class EditSection(Section):
+class EditSection(ServerSection):
     editor: Literal["rule", "chat"] = Field("rule", description="rule (offline, from findings) or chat (a server)")
     flips: int = Field(1, ge=1, le=5, description="attributes made wrong in the counterpart of a right answer")
     attributes: tuple[Literal["presence", "side", "place", "severity", "type", "change"], ...] = Field(
@@ -346,25 +351,6 @@ class EditSection(Section):
         gt=1,
         description="largest ratio of the words of both sides; a sentence of eight words more is always allowed",
     )
-    server: str | None = Field(
-        None, description="chat: address of an OpenAI-compatible server up to /v1; nothing is sent anywhere else"
-    )
-    model: str | None = Field(None, description="chat: the model's name on the server")
-    template: str | None = Field(
-        None, description="chat: a Jinja2 file of your own for the question; default shipped"
-    )
-    json_schema: Literal["auto", "always", "never"] = Field(
-        "auto", description="chat: hold the answer to a JSON schema; auto stops asking where the server cannot"
-    )
-    max_tokens: int = Field(1024, ge=16, description="chat: longest answer; a longer one is incomplete")
-    concurrency: int = Field(8, ge=1, le=256, description="chat: questions asked at the same time")
-    timeout: float = Field(120.0, gt=0, description="chat: seconds for one whole answer")
-    retries: int = Field(4, ge=0, description="chat: more tries after 429, 5xx, a lost connection or a timeout")
-    repairs: int = Field(1, ge=0, description="chat: more tries after an answer that cannot be read")
-    api_key_env: str | None = Field(
-        None, description="chat: environment variable that holds the server's key; a key never stands in a recipe"
-    )
-    cache: str | None = Field(None, description="chat: folder of answers already given; default in the run folder")
 
 
 class AlignSection(Section):

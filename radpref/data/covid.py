@@ -28,7 +28,6 @@ NAMES = {
     "monitoring_probes": "external leads",
 }
 """The set's masks in the words of the lexicon."""
-LESIONS = ("lung opacity", "consolidation", "pleural effusion", "pneumothorax")
 _VIEWS: dict[str, View] = {"PA": "frontal", "AP": "frontal", "AP Supine": "frontal", "L": "lateral"}
 
 

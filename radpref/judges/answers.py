@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -30,11 +30,13 @@ class Unreadable(ValueError):
     """An answer that does not have the form that was asked for; the message tells the model what is wrong."""
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """An object of an answer in JSON; what else stands in it is passed over."""
+
     model_config = ConfigDict(extra="ignore")
 
 
-class _Error(_Part):
+class _Error(Part):
     kind: ErrorKind
     finding: str
     significant: bool
@@ -42,12 +44,15 @@ class _Error(_Part):
     candidate: str = Field("", description="the words of the candidate that show it, copied exactly; may be empty")
 
 
-class _Match(_Part):
+class _Match(Part):
     finding: str
     candidate: str = Field("", description="the words of the candidate, copied exactly")
 
 
-class _Answer(_Part):
+Form = TypeVar("Form", bound=Part)
+
+
+class _Answer(Part):
     errors: list[_Error]
     matched: list[_Match]
 
@@ -63,14 +68,7 @@ def read_json(answer: str, reference: str, candidate: str) -> Verdict:
     Raises:
         Unreadable: there is no whole object, or it has other fields.
     """
-    found = first_object(answer, {"errors", "matched"})
-    if found is None:
-        raise Unreadable("there is no whole JSON object in the answer")
-    try:
-        said = _Answer.model_validate(found)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise Unreadable(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+    said = parsed(answer, _Answer)
     errors = tuple(
         ReportError(
             kind=one.kind,
@@ -172,7 +170,23 @@ def _texts(listed: str, count: int) -> list[str]:
     return [*parts[:count], *[""] * (count - len(parts))]
 
 
-def first_object(answer: str, keys: set[str]) -> dict[str, Any] | None:
+def parsed(answer: str, form: type[Form]) -> Form:
+    """The object that an answer holds; words around it, and a fence, are passed over.
+
+    Raises:
+        Unreadable: there is no whole object, or it has other fields.
+    """
+    found = _first_object(answer, set(form.model_fields))
+    if found is None:
+        raise Unreadable("there is no whole JSON object in the answer")
+    try:
+        return form.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise Unreadable(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+
+
+def _first_object(answer: str, keys: set[str]) -> dict[str, Any] | None:
     """The first whole JSON object of a text that has all of ``keys``, else the first one; None for none."""
     decoder = json.JSONDecoder()
     best: dict[str, Any] | None = None

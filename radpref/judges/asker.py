@@ -16,7 +16,8 @@ from typing import Any, Generic, TypeVar
 
 from radpref.judges.answers import Unreadable
 from radpref.judges.case import JudgeError
-from radpref.judges.server import TRANSIENT, UNPARSABLE, Failure, Messages, SchemaRefused, Server, Settings
+from radpref.judges.server import TRANSIENT, UNPARSABLE, Failure, Messages, SchemaRefused, Server
+from radpref.recipe import ServerSection
 from radpref.store import content_key, write_atomically
 
 _PATIENCE = 20
@@ -43,7 +44,7 @@ class Asker(Generic[Item, Result]):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ServerSection,
         *,
         question: Callable[[Item], str],
         read: Callable[[str, Item], Result],

@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from radpref.judges import answers
 from radpref.judges.asker import Asker
-from radpref.judges.case import CompareAll, Judge, JudgeError, Verdict, judge_all
+from radpref.judges.case import CompareAll, Judge, Verdict, judge_all
+from radpref.judges.prompts import template_file, template_of
 from radpref.judges.server import Failure
 from radpref.recipe import JudgeSection
 from radpref.store import content_key
@@ -57,7 +56,7 @@ Reports = tuple[str, str]
 
 def _asked(section: JudgeSection, form: str, read: Read, schema: dict[str, Any] | None) -> CompareAll:
     """Pairs of reports to verdicts."""
-    template = _template(section, form)
+    template = template_of(_template_file(section, form), ("reference", "candidate"), {"mark": "MARK", "schema": ""})
     written = json.dumps(schema) if schema else ""
 
     def question(pair: Reports) -> str:
@@ -80,20 +79,4 @@ def _asked(section: JudgeSection, form: str, read: Read, schema: dict[str, Any] 
 
 
 def _template_file(section: JudgeSection, form: str) -> Path:
-    path = Path(section.template).expanduser() if section.template else _TEMPLATES / f"{form}.jinja"
-    if not path.is_file():
-        raise JudgeError(f"`judge.template` is {section.template!r}, but there is no such file.")
-    return path
-
-
-def _template(section: JudgeSection, form: str) -> jinja2.Template:
-    path = _template_file(section, form)
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # a prompt is no page
-    try:
-        template = environment.from_string(path.read_text("utf-8"))
-        shown = template.render(reference="REFERENCE", candidate="CANDIDATE", mark="MARK", schema="")
-    except (jinja2.TemplateError, UnicodeDecodeError) as error:
-        raise JudgeError(f"the template {path} cannot be used: {error}") from error
-    if "REFERENCE" not in shown or "CANDIDATE" not in shown:
-        raise JudgeError(f"the template {path} must show both `reference` and `candidate`.")
-    return template
+    return template_file(section.template, _TEMPLATES / f"{form}.jinja", "judge")

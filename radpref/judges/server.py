@@ -11,11 +11,12 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import httpx
 
 from radpref.judges.case import JudgeError
+from radpref.recipe import ServerSection
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -54,31 +55,6 @@ class _Retry(Exception):
         self.reason, self.pause = reason, pause
 
 
-class Settings(Protocol):
-    """How a section of the recipe names a server; ``JudgeSection`` and ``EditSection`` do."""
-
-    @property
-    def server(self) -> str | None: ...
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def json_schema(self) -> Literal["auto", "always", "never"]: ...
-    @property
-    def max_tokens(self) -> int: ...
-    @property
-    def concurrency(self) -> int: ...
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def retries(self) -> int: ...
-    @property
-    def repairs(self) -> int: ...
-    @property
-    def api_key_env(self) -> str | None: ...
-    @property
-    def cache(self) -> str | None: ...
-
-
 class Server:
     """The server of a recipe. It may be used by many threads.
 
@@ -90,7 +66,7 @@ class Server:
         JudgeError: no server or model is named, or the named environment variable holds no key.
     """
 
-    def __init__(self, section: Settings, name: str = "judge") -> None:
+    def __init__(self, section: ServerSection, name: str = "judge") -> None:
         if not section.server or not section.model:
             absent = f"{name}.server" if not section.server else f"{name}.model"
             raise JudgeError(

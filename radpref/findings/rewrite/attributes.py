@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from radpref.findings.lexicon import lexicon
 from radpref.findings.rewrite import phrases
 from radpref.findings.rewrite.sentences import Sentence, Word, replaced, sentence_of, words
 from radpref.records import Finding
@@ -477,8 +476,3 @@ def _graded(body: str, old: str, new: str) -> str | None:
         count=1,
         flags=re.IGNORECASE,
     )
-
-
-def takes_side(name: str) -> bool:
-    """Whether a finding has a side."""
-    return name not in lexicon().midline

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from radpref.findings import read
 from radpref.findings.rewrite import absent, contradictions, flips, present, turned
+from radpref.findings.rewrite.phrases import article, capital
 from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited, beyond
 from radpref.pairs.spans import changes
 from radpref.recipe import EditSection
@@ -30,7 +31,6 @@ _SHORT = 6
 """Words of an answer that is exchanged as a whole where no part of it can be."""
 _FEW = 3
 """Words of an answer to a yes-or-no question that is neither, exchanged for the one that is right."""
-_MODALITIES = frozenset({"radiograph"})
 _OTHER_MODALITIES = frozenset({"CT scan", "MRI", "ultrasound"})
 """What a film is not, as an answer."""
 _OPPOSITE = {
@@ -148,7 +148,7 @@ def _spoilt(case: EditCase, section: EditSection) -> Iterator[Candidate]:
             chance.shuffle(others)
             for other in sorted(others, key=lambda other: other != _OPPOSITE.get(word)):
                 yield from _grouped(text, [other])
-    if known & _MODALITIES:
+    if "radiograph" in known:
         yield from _whole(case, chance.choice(sorted(_OTHER_MODALITIES)))
     yield from ((turn.text, turn.finding, turn.attribute) for turn in turns if turn.attribute == "presence")
 
@@ -161,7 +161,7 @@ def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
     words = list(_POLAR.finditer(text))
     if not words:
         if wanted == "yes" and (none := _NONE.match(text)):
-            text = text[none.end() :][:1].upper() + text[none.end() :][1:]
+            text = capital(text[none.end() :])
         for change in _agreeing(text, wanted, case, bare=True):
             yield change.text, change.name, "presence"
             yield _behind(f"{wanted.capitalize()}, ", change.text), change.name, "presence"
@@ -319,7 +319,7 @@ def _toggled(text: str) -> str | None:
         rest = text[denied.end() :]
         phrase = rest[: end.start()] if (end := _AFTER.search(rest)) else rest
         many = denied[1] == "are" or not phrase or _MASS.search(phrase)
-        return text[: denied.end(1)] + " " + ("" if many else "an " if phrase[:1] in "aeio" else "a ") + rest
+        return text[: denied.end(1)] + " " + ("" if many else f"{article(phrase)} ") + rest
     if re.search(r"\b(?:is|are|does|do|has|have) not\b", text):
         return re.sub(r"\b(is|are|does|do|has|have) not\b", r"\1", text, count=1)
     if re.search(r"\bthere (?:is|are)\b", text, re.IGNORECASE):

@@ -9,15 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-import jinja2
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Literal
 
 from radpref.findings.rewrite.phrases import sentence
-from radpref.judges.answers import Unreadable, first_object, strict
+from radpref.judges.answers import Part, Unreadable, parsed, strict
 from radpref.judges.asker import Asker
-from radpref.judges.case import JudgeError
+from radpref.judges.prompts import template_file, template_of
 from radpref.judges.server import Failure
 from radpref.pairs.edit import EMPTY, UNREADABLE, EditCase, Edited, Editor, judged, right
 from radpref.recipe import EditSection
@@ -25,18 +22,24 @@ from radpref.store import content_key
 from radpref.tasks.answers import normalise
 
 _SHIPPED = Path(__file__).parent.parent / "templates" / "edit.jinja"
+_EXAMPLE = {
+    "task": "report",
+    "prompt": "",
+    "wrong": True,
+    "flips": 1,
+    "attributes": ["side"],
+    "mark": "MARK",
+    "schema": "",
+}
+"""Values that a template is tried out with, beside the words and what is known."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Change(_Part):
+class _Change(Part):
     finding: str
     attribute: Literal["presence", "side", "place", "severity", "type", "change", "answer"]
 
 
-class _Answer(_Part):
+class _Answer(Part):
     text: str
     changes: list[_Change]
 
@@ -48,7 +51,8 @@ def chat(section: EditSection) -> Editor:
         JudgeError: no server or model is named, or the template cannot be used.
     """
     schema = strict(_Answer.model_json_schema())
-    path, template = _template(section)
+    path = template_file(section.template, _SHIPPED, "edit")
+    template = template_of(path, ("words", "known"), _EXAMPLE)
 
     def question(case: EditCase) -> str:
         return template.render(
@@ -116,14 +120,7 @@ def _read(answer: str, case: EditCase, *, was_right: bool) -> Edited:
     Raises:
         Unreadable: there is no whole object, it has other fields, or its text is empty.
     """
-    found = first_object(answer, {"text", "changes"})
-    if found is None:
-        raise Unreadable("there is no whole JSON object in the answer")
-    try:
-        said = _Answer.model_validate(found)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise Unreadable(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+    said = parsed(answer, _Answer)
     text = said.text.strip()
     if not text:
         raise Unreadable("`text` is empty")
@@ -135,19 +132,3 @@ def _read(answer: str, case: EditCase, *, was_right: bool) -> Edited:
         attributes=tuple(change.attribute for change in said.changes),
         was_right=was_right,
     )
-
-
-def _template(section: EditSection) -> tuple[Path, jinja2.Template]:
-    path = Path(section.template).expanduser() if section.template else _SHIPPED
-    if not path.is_file():
-        raise JudgeError(f"`edit.template` is {section.template!r}, but there is no such file.")
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # a prompt is no page
-    values: dict[str, Any] = {"task": "report", "words": "WORDS", "known": "KNOWN", "prompt": "", "wrong": True}
-    try:
-        template = environment.from_string(path.read_text("utf-8"))
-        shown = template.render(**values, flips=1, attributes=["side"], mark="MARK", schema="")
-    except (jinja2.TemplateError, UnicodeDecodeError) as error:
-        raise JudgeError(f"the template {path} cannot be used: {error}") from error
-    if "WORDS" not in shown or "KNOWN" not in shown:
-        raise JudgeError(f"the template {path} must show both `words` and `known`.")
-    return path, template
