@@ -1,4 +1,4 @@
-# make demo   set up, run the whole road on the built-in films and model, print the table, write the report
+# make demo   set up, run the whole road on the built-in images and model, print the table, write the report
 # make test   set up, run every test
 # make lint   set up, ruff and mypy
 PYTHON ?= python3

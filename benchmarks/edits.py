@@ -206,9 +206,7 @@ def main() -> None:
     ]
     away = [distance(pair.chosen, pair.rejected) for pair in pairs]
     none_lost = [True] * (sum(len(marks) for *_, marks in spans) - (gone := sum(lost(*one) for one in spans)))
-    print(
-        f"{len(questions)} phantoms of world {options.seed}, greedy reports of the built-in model, edited by rule\n"
-    )
+    print(f"{len(questions)} phantoms of world {options.seed}, greedy reports of the built-in model, edited by rule\n")
     print("| edits | share | 95 % interval | n |\n|---|---|---|---|")
     print(line("questions with a verified edit", [one.failed is None for one in edits.edits]))
     print(line("chosen side agrees with the known truth", [agrees(p.chosen, truth[p.question]) for p in pairs]))

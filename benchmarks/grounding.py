@@ -3,10 +3,10 @@
     python benchmarks/grounding.py [--train 1000] [--test 200] [--epochs 5] [--out runs/grounding]
 
 Four models learn from the same phantom reports, with the tower frozen and language model and projector trained in
-full; two see each report with its own film, two with the film of another patient (a fixed permutation without fixed
+full; two see each report with its own image, two with the image of another patient (a fixed permutation without fixed
 points). Two start from the built-in model, which can look already, and two from a language model and projector that
 were never taught. All are then measured on the same unseen phantoms and the words of the same reference reports. A
-model that learned from shuffled films alone has no use for a film, and must score zero within its interval.
+model that learned from shuffled images alone has no use for an image, and must score zero within its interval.
 
 Prints Markdown tables with n and 95 % intervals over patients. What is done is kept in ``--out``: called again, the
 command goes on where it was.
@@ -40,12 +40,12 @@ from radpref.tasks import report_question
 from radpref.training import sft
 
 MODELS = {
-    "built-in, own films": (False, False),
-    "built-in, shuffled films": (False, True),
-    "untaught, own films": (True, False),
-    "untaught, shuffled films": (True, True),
+    "built-in, own images": (False, False),
+    "built-in, shuffled images": (False, True),
+    "untaught, own images": (True, False),
+    "untaught, shuffled images": (True, True),
 }
-"""Name to (language model and projector start from nothing, films are shuffled)."""
+"""Name to (language model and projector start from nothing, images are shuffled)."""
 RUN = RunSection(precision="float32")
 
 
@@ -61,7 +61,7 @@ def main() -> None:
 
     phantoms = PhantomSection(seed=options.world, masks=True, lateral_share=0)
     section = DataSection(
-        source="phantom", train=options.train, validation=1, test=options.test, max_films=1, phantom=phantoms
+        source="phantom", train=options.train, validation=1, test=options.test, max_images=1, phantom=phantoms
     )
     studies = load_studies(section, options.out, options.seed).studies
     questions = {
@@ -80,11 +80,9 @@ def main() -> None:
     print(f"\n{options.train} phantoms to learn from, {options.epochs:g} epochs; {options.test} to measure on\n")
     print(causal_table(metrics, tests), "\n")
     for start in ("built-in", "untaught"):
-        pair = (measured[f"{start}, shuffled films"].drops, measured[f"{start}, own films"].drops)
+        pair = (measured[f"{start}, shuffled images"].drops, measured[f"{start}, own images"].drops)
         if gap := compare_effects(*pair):
-            print(
-                f"{gap.after} against {gap.before}: {gap.difference:.3f} ({gap.low:.3f} to {gap.high:.3f}), ", end=""
-            )
+            print(f"{gap.after} against {gap.before}: {gap.difference:.3f} ({gap.low:.3f} to {gap.high:.3f}), ", end="")
             print(f"p {gap.p:.3f}, n {gap.n}")
     print("\n" + attention_table(metrics))
     for name, found in measured.items():
@@ -92,10 +90,10 @@ def main() -> None:
 
 
 def shuffled(questions: list[Question], seed: int) -> list[Question]:
-    """Each question with the films of another: one cycle through all of them, in a drawn order."""
+    """Each question with the images of another: one cycle through all of them, in a drawn order."""
     order = np.random.default_rng(seed).permutation(len(questions))
-    lent = {int(at): questions[order[(place + 1) % len(order)]].films for place, at in enumerate(order)}
-    return [question.model_copy(update={"films": lent[at]}) for at, question in enumerate(questions)]
+    lent = {int(at): questions[order[(place + 1) % len(order)]].images for place, at in enumerate(order)}
+    return [question.model_copy(update={"images": lent[at]}) for at, question in enumerate(questions)]
 
 
 def train(questions: list[Question], folder: Path, epochs: float, seed: int, untaught: bool) -> Path:

@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from radpref.data import load_studies
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.judges import JUDGES, reward_function
 from radpref.models import Vlm, freeze, load, messages
 from radpref.recipe import DataSection, GrpoSection, LoraSection, ModelSection, RunSection, SampleSection, TaskSection
@@ -73,7 +73,7 @@ def settings(folder: str, steps: int, batch: int) -> dict[str, Any]:
 def ours(questions: Sequence[Question], options: Any, folder: str) -> Any:
     vlm = model()
     prompts, make = Prompts(vlm), keyed(identity(vlm))
-    asked = [Asked(question, make(question.prompt, question.films, question.reference)) for question in questions]
+    asked = [Asked(question, make(question.prompt, question.images, question.reference)) for question in questions]
     section = GrpoSection(questions=options.questions, n=options.n, lora=LoraSection(rank=0))
     args = TrainingArguments(**settings(folder, options.steps + 1, options.questions))
     reward = reward_function(JUDGES["green"]())
@@ -84,8 +84,8 @@ def theirs(questions: Sequence[Question], options: Any, folder: str) -> Any:
     def columns(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         some = [questions[number] for number in batch["question"]]
         return {
-            "prompt": [messages(question.prompt, len(question.films)) for question in some],
-            "images": [[read_film(film) for film in question.films] for question in some],
+            "prompt": [messages(question.prompt, len(question.images)) for question in some],
+            "images": [[read_image(image) for image in question.images] for question in some],
             "reference": [question.reference for question in some],
         }
 

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from radpref.data.phantom.film import generator
+from radpref.data.phantom.image import generator
 from radpref.data.phantom.patients import sample
 from radpref.data.phantom.reports import write
 from radpref.data.rows import stream
@@ -183,9 +183,7 @@ def main() -> None:
         endless = (case for _ in iter(int, 1) for case in asked)
         for _ in range(0, args.pairs, 256):
             judge(list(islice(endless, 256)))
-        print(
-            f"{args.pairs:,} pairs in chunks of 256: peak memory {before:,.0f} MB before, {peak_mb():,.0f} MB after"
-        )
+        print(f"{args.pairs:,} pairs in chunks of 256: peak memory {before:,.0f} MB before, {peak_mb():,.0f} MB after")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Films a second of CPU time that one core draws, with masks and reports; then studies with their files.
+"""Images a second of CPU time that one core draws, with masks and reports; then studies with their files.
 
-python benchmarks/phantom_speed.py [--size 128] [--films 600]
+python benchmarks/phantom_speed.py [--size 128] [--images 600]
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ def best(run: Callable[[], object], repeats: int = 3) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--films", type=int, default=600)
+    parser.add_argument("--images", type=int, default=600)
     given = parser.parse_args()
     draw(0, seed=0, size=given.size)
     draw(0, seed=0, size=given.size, view="lateral")
     for view in ("frontal", "lateral"):
-        took = best(lambda view=view: [draw(i, seed=0, size=given.size, view=view) for i in range(given.films)])  # type: ignore[misc]
-        print(f"{view:8s} {given.films / took:7.0f} films/s at {given.size} px, with masks and reports")
+        took = best(lambda view=view: [draw(i, seed=0, size=given.size, view=view) for i in range(given.images)])  # type: ignore[misc]
+        print(f"{view:8s} {given.images / took:7.0f} images/s at {given.size} px, with masks and reports")
     section = PhantomSection(size=given.size, masks=True)
     with tempfile.TemporaryDirectory() as folder:
         for label in ("written", "found again"):
             took = best(
-                lambda: studies(section, train=given.films, validation=1, test=1, folder=Path(folder)), repeats=1
+                lambda: studies(section, train=given.images, validation=1, test=1, folder=Path(folder)), repeats=1
             )
-            print(f"studies  {given.films / took:7.0f} studies/s {label}")
+            print(f"studies  {given.images / took:7.0f} studies/s {label}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A contact sheet of questions made from findings: the films as a model is shown them, with question and answer.
+"""A contact sheet of questions made from findings: the images as a model is shown them, with question and answer.
 
     python benchmarks/question_sheet.py --out docs/images/questions.jpg
     python benchmarks/question_sheet.py --source nih --root .../nih_chestxray14_1000 --out /tmp/nih.jpg
 
-Sheets of anything but phantoms show patients' films: they are for looking at, and not for publication.
+Sheets of anything but phantoms show patients' images: they are for looking at, and not for publication.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from random import Random
 from PIL import Image, ImageDraw, ImageFont
 
 from radpref.data import load_studies
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.recipe import DataSection, PhantomSection, TaskSection
 from radpref.records import Question
 from radpref.tasks import questions
@@ -27,13 +27,13 @@ TEXT, LINE, LINES = 12, 15, 6
 
 
 def cell(question: Question, side: int) -> Image.Image:
-    """The question's films beside each other, above what is asked, answered and given as the reason."""
-    width = side * len(question.films)
+    """The question's images beside each other, above what is asked, answered and given as the reason."""
+    width = side * len(question.images)
     made = Image.new("RGB", (width, side + LINES * LINE + 4), "black")
-    for number, film in enumerate(question.films):
-        image = read_film(film)
-        image.thumbnail((side - 4, side - 4), Image.Resampling.LANCZOS)
-        made.paste(image, (number * side + (side - image.width) // 2, (side - image.height) // 2))
+    for number, image in enumerate(question.images):
+        picture = read_image(image)
+        picture.thumbnail((side - 4, side - 4), Image.Resampling.LANCZOS)
+        made.paste(picture, (number * side + (side - picture.width) // 2, (side - picture.height) // 2))
     pen, font = ImageDraw.Draw(made), ImageFont.load_default(TEXT)
     asked = question.prompt.removeprefix(OPENING)
     lines = [(line, "white") for line in textwrap.wrap(asked, width // 6)[:3]]
@@ -44,7 +44,7 @@ def cell(question: Question, side: int) -> Image.Image:
 
 
 def sheet(rows: list[Question], side: int, columns: int) -> Image.Image:
-    """Cells in rows of ``columns`` films."""
+    """Cells in rows of ``columns`` images."""
     cells = [cell(row, side) for row in rows]
     lines: list[list[Image.Image]] = [[]]
     for one in cells:
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=12, help="region questions; half as many of the others")
     parser.add_argument("--studies", type=int, default=60)
-    parser.add_argument("--side", type=int, default=200, help="pixels of a film")
+    parser.add_argument("--side", type=int, default=200, help="pixels of an image")
     parser.add_argument("--size", type=int, default=384, help="pixels of a phantom as it is drawn")
     parser.add_argument("--columns", type=int, default=6)
     parser.add_argument("--seed", type=int, default=17)
@@ -83,16 +83,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         studies = load_studies(section, Path(folder), arguments.seed).studies
         task = TaskSection(kind="questions", per_study=1000)
-        rows = questions(studies, task, max_films=1, folder=Path(folder) / "marked", seed=arguments.seed)
+        rows = questions(studies, task, max_images=1, folder=Path(folder) / "marked", seed=arguments.seed)
         chosen: list[Question] = []
         for name in ("basic", "region", "comparison"):
             ours = [row for row in rows if row.task == name]
             count = arguments.count if name == "region" else arguments.count // 2
             kinds = sorted({row.kind for row in ours})
             chance = Random(arguments.seed)
-            pools = [
-                chance.sample(pool, len(pool)) for kind in kinds if (pool := [r for r in ours if r.kind == kind])
-            ]
+            pools = [chance.sample(pool, len(pool)) for kind in kinds if (pool := [r for r in ours if r.kind == kind])]
             turns = [pool[turn] for turn in range(count) for pool in pools if turn < len(pool)]
             chosen += turns[:count]
         made = sheet(chosen, arguments.side, arguments.columns)

@@ -111,15 +111,13 @@ for _stage, _text in {
     "report": "Write report.html.",
 }.items():
     _stage_command(_stage, _text)
-_stage_command("corrupt", "Take the lesions out of the films of the pairs.", corrupt_app, "pairs")
+_stage_command("corrupt", "Take the lesions out of the images of the pairs.", corrupt_app, "pairs")
 
 
 @app.command()
 def sweep(
     grid: Annotated[str, typer.Argument(help="A shipped grid or the path of a YAML file.")],
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder of all runs; sweeps/GRID if absent.")
-    ] = None,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of all runs; sweeps/GRID if absent.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds, counted from 0.")] = 5,
 ) -> None:
     """Run a comparison over settings and seeds; the same command again goes on where it stopped."""
@@ -186,10 +184,10 @@ def export(
     target: Annotated[Path, typer.Argument(help="The folder to write; it must be new or empty.", metavar="FOLDER")],
     to: Annotated[
         ExportTarget,
-        typer.Option("--to", help="model; or the pairs for trl, llama-factory or ms-swift; ids: no text, no films."),
+        typer.Option("--to", help="model; or the pairs for trl, llama-factory or ms-swift; ids: no text, no images."),
     ],
-    copy_films: Annotated[
-        bool, typer.Option("--copy-films", help="Copy the films as 8-bit PNG, as the model sees them.")
+    copy_images: Annotated[
+        bool, typer.Option("--copy-images", help="Copy the images as 8-bit PNG, as the model sees them.")
     ] = False,
     unpaired: Annotated[bool, typer.Option("--unpaired", help="A row a side with a label, for KTO.")] = False,
 ) -> None:
@@ -198,14 +196,14 @@ def export(
         from radpref.runfolder import Run
         from radpref.stages import export_model, export_pairs
 
-        if to in ("model", "ids") and (copy_films or unpaired):
+        if to in ("model", "ids") and (copy_images or unpaired):
             raise typer.BadParameter(
-                f"--copy-films and --unpaired are for pairs; --to {to} has neither films nor sides."
+                f"--copy-images and --unpaired are for pairs; --to {to} has neither images nor sides."
             )
         if to == "model":
             line = export_model(Run(folder), target)
         else:
-            line = export_pairs(Run(folder), to, target, copy_films=copy_films, unpaired=unpaired)
+            line = export_pairs(Run(folder), to, target, copy_images=copy_images, unpaired=unpaired)
         out.print(f"{line}, written to {target}", highlight=False, markup=False)
 
 
@@ -229,10 +227,10 @@ def doctor() -> None:
 def preview(
     context: typer.Context,
     to: Annotated[Path, typer.Option("--to", help="The picture to write (PNG).")] = Path("preview.png"),
-    count: Annotated[int, typer.Option(min=1, max=400, help="Films on the sheet.")] = 24,
+    count: Annotated[int, typer.Option(min=1, max=400, help="Images on the sheet.")] = 24,
     recipe: Annotated[str, typer.Option(help="The recipe whose data section is used.")] = "chexalign",
 ) -> None:
-    """Draw a contact sheet of films, with lesion masks where they are known (--data phantom, --data.root ...)."""
+    """Draw a contact sheet of images, with lesion masks where they are known (--data phantom, --data.root ...)."""
     with friendly():
         from radpref.data import preview_sheet
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from radpref.runfolder import LIBRARIES
 
 EXTRAS = {
-    "dicom": (("pydicom",), "films in DICOM files"),
+    "dicom": (("pydicom",), "images in DICOM files"),
     "radeval": (("RadEval",), "CheXbert, RadGraph, RadCliQ, BERTScore and others as judges"),
     "tensorboard": (("tensorboard",), "training curves in TensorBoard (the report has them without it)"),
     "torchvision": (("torchvision",), "video inputs and fast image processors of Qwen-VL models"),

@@ -57,11 +57,11 @@ class ModelSection(Section):
 
 
 class PhantomSection(Section):
-    size: int = Field(128, ge=32, le=2048, description="height and width of a film in pixels")
+    size: int = Field(128, ge=32, le=2048, description="height and width of an image in pixels")
     seed: int = Field(0, ge=0, description="seed of the world; the same seed draws the same patients")
-    lateral_share: float = Field(0.2, ge=0, le=1, description="share of studies with a lateral film as well")
+    lateral_share: float = Field(0.2, ge=0, le=1, description="share of studies with a lateral image as well")
     prior_share: float = Field(0.25, ge=0, le=1, description="share of studies that have a prior")
-    masks: bool = Field(False, description="write the lesion masks beside the films")
+    masks: bool = Field(False, description="write the lesion masks beside the images")
 
 
 class TableSection(Section):
@@ -79,7 +79,7 @@ class DataSection(Section):
         "phantom",
         description="where studies come from: phantom, openi, table, nih, covid, ms-cxr, vindr; none for pairs alone",
     )
-    root: str | None = Field(None, description="folder of the source; films are never read from outside it")
+    root: str | None = Field(None, description="folder of the source; images are never read from outside it")
     file: str | None = Field(
         None,
         description="table: JSONL, CSV or Parquet in root, or a data set's name; openi: reports file or folder",
@@ -89,7 +89,7 @@ class DataSection(Section):
     test: int | None = Field(None, ge=1, description="most test studies to use; all if absent")
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of patients held out to select on")
     test_share: float = Field(0.2, gt=0, lt=0.5, description="share of patients held out to test on")
-    max_films: int = Field(2, ge=1, le=8, description="most films of a study that the model is shown")
+    max_images: int = Field(2, ge=1, le=8, description="most images of a study that the model is shown")
     phantom: PhantomSection = PhantomSection()
     table: TableSection = TableSection()
 
@@ -103,7 +103,7 @@ class TaskSection(Section):
     asks: tuple[Literal["basic", "region", "comparison"], ...] = Field(
         ("basic", "region", "comparison"),
         min_length=1,
-        description="questions made from findings: about a film, a marked part of it, a film and the one before",
+        description="questions made from findings: about an image, a marked part of it, an image and the one before",
     )
     marks: tuple[Literal["arrow", "star", "box", "contour"], ...] = Field(
         ("arrow", "star", "box", "contour"), min_length=1, description="marks that region questions point with"
@@ -116,9 +116,7 @@ class TaskSection(Section):
 
 class LoraSection(Section):
     rank: int = Field(16, ge=0, description="0 trains the language model in full")
-    alpha: float = Field(
-        32, gt=0, description="scale of the adapter: alpha / rank, or alpha / sqrt(rank) with rslora"
-    )
+    alpha: float = Field(32, gt=0, description="scale of the adapter: alpha / rank, or alpha / sqrt(rank) with rslora")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     rslora: bool = Field(False, description="rank-stabilised scale")
     dora: bool = Field(False, description="DoRA: learn each weight's magnitude apart from its direction")
@@ -153,9 +151,7 @@ class ServerSection(Section):
         None, description="chat: address of an OpenAI-compatible server up to /v1; nothing is sent anywhere else"
     )
     model: str | None = Field(None, description="chat: the model's name on the server")
-    template: str | None = Field(
-        None, description="chat: a Jinja2 file of your own for the question; default shipped"
-    )
+    template: str | None = Field(None, description="chat: a Jinja2 file of your own for the question; default shipped")
     json_schema: Literal["auto", "always", "never"] = Field(
         "auto", description="chat: hold the answer to a JSON schema; auto stops asking where the server cannot"
     )
@@ -213,7 +209,7 @@ class MineSection(Section):
     queries: int | None = Field(None, ge=1, description="most hard questions that get neighbours; all if absent")
     question: float = Field(1.0, description="weight of the distance of questions; a negative one: unlike ones")
     rationale: float = Field(1.0, description="weight of the distance of reference answers")
-    image: float = Field(0.0, description="weight of the distance of films")
+    image: float = Field(0.0, description="weight of the distance of images")
     finding: float = Field(0.0, description="weight of the share of findings that differ")
     exclude: tuple[Literal["study", "patient", "prompt"], ...] = Field(
         ("patient",), description="neighbours may not share these with their question"
@@ -228,7 +224,7 @@ class MineSection(Section):
         "exact", description="exact search in blocks, or faiss's inverted lists for galleries of many millions"
     )
     text_dims: int = Field(512, ge=16, description="buckets of the hashed TF-IDF")
-    image_batch: int = Field(16, ge=1, description="films a batch of the image encoder")
+    image_batch: int = Field(16, ge=1, description="images a batch of the image encoder")
     quota: Literal["none", "uniform", "proportional", "tempered", "pool"] = Field(
         "tempered",
         description="how the budget is shared among strata: by their hard questions to the power 1 (proportional), "
@@ -260,27 +256,27 @@ class PairSection(Section):
         description="method pairs: pairs made elsewhere; a table or data set in TRL's layout, hub:OWNER/NAME, or the "
         "pairs.jsonl of a run",
     )
-    root: str | None = Field(None, description="method pairs: folder of their films; the file's own if absent")
+    root: str | None = Field(None, description="method pairs: folder of their images; the file's own if absent")
 
 
 class CorruptSection(Section):
     operator: Literal["noise", "blur", "inpaint", "mean", "whole-noise", "crop", "black"] = Field(
         "noise",
-        description="noise, blur, inpaint, mean change the lesion; whole-noise, crop, black the whole film",
+        description="noise, blur, inpaint, mean change the lesion; whole-noise, crop, black the whole image",
     )
     strength: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="noise: sd as a share of the film's range (45/255); blur: sd as a share of its shorter side "
+        description="noise: sd as a share of the image's range (45/255); blur: sd as a share of its shorter side "
         "(.05); crop: share of its area that is kept (.2); others: share of the values that is replaced (1)",
     )
     grain: float = Field(
         0.0,
         ge=0,
         le=0.1,
-        description="noise, whole-noise: side of a grain as a share of the film's shorter side; 0 is one pixel, "
-        "which a processor that makes a large film smaller averages away",
+        description="noise, whole-noise: side of a grain as a share of the image's shorter side; 0 is one pixel, "
+        "which a processor that makes a large image smaller averages away",
     )
     masks: tuple[Literal["own", "segmenter", "evidence"], ...] = Field(
         ("own",),
@@ -292,21 +288,21 @@ class CorruptSection(Section):
         0.0,
         ge=0,
         le=0.25,
-        description="the mask is widened by this share of the film's shorter side; .03 takes in a lesion's soft "
+        description="the mask is widened by this share of the image's shorter side; .03 takes in a lesion's soft "
         "edge, which inpainting would otherwise go on from",
     )
     fallback: Literal["whole", "none"] = Field(
-        "whole", description="no lesion found: whole adds noise to all films; none leaves the pair no visual term"
+        "whole", description="no lesion found: whole adds noise to all images; none leaves the pair no visual term"
     )
     fallback_strength: float = Field(
-        12 / 255, ge=0, le=1, description="sd of the fallback's noise as a share of the film's range"
+        12 / 255, ge=0, le=1, description="sd of the fallback's noise as a share of the image's range"
     )
-    most: float = Field(0.9, gt=0, le=1, description="a mask over more of the film than this is taken for no lesion")
+    most: float = Field(0.9, gt=0, le=1, description="a mask over more of the image than this is taken for no lesion")
     segmenter: str | None = Field(
         None, description="segmenter: folder of a SAM 3 checkpoint, or its name on the hub; safetensors only"
     )
     segmenter_score: float = Field(0.5, ge=0, le=1, description="segmenter: least score of an object that counts")
-    quantile: float = Field(0.9, gt=0, lt=1, description="evidence: share of the films' area that is left alone")
+    quantile: float = Field(0.9, gt=0, lt=1, description="evidence: share of the images' area that is left alone")
 
 
 class KlSection(Section):
@@ -319,12 +315,12 @@ class KlSection(Section):
 
 class VisualSection(Section):
     weight: float = Field(
-        0.0, ge=0, description="weight of the ranking on corrupted films; pairs without any have none"
+        0.0, ge=0, description="weight of the ranking on corrupted images; pairs without any have none"
     )
     form: Literal["swap", "chosen", "cross"] = Field(
         "swap",
-        description="swap: rejected over chosen on the corrupted film; chosen, cross: the chosen answer on the clean "
-        "film over the chosen, or the rejected, one on the corrupted film",
+        description="swap: rejected over chosen on the corrupted image; chosen, cross: the chosen answer on the clean "
+        "image over the chosen, or the rejected, one on the corrupted image",
     )
     hinged: bool = Field(False, description="stop pushing once the order holds")
 
@@ -338,7 +334,7 @@ class EditSection(ServerSection):
         description="what may be made wrong in a counterpart or counterfactual",
     )
     comparisons: bool = Field(
-        True, description="correct comparisons with earlier films too; false leaves them as the model wrote them"
+        True, description="correct comparisons with earlier images too; false leaves them as the model wrote them"
     )
     max_distance: float = Field(
         0.5,
@@ -360,16 +356,12 @@ class AlignSection(Section):
     loss: str = Field(
         "dpo", description="a ranking loss, or a weighted sum such as `0.8 dpo + 0.2 ipo`; see docs/objectives.md"
     )
-    beta: float = Field(
-        0.1, gt=0, description="strength of the tie to the reference (orpo: weight of the odds ratio)"
-    )
+    beta: float = Field(0.1, gt=0, description="strength of the tie to the reference (orpo: weight of the odds ratio)")
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="dpo, lc-dpo, cpo, robust, exo: how often a preference is taken to be wrong"
     )
     length_alpha: float = Field(0.05, ge=0, description="lc-dpo: weight of the length difference in tokens")
-    ld_alpha: float = Field(
-        0.5, ge=0, le=1, description="ld-dpo: what tokens beyond the shorter answer's length count"
-    )
+    ld_alpha: float = Field(0.5, ge=0, le=1, description="ld-dpo: what tokens beyond the shorter answer's length count")
     tdpo_alpha: float = Field(0.5, ge=0, description="tdpo: weight of the difference of the two sides' KL")
     target_margin: float = Field(0.5, ge=0, description="simpo: margin that the mean log-probs are pushed to")
     desirable: float = Field(1.0, gt=0, description="kto: weight of the chosen answers")
@@ -397,7 +389,7 @@ class AlignSection(Section):
         "auto", description="auto: both answers of a pair in one row after their prompt, where the model allows it"
     )
     cache_features: Literal["auto", "always", "never"] = Field(
-        "auto", description="keep encoded films on disk; auto does not where encoding costs under 5 % of a step"
+        "auto", description="keep encoded images on disk; auto does not where encoding costs under 5 % of a step"
     )
 
 
@@ -428,9 +420,7 @@ class GrpoSection(Section):
 class SelectSection(Section):
     by: str = Field("lc-green", description="the judge that chooses among checkpoints and betas on validation")
     betas: tuple[Positive, ...] = Field((), description="betas to try; empty takes align.beta alone")
-    checkpoints: bool = Field(
-        True, description="choose among all saved checkpoints; false takes the last of each beta"
-    )
+    checkpoints: bool = Field(True, description="choose among all saved checkpoints; false takes the last of each beta")
 
 
 class EvaluateSection(Section):
@@ -440,7 +430,7 @@ class EvaluateSection(Section):
     )
     controls: tuple[Literal["negated", "swapped", "blank"], ...] = Field(
         ("negated", "swapped", "blank"),
-        description="questions are asked again: for the opposite, about another patient's film, about a grey one",
+        description="questions are asked again: for the opposite, about another patient's image, about a grey one",
     )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples and permutations")
     batch: int = Field(32, ge=1, description="studies a batch of greedy decoding")
@@ -724,9 +714,7 @@ def _read_file(name: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(content, dict):
         raise RecipeError(f"{where} holds a {type(content).__name__}; a recipe is a mapping of sections.")
     if not isinstance(content.get("presets") or {}, dict):
-        raise RecipeError(
-            f"`presets` in {where} is {content['presets']!r}; it must be a mapping of names to sections."
-        )
+        raise RecipeError(f"`presets` in {where} is {content['presets']!r}; it must be a mapping of names to sections.")
     return where, content
 
 

@@ -26,7 +26,7 @@ Change = Literal["new", "worse", "better", "unchanged"]
 View = Literal["frontal", "lateral", "unknown"]
 Split = Literal["train", "validation", "test"]
 QuestionTask = Literal["basic", "region", "comparison"]
-"""Whether a question is about a film, about a marked part of it, or about a film and the one before it (CheXPO)."""
+"""Whether a question is about an image, about a marked part of it, or about an image and the one before it (CheXPO)."""
 ErrorKind = Literal[
     "false_finding",  # GREEN (a): the candidate reports what the reference does not
     "missing_finding",  # GREEN (b): the candidate leaves out what the reference reports
@@ -81,7 +81,7 @@ be moved) and makes it absolute again when it is read."""
 
 
 class Box(Record):
-    """A rectangle on a film, as shares of its width and height from the upper left corner, whatever its pixels."""
+    """A rectangle on an image, as shares of its width and height from the upper left corner, whatever its pixels."""
 
     left: float = Field(ge=0, le=1)
     top: float = Field(ge=0, le=1)
@@ -89,7 +89,7 @@ class Box(Record):
     bottom: float = Field(ge=0, le=1)
 
 
-class Film(Record):
+class ImageFile(Record):
     """One image of a study."""
 
     path: StoredPath
@@ -97,11 +97,11 @@ class Film(Record):
     view: View = "unknown"
     rows: int | None = None
     cols: int | None = None
-    """The film's true height and width in pixels, where the file has been squashed out of its aspect."""
+    """The image's true height and width in pixels, where the file has been squashed out of its aspect."""
     digest: str = ""
     """Hash of the file's bytes, filled in when the studies are read; caches are keyed by it."""
     masks: dict[str, StoredPath] = Field(default_factory=dict)
-    """Finding name to the path of its binary lesion mask (PNG, the film's size), where known."""
+    """Finding name to the path of its binary lesion mask (PNG, the image's size), where known."""
     boxes: dict[str, tuple[Box, ...]] = Field(default_factory=dict)
     """Finding name to the boxes drawn around it, where known."""
 
@@ -131,8 +131,8 @@ class Study(Record):
     id: str
     patient: str
     """The unit of splitting; equal to ``id`` where the source knows no patients."""
-    films: tuple[Film, ...]
-    """Frontal films first."""
+    images: tuple[ImageFile, ...]
+    """Frontal images first."""
     findings: str
     """The FINDINGS section: the reference report."""
     impression: str = ""
@@ -164,7 +164,7 @@ class Question(Record):
     study: str
     patient: str
     split: Split
-    films: tuple[Film, ...]
+    images: tuple[ImageFile, ...]
     prompt: str
     reference: str
     task: str = "report"
@@ -242,7 +242,7 @@ class Pair(Record):
     id: str
     question: str
     patient: str
-    films: tuple[Film, ...]
+    images: tuple[ImageFile, ...]
     prompt: str
     chosen: str
     rejected: str
@@ -251,8 +251,8 @@ class Pair(Record):
     """What differs on each side; empty for a pair that is preferred as a whole."""
     chosen_score: float | None = None
     rejected_score: float | None = None
-    corrupted: tuple[Film, ...] = ()
-    """The corrupted films, in the order of ``films``; empty where there is no visual term."""
+    corrupted: tuple[ImageFile, ...] = ()
+    """The corrupted images, in the order of ``images``; empty where there is no visual term."""
     weight: float = Field(default=1.0, gt=0)
     """What the pair counts in the loss, e.g. its clinical relevance (MMedPO)."""
     provenance: dict[str, str] = Field(default_factory=dict)

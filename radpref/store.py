@@ -299,7 +299,7 @@ def disk_errors(place: Path) -> Iterator[None]:
     """Turn what libraries raise when they cannot read or write files into an error that says what to do.
 
     A full disk comes as an OSError, from safetensors as an error of its own, from torch.save as a RuntimeError. A
-    file is named only where it lies in ``place``: another one may be a film, whose name may name a patient.
+    file is named only where it lies in ``place``: another one may be an image, whose name may name a patient.
 
     Raises:
         StoreError: instead of those.

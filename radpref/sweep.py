@@ -137,7 +137,7 @@ def _file_name(name: str) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A run folder as a new one; films, which nothing writes to, are linked, and what has been measured stays behind.
+    """A run folder as a new one; images, which nothing writes to, are linked, and what has been measured stays behind.
 
     Without ``metrics.json`` a cell that was stopped is not taken for one that has finished, and tables of answers
     that hold for the cell too are still used.
@@ -225,9 +225,7 @@ def _results(grid: Grid, found: Mapping[str, Mapping[int, Mapping[str, float]]])
             m: estimate(contrast)
             for m in grid.metrics
             if (
-                contrast := _contrast(
-                    [values[row][m] for row in sides[True]], [values[row][m] for row in sides[False]]
-                )
+                contrast := _contrast([values[row][m] for row in sides[True]], [values[row][m] for row in sides[False]])
             )
         }
     return {"values": values, "means": table, "differences": differences, "effects": effects}

@@ -11,7 +11,7 @@ from PIL import Image
 from radpref.evaluation import ERROR_METRICS, HEADLINE, Measured, baselines, by_label, compare, error_totals, measure
 from radpref.findings import read
 from radpref.judges import JUDGES, Case
-from radpref.records import Film, Finding, Pair, Quarantined, Question, Split
+from radpref.records import Finding, ImageFile, Pair, Quarantined, Question, Split
 from radpref.report import (
     Choice,
     PairStatistics,
@@ -46,16 +46,18 @@ def questions(count: int, split: Split, seed: int, folder: Path | None = None) -
     has = generator.random((count, len(SENTENCES))) < RATES
     rows = []
     for index in range(count):
-        films: tuple[Film, ...] = ()
+        images: tuple[ImageFile, ...] = ()
         if folder is not None:
-            films = (Film(path=str(draw_film(folder / f"{split}{index}.png", has[index], index)), view="frontal"),)
+            images = (
+                ImageFile(path=str(draw_image(folder / f"{split}{index}.png", has[index], index)), view="frontal"),
+            )
         rows.append(
             Question(
                 id=f"{split}-{index:04d}",
                 study=f"{split}-{index:04d}",
                 patient=f"p{split}{index - (index % 5 == 1):04d}",
                 split=split,
-                films=films,
+                images=images,
                 prompt="Write the findings of this chest X-ray.\nIndication: cough & fever.",
                 reference=write(has[index], generator),
                 truth=tuple(Finding(name=name) for name, there in zip(SENTENCES, has[index], strict=True) if there),
@@ -81,24 +83,22 @@ def answers(rows: list[Question], has: np.ndarray, miss: float, invent: float, s
     return {row.id: write(some, generator, style=1) for row, some in zip(rows, said, strict=True)}
 
 
-def draw_film(path: Path, has: np.ndarray, seed: int) -> Path:
-    """Two lungs and a heart; enough of a film to look at in a page."""
+def draw_image(path: Path, has: np.ndarray, seed: int) -> Path:
+    """Two lungs and a heart; enough of an image to look at in a page."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[-1:1:160j, -1:1:160j]
-    film = 150 - 40 * (x**2 + 0.5 * y**2)
+    image = 150 - 40 * (x**2 + 0.5 * y**2)
     for side in (-1, 1):
-        film -= 95 / (1 + np.exp(18 * (((x - side * 0.42) / 0.3) ** 2 + ((y + 0.05) / 0.72) ** 2 - 1)))
-    film += (45 + 25 * has[1]) / (
+        image -= 95 / (1 + np.exp(18 * (((x - side * 0.42) / 0.3) ** 2 + ((y + 0.05) / 0.72) ** 2 - 1)))
+    image += (45 + 25 * has[1]) / (
         1 + np.exp(14 * (((x - 0.08) / (0.24 + 0.1 * has[1])) ** 2 + ((y - 0.3) / 0.33) ** 2 - 1))
     )
-    film += 7 * np.sin(9 * y + 2 * np.abs(x)) + generator.normal(0, 5, film.shape)
-    Image.fromarray(np.clip(film, 0, 255).astype(np.uint8)).save(path)
+    image += 7 * np.sin(9 * y + 2 * np.abs(x)) + generator.normal(0, 5, image.shape)
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(path)
     return path
 
 
-def measured(
-    count: int = 200, seed: int = 3, folder: Path | None = None
-) -> tuple[dict[str, Measured], list[Question]]:
+def measured(count: int = 200, seed: int = 3, folder: Path | None = None) -> tuple[dict[str, Measured], list[Question]]:
     """``sft``, ``aligned``, ``sft on chosen`` and the baselines, all measured on the same made-up test studies."""
     train, _ = questions(150, "train", seed)
     test, has = questions(count, "test", seed, folder)
@@ -142,7 +142,7 @@ def filled(folder: Path, count: int = 200, source: str = "phantom") -> ReportDat
                     id=f"{row.id}/{best[0].id[-1]}-{worst[0].id[-1]}",
                     question=row.id,
                     patient=row.patient,
-                    films=row.films,
+                    images=row.images,
                     prompt=row.prompt,
                     chosen=best[0].candidate,
                     rejected=worst[0].candidate,
@@ -180,8 +180,8 @@ def filled(folder: Path, count: int = 200, source: str = "phantom") -> ReportDat
         ],
         quarantined=[
             Quarantined(id="a", stage="studies", reason="the report is empty"),
-            Quarantined(id="b", stage="studies", reason="film cut short: image file is truncated"),
-            Quarantined(id="c", stage="studies", reason="film cut short: image file is truncated"),
+            Quarantined(id="b", stage="studies", reason="image cut short: image file is truncated"),
+            Quarantined(id="c", stage="studies", reason="image cut short: image file is truncated"),
         ],
         training=[
             TrainingLog("Supervised fine-tuning", sft_log()),

@@ -70,7 +70,7 @@ def run(made: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    names = [path for path in folder.glob("*/*.jsonl") if path.name != "films-checked.jsonl"]
+    names = [path for path in folder.glob("*/*.jsonl") if path.name != "images-checked.jsonl"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}
 
 
@@ -82,7 +82,7 @@ def test_a_run_folder_can_be_moved(run: Path, tmp_path: Path) -> None:
     works("report", run)
     html = (run / "report.html").read_text("utf-8")
     assert html.count("data:image") >= 6
-    assert "film missing" not in html
+    assert "image missing" not in html
     works(*SMALL, "--out", run)
     assert tables(run) == before, "the same command in the new place recomputes something"
     works("evaluate", run, "--evaluate.resamples", "150")
@@ -119,9 +119,7 @@ def test_a_limit_does_a_part_and_says_so(run: Path) -> None:
     assert "has not finished" in fails("report", run)
 
 
-@pytest.mark.parametrize(
-    "name", ["metrics.json", "evaluate/details.json", "align/beta-0.5", "studies/questions.jsonl"]
-)
+@pytest.mark.parametrize("name", ["metrics.json", "evaluate/details.json", "align/beta-0.5", "studies/questions.jsonl"])
 def test_what_was_deleted_is_made_again(name: str, run: Path) -> None:
     before = tables(run)
     path = run / name
@@ -229,11 +227,11 @@ def write_studies(folder: Path, change: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("change", "words", "message"),
     [
-        ({}, ["--data.table.images", "findings"], "film missing|film broken|film not readable"),
+        ({}, ["--data.table.images", "findings"], "image missing|image broken|image not readable"),
         ({"images": ["../../etc/passwd"]}, [], "leads out"),
         ({"findings": "XXXX"}, [], "no findings"),
         ({"findings": "Clear. " * 9000}, [], "too long"),
-        ({"images": []}, [], "no films"),
+        ({"images": []}, [], "no images"),
         ({"id": "same"}, [], "split|duplicate"),
         ({}, ["--data.table.findings", "finding"], "did you mean 'findings'"),
         ({}, ["--data.table.split", "findings"], "no cell of that column"),

@@ -38,9 +38,9 @@ def test_both_sides_compute_the_same(objective: str, other: str, model: Path) ->
     assert steady.loss_diff < 1e-5
     assert steady.grad_rel_diff is not None
     assert steady.grad_rel_diff < 1e-4
-    # two films: for each of two answers under policy and reference, and with the corrupted films as many again
+    # two images: for each of two answers under policy and reference, and with the corrupted images as many again
     assert steady.other_encodings == {"trl": 8, "published": 16}[other]
-    assert steady.ours_encodings in (0, 2, 4)  # kept, or once a film
+    assert steady.ours_encodings in (0, 2, 4)  # kept, or once an image
     assert all(row.ours_s > 0 and row.other_s > 0 and row.ratio > 0 for row in rows)
 
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from radpref import recipe as recipes
 from radpref.cli import app
-from radpref.images import film_hash
+from radpref.images import image_hash
 from radpref.recipe import RecipeError
-from radpref.records import Film, Pair, Quarantined
+from radpref.records import ImageFile, Pair, Quarantined
 from radpref.runfolder import Run, RunError
 from radpref.stages.corrupt import corrupt
 
@@ -22,11 +22,11 @@ RNG = np.random.default_rng(0)
 
 
 def a_run(folder: Path, *overrides: str, name: str = "run", pairs: int = 4) -> Run:
-    """A run with pairs: the last film has a mask of another shape, the one before no mask, the others one each."""
+    """A run with pairs: the last image has a mask of another shape, the one before no mask, the others one each."""
     run = Run(folder / name, recipes.load("chexalign", overrides=overrides))
     rows = []
     for number in range(pairs):
-        path = folder / "films" / f"{number}.png"
+        path = folder / "images" / f"{number}.png"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(RNG.integers(0, 256, (40, 48), dtype=np.uint8)).save(path)
@@ -34,13 +34,13 @@ def a_run(folder: Path, *overrides: str, name: str = "run", pairs: int = 4) -> R
             mask[10:20, 10:20] = 255
             Image.fromarray(mask).save(path.with_name(f"{number}-mask.png"))
         masks = {} if number == pairs - 2 else {"nodule": str(path.with_name(f"{number}-mask.png"))}
-        film = Film(path=str(path), masks=masks, digest=film_hash(Film(path=str(path))))
+        image = ImageFile(path=str(path), masks=masks, digest=image_hash(ImageFile(path=str(path))))
         rows.append(
             Pair(
                 id=f"q{number}/edit",
                 question=f"q{number}",
                 patient=f"p{number}",
-                films=(film,),
+                images=(image,),
                 prompt="?",
                 chosen="left nodule",
                 rejected="right nodule",
@@ -55,7 +55,7 @@ def made(run: Run) -> list[Pair]:
     return run.rows("corrupt", "pairs", Pair)
 
 
-def test_every_pair_gets_its_films_and_the_counts_are_kept(tmp_path: Path) -> None:
+def test_every_pair_gets_its_images_and_the_counts_are_kept(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     line = corrupt(run)
     assert line.startswith("4 pairs, noise: mask 50.0%, whole 50.0%; 1 masks quarantined (mask of nodule 1)")
@@ -64,9 +64,9 @@ def test_every_pair_gets_its_films_and_the_counts_are_kept(tmp_path: Path) -> No
     assert facts["paths"] == {"mask": 2, "whole": 2}
     assert facts["why"]["own: mask not usable"] == 1
     assert facts["masks_quarantined"] == 1
-    assert [row.id for row in run.rows("corrupt", "masks-quarantined", Quarantined)] == ["q3/edit#film-1-1"]
+    assert [row.id for row in run.rows("corrupt", "masks-quarantined", Quarantined)] == ["q3/edit#image-1-1"]
     line = json.loads(run.path("corrupt", "pairs.jsonl").read_text().splitlines()[0])
-    assert line["row"]["corrupted"][0]["path"].startswith("corrupt/films/"), "the run folder can be moved"
+    assert line["row"]["corrupted"][0]["path"].startswith("corrupt/images/"), "the run folder can be moved"
     assert run.done("corrupt") is not None
 
 
@@ -83,17 +83,17 @@ def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert tables[0] == tables[1], "interrupted or not, the table is the same"
     first.unlink()
     corrupt(run)
-    assert first.exists(), "a film that was deleted is made again"
+    assert first.exists(), "an image that was deleted is made again"
 
 
-def test_another_setting_makes_other_films_and_removes_the_old(tmp_path: Path) -> None:
+def test_another_setting_makes_other_images_and_removes_the_old(tmp_path: Path) -> None:
     corrupt(a_run(tmp_path))
     run = a_run(tmp_path, "corrupt.operator=inpaint", "corrupt.fallback=none")
     corrupt(run)
     rows = made(run)
     assert [len(row.corrupted) for row in rows] == [1, 1, 0, 0]
-    files = {path.name for path in run.path("corrupt", "films").iterdir()}
-    assert files == {Path(film.path).name for row in rows for film in row.corrupted}
+    files = {path.name for path in run.path("corrupt", "images").iterdir()}
+    assert files == {Path(image.path).name for row in rows for image in row.corrupted}
 
 
 def test_a_changed_mask_is_noticed(tmp_path: Path) -> None:
@@ -102,21 +102,21 @@ def test_a_changed_mask_is_noticed(tmp_path: Path) -> None:
     before = made(run)
     mask = np.zeros((40, 48), np.uint8)
     mask[:30] = 255
-    Image.fromarray(mask).save(tmp_path / "films" / "0-mask.png")
+    Image.fromarray(mask).save(tmp_path / "images" / "0-mask.png")
     corrupt(run)
     after = made(run)
     assert after[0].provenance["corruption_area"] == "0.7500"
     assert after[1] == before[1]
 
 
-def test_a_pair_whose_film_is_gone_is_quarantined(tmp_path: Path) -> None:
+def test_a_pair_whose_image_is_gone_is_quarantined(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    (tmp_path / "films" / "1.png").unlink()
+    (tmp_path / "images" / "1.png").unlink()
     line = corrupt(run)
-    assert "1 pairs quarantined (film missing 1)" in line
+    assert "1 pairs quarantined (image missing 1)" in line
     assert [row.id for row in made(run)] == ["q0/edit", "q2/edit", "q3/edit"]
     for number in (0, 2, 3):
-        (tmp_path / "films" / f"{number}.png").unlink()
+        (tmp_path / "images" / f"{number}.png").unlink()
     with pytest.raises(RunError, match="no pair is left"):
         corrupt(Run(run.folder, recipes.load("chexalign", overrides=["corrupt.strength=0.5"])))
 
@@ -142,7 +142,7 @@ def test_preview_of_phantoms(tmp_path: Path) -> None:
         assert sheet.width == 4 * 100 + 4  # clean, mask and two operators
         pixels = np.asarray(sheet.convert("RGB")).astype(int)
     clean, marked, noisy = (pixels[4:100, 4 + 100 * n : 100 + 100 * n] for n in range(3))
-    assert (np.ptp(clean, axis=-1) == 0).mean() > 0.99, "a film is grey"
+    assert (np.ptp(clean, axis=-1) == 0).mean() > 0.99, "an image is grey"
     tint = np.ptp(marked, axis=-1) > 30
     assert 0 < tint.mean() < 0.5
     assert np.abs(clean - noisy)[tint].mean() > 5 * np.abs(clean - noisy)[~tint].mean()

@@ -1,4 +1,4 @@
-"""Lesions taken out of films: operators, whose mask it is, and the pairs that come of it."""
+"""Lesions taken out of images: operators, whose mask it is, and the pairs that come of it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from radpref.images import corrupt, draw_boxes, film_hash, grown, own_mask, read_film, read_mask, seed_of
+from radpref.images import corrupt, draw_boxes, grown, image_hash, own_mask, read_image, read_mask, seed_of
 from radpref.images.corruption import OPERATORS, WHOLE, _membrane
-from radpref.images.values import FilmError, to_8_bit
+from radpref.images.values import ImageError, to_8_bit
 from radpref.pairs.corrupt import Corrupted, by_prompt, corrupt_pair, kindred, own
 from radpref.recipe import CorruptSection
-from radpref.records import Box, Film, Pair
+from radpref.records import Box, ImageFile, Pair
 
 RAMP = np.tile(np.linspace(40, 200, 64).astype(np.uint8), (48, 1))  # 48 rows, 64 columns
 LESION = np.zeros((48, 64), np.bool_)
@@ -33,22 +33,22 @@ def section(**values: object) -> CorruptSection:
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_an_operator_keeps_shape_type_range_and_what_is_outside(operator: str, dtype: type) -> None:
-    film = BRIGHT.astype(dtype) if dtype is np.uint8 else (BRIGHT.astype(np.float64) * 100).astype(dtype)
-    result = corrupt(film, LESION, section(operator=operator), 3)
-    assert result.shape == film.shape
-    assert result.dtype == film.dtype
-    assert (result[LESION] != film[LESION]).any()
+    image = BRIGHT.astype(dtype) if dtype is np.uint8 else (BRIGHT.astype(np.float64) * 100).astype(dtype)
+    result = corrupt(image, LESION, section(operator=operator), 3)
+    assert result.shape == image.shape
+    assert result.dtype == image.dtype
+    assert (result[LESION] != image[LESION]).any()
     if operator not in WHOLE:
-        np.testing.assert_array_equal(result[~LESION], film[~LESION])
+        np.testing.assert_array_equal(result[~LESION], image[~LESION])
     if dtype is not np.uint8:
-        assert film.min() <= result.min()
-        assert result.max() <= film.max()
+        assert image.min() <= result.min()
+        assert result.max() <= image.max()
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_a_grey_film_stays_grey(operator: str) -> None:
-    film = np.repeat(BRIGHT[..., None], 3, axis=2)
-    result = corrupt(film, LESION, section(operator=operator), 3)
+def test_a_grey_image_stays_grey(operator: str) -> None:
+    image = np.repeat(BRIGHT[..., None], 3, axis=2)
+    result = corrupt(image, LESION, section(operator=operator), 3)
     assert (result == result[..., :1]).all()
     np.testing.assert_array_equal(result[..., 0], corrupt(BRIGHT, LESION, section(operator=operator), 3))
 
@@ -64,8 +64,8 @@ def test_the_published_noise_is_45_of_255_in_the_mask_and_12_elsewhere() -> None
     assert whole.std() == pytest.approx(12, rel=0.03)
 
 
-def test_noise_on_16_bits_is_the_noise_on_the_film_as_it_is_read() -> None:
-    """Corrupted and then windowed to 8 bits, as a film is read, equals windowed and then corrupted."""
+def test_noise_on_16_bits_is_the_noise_on_the_image_as_it_is_read() -> None:
+    """Corrupted and then windowed to 8 bits, as an image is read, equals windowed and then corrupted."""
     deep = (RAMP.astype(np.uint16) - 40) * 25 + 1000  # 12 bits' worth in a 16-bit file
     deep[0, 0], deep[0, -1] = deep.min(), deep.max()  # outside the mask, so that the window stays
     before = to_8_bit(corrupt(deep, LESION, section(), 5)).astype(int)
@@ -73,13 +73,13 @@ def test_noise_on_16_bits_is_the_noise_on_the_film_as_it_is_read() -> None:
     assert np.abs(before - after).max() <= 1
 
 
-def test_a_grain_outlives_the_shrinking_of_a_large_film() -> None:
-    """Noise of single pixels is averaged away by a processor; grains of 1/64 of the film are not."""
+def test_a_grain_outlives_the_shrinking_of_a_large_image() -> None:
+    """Noise of single pixels is averaged away by a processor; grains of 1/64 of the image are not."""
     flat = np.full((512, 512), 128, np.uint8)
 
     def left(grain: float) -> float:
-        film = Image.fromarray(corrupt(flat, None, section(operator="whole-noise", strength=0.2, grain=grain), 1))
-        return float(np.asarray(film.resize((64, 64), Image.Resampling.BOX)).std())
+        image = Image.fromarray(corrupt(flat, None, section(operator="whole-noise", strength=0.2, grain=grain), 1))
+        return float(np.asarray(image.resize((64, 64), Image.Resampling.BOX)).std())
 
     assert left(0.0) == pytest.approx(0.2 * 255 / 8, rel=0.1)
     assert left(1 / 64) == pytest.approx(0.2 * 255, rel=0.1)
@@ -94,7 +94,7 @@ def test_a_membrane_is_harmonic_and_within_its_border() -> None:
     rng = np.random.default_rng(0)
     values = rng.random((20, 20, 1))
     holes = np.zeros((20, 20), np.bool_)
-    holes[4:12, 0:9] = True  # at the edge of the film too
+    holes[4:12, 0:9] = True  # at the edge of the image too
     solved = _membrane(values, holes)[..., 0]
     np.testing.assert_array_equal(solved[~holes], values[..., 0][~holes])
     inner = solved[5:11, 1:8]
@@ -128,7 +128,7 @@ def test_an_operator_without_its_mask_is_refused() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.text(max_size=20), st.text(max_size=20))
-def test_seeds_follow_from_question_and_film(question: str, digest: str) -> None:
+def test_seeds_follow_from_question_and_image(question: str, digest: str) -> None:
     assert seed_of(question, digest) == seed_of(question, digest)
     assert seed_of(question, digest) != seed_of(question, f"{digest}x")
     assert 0 <= seed_of(question, digest) < 2**64
@@ -146,14 +146,14 @@ def write(path: Path, pixels: np.ndarray) -> str:
     return str(path)
 
 
-def film(folder: Path, masks: dict[str, np.ndarray] | None = None, **more: object) -> Film:
-    """The bright film in a file, with its masks in files."""
+def image(folder: Path, masks: dict[str, np.ndarray] | None = None, **more: object) -> ImageFile:
+    """The bright image in a file, with its masks in files."""
     paths = {name: write(folder / f"{name}.png", mask.astype(np.uint8) * 255) for name, mask in (masks or {}).items()}
-    made = Film.model_validate({"path": write(folder / "film.png", BRIGHT), "masks": paths, **more})
-    return made.model_copy(update={"digest": film_hash(made)})
+    made = ImageFile.model_validate({"path": write(folder / "image.png", BRIGHT), "masks": paths, **more})
+    return made.model_copy(update={"digest": image_hash(made)})
 
 
-def test_a_box_is_drawn_wherever_the_film_was_made_smaller() -> None:
+def test_a_box_is_drawn_wherever_the_image_was_made_smaller() -> None:
     box = Box(left=0.25, top=0.5, right=0.5, bottom=1.0)
     for width, height in ((64, 48), (1024, 1024), (7, 5)):
         mask = draw_boxes([box], (width, height))
@@ -167,7 +167,7 @@ def test_a_box_is_drawn_wherever_the_film_was_made_smaller() -> None:
 def test_masks_count_before_boxes_and_names_are_united(tmp_path: Path) -> None:
     other = np.roll(LESION, 15, axis=0)
     boxes = {"nodule": (Box(left=0, top=0, right=0.1, bottom=0.1),), "mass": (Box(left=0, top=0, right=1, bottom=1),)}
-    shown = film(tmp_path, {"mass": LESION, "edema": other}, boxes=boxes)
+    shown = image(tmp_path, {"mass": LESION, "edema": other}, boxes=boxes)
     found = own_mask(shown, (64, 48), ["mass", "edema"])
     assert found.by == "mask"
     assert found.mask is not None
@@ -178,16 +178,16 @@ def test_masks_count_before_boxes_and_names_are_united(tmp_path: Path) -> None:
     assert boxed.mask.sum() == 5 * 7
 
 
-def test_a_mask_of_another_size_is_brought_to_the_film_where_its_aspect_agrees(tmp_path: Path) -> None:
-    shown = film(tmp_path, {"mass": LESION.repeat(2, 0).repeat(2, 1)})
+def test_a_mask_of_another_size_is_brought_to_the_image_where_its_aspect_agrees(tmp_path: Path) -> None:
+    shown = image(tmp_path, {"mass": LESION.repeat(2, 0).repeat(2, 1)})
     found = own_mask(shown, (64, 48)).mask
     assert found is not None
     np.testing.assert_array_equal(found, LESION)
 
 
-def test_a_mask_of_a_squashed_film_is_stretched_with_it(tmp_path: Path) -> None:
-    shown = film(tmp_path, {"mass": LESION}, rows=480, cols=320)
-    size = read_film(shown).size
+def test_a_mask_of_a_squashed_image_is_stretched_with_it(tmp_path: Path) -> None:
+    shown = image(tmp_path, {"mass": LESION}, rows=480, cols=320)
+    size = read_image(shown).size
     assert size == (32, 48)
     found = own_mask(shown, size).mask
     assert found is not None
@@ -196,7 +196,7 @@ def test_a_mask_of_a_squashed_film_is_stretched_with_it(tmp_path: Path) -> None:
 
 
 def test_a_mask_written_as_0_and_1_is_read(tmp_path: Path) -> None:
-    shown = film(tmp_path, {})
+    shown = image(tmp_path, {})
     path = write(tmp_path / "ones.png", LESION.astype(np.uint8))
     np.testing.assert_array_equal(read_mask(shown.model_copy(update={"masks": {"x": path}}), "x"), LESION)
 
@@ -207,13 +207,13 @@ def test_a_mask_written_as_0_and_1_is_read(tmp_path: Path) -> None:
         (None, "mask missing"),
         (b"", "mask empty"),
         (b"no picture at all", "mask of unknown format"),
-        (np.zeros((64, 64), np.uint8), "mask of another shape: 64 x 64 pixels on a film of 64 x 48"),
+        (np.zeros((64, 64), np.uint8), "mask of another shape: 64 x 64 pixels on an image of 64 x 48"),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_named_and_the_rest_counts(
     tmp_path: Path, content: bytes | np.ndarray | None, words: str
 ) -> None:
-    shown = film(tmp_path, {"mass": LESION})
+    shown = image(tmp_path, {"mass": LESION})
     path = tmp_path / "bad.png"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -229,7 +229,7 @@ def test_a_mask_that_cannot_be_used_is_named_and_the_rest_counts(
     both = own_mask(shown.model_copy(update={"masks": {**shown.masks, "nodule": str(path)}}), (64, 48))
     assert both.mask is not None
     assert len(both.broken) == 1
-    with pytest.raises(FilmError):
+    with pytest.raises(ImageError):
         read_mask(alone, "nodule", (64, 48))
 
 
@@ -244,12 +244,12 @@ def test_a_mask_grows_on_all_sides() -> None:
 # ---- pairs
 
 
-def pair(*films: Film, **provenance: str) -> Pair:
+def pair(*images: ImageFile, **provenance: str) -> Pair:
     return Pair(
         id="q/edit",
         question="q",
         patient="p",
-        films=films,
+        images=images,
         prompt="?",
         chosen="left",
         rejected="right",
@@ -265,8 +265,8 @@ def path_of(row: Pair) -> tuple[str, str]:
     return row.provenance["corruption_path"], row.provenance.get("corruption_why", "")
 
 
-def test_a_pair_gets_a_film_without_its_lesion(tmp_path: Path) -> None:
-    shown = film(tmp_path, {"mass": LESION}, view="frontal")
+def test_a_pair_gets_an_image_without_its_lesion(tmp_path: Path) -> None:
+    shown = image(tmp_path, {"mass": LESION}, view="frontal")
     result = made(pair(shown, editor="rule"), tmp_path / "out").pair
     assert path_of(result) == ("mask", "")
     assert result.provenance["editor"] == "rule"
@@ -275,16 +275,16 @@ def test_a_pair_gets_a_film_without_its_lesion(tmp_path: Path) -> None:
     (other,) = result.corrupted
     assert other.view == "frontal"
     assert not other.masks
-    assert other.digest == film_hash(other)
-    pixels = np.asarray(read_film(other))
+    assert other.digest == image_hash(other)
+    pixels = np.asarray(read_image(other))
     np.testing.assert_array_equal(pixels[~LESION][:, 0], BRIGHT[~LESION])
     expected = corrupt(BRIGHT, LESION, section(), seed_of("q", shown.digest))
     np.testing.assert_array_equal(pixels[..., 0], expected)
     assert Image.open(other.path).mode == "L"
 
 
-def test_a_film_that_is_there_is_not_made_again_and_another_setting_has_another_name(tmp_path: Path) -> None:
-    row = pair(film(tmp_path, {"mass": LESION}))
+def test_an_image_that_is_there_is_not_made_again_and_another_setting_has_another_name(tmp_path: Path) -> None:
+    row = pair(image(tmp_path, {"mass": LESION}))
     first = made(row, tmp_path / "out").pair
     stamp = Path(first.corrupted[0].path).stat().st_mtime_ns
     assert made(first, tmp_path / "out").pair == first
@@ -296,9 +296,9 @@ def test_a_film_that_is_there_is_not_made_again_and_another_setting_has_another_
     assert len({first.corrupted[0].path, *others}) == 5
 
 
-def test_only_the_film_with_the_mask_is_altered(tmp_path: Path) -> None:
-    shown = film(tmp_path, {"mass": LESION})
-    plain = Film(path=write(tmp_path / "lateral.png", RAMP), view="lateral")
+def test_only_the_image_with_the_mask_is_altered(tmp_path: Path) -> None:
+    shown = image(tmp_path, {"mass": LESION})
+    plain = ImageFile(path=write(tmp_path / "lateral.png", RAMP), view="lateral")
     result = made(pair(plain, shown), tmp_path / "out").pair
     assert result.corrupted[0] == plain
     assert result.corrupted[1].path != shown.path
@@ -306,14 +306,14 @@ def test_only_the_film_with_the_mask_is_altered(tmp_path: Path) -> None:
 
 def test_the_masks_of_the_words_that_differ_are_taken(tmp_path: Path) -> None:
     other = np.roll(LESION, 15, axis=0)
-    shown = film(tmp_path, {"mass": LESION, "edema": other})
+    shown = image(tmp_path, {"mass": LESION, "edema": other})
     for names, expected in (("mass", LESION), ("edema, mass", LESION | other), ("mass; nodule", LESION)):
         area = made(pair(shown, findings=names), tmp_path / "out").pair.provenance["corruption_area"]
         assert float(area) == pytest.approx(expected.mean(), abs=1e-4)
 
 
 def test_kindred_findings_share_a_mask(tmp_path: Path) -> None:
-    shown = film(tmp_path, {"consolidation": LESION, "cardiomegaly": LESION})
+    shown = image(tmp_path, {"consolidation": LESION, "cardiomegaly": LESION})
     assert kindred("pneumonia", shown) == ("consolidation",)
     assert kindred("lung opacity", shown) == ("consolidation",)
     assert kindred("cardiomegaly", shown) == ("cardiomegaly",)
@@ -323,23 +323,23 @@ def test_kindred_findings_share_a_mask(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("masks", "named", "why"),
     [
-        ({}, None, "own: film without mask or box"),
+        ({}, None, "own: image without mask or box"),
         ({"mass": LESION}, "rib fracture", "own: no mask or box of these findings"),
         ({"mass": LESION}, "", "own: no lesion prompt: the words that differ name no finding"),
         ({"mass": np.zeros_like(LESION)}, None, "own: mask empty"),
-        ({"mass": np.ones_like(LESION)}, None, "own: mask covers more than 0.9 of the film"),
+        ({"mass": np.ones_like(LESION)}, None, "own: mask covers more than 0.9 of the image"),
         ({"mass": np.ones((64, 64), np.bool_)}, None, "own: mask not usable"),
     ],
 )
 def test_without_a_lesion_the_pair_falls_back_and_says_why(
     tmp_path: Path, masks: dict[str, np.ndarray], named: str | None, why: str
 ) -> None:
-    shown = film(tmp_path, masks)
+    shown = image(tmp_path, masks)
     row = pair(shown) if named is None else pair(shown, edited=named)
     whole = made(row, tmp_path / "out").pair
     assert path_of(whole) == ("whole", why)
     assert whole.provenance["corruption"] == "whole-noise"
-    noise = np.asarray(read_film(whole.corrupted[0]))[..., 0].astype(int) - BRIGHT
+    noise = np.asarray(read_image(whole.corrupted[0]))[..., 0].astype(int) - BRIGHT
     assert noise[~LESION].std() == pytest.approx(12, rel=0.1)
     none = made(row, tmp_path / "out", fallback="none").pair
     assert none.corrupted == ()
@@ -348,19 +348,19 @@ def test_without_a_lesion_the_pair_falls_back_and_says_why(
 
 
 def test_a_broken_mask_is_quarantined_under_its_pair(tmp_path: Path) -> None:
-    result = made(pair(film(tmp_path, {"mass": np.ones((64, 64), np.bool_)})), tmp_path / "out")
-    assert [row.id for row in result.broken] == ["q/edit#film-1-1"]
+    result = made(pair(image(tmp_path, {"mass": np.ones((64, 64), np.bool_)})), tmp_path / "out")
+    assert [row.id for row in result.broken] == ["q/edit#image-1-1"]
     assert result.broken[0].reason.startswith("mask of mass: mask of another shape")
 
 
-def test_an_operator_of_the_whole_film_asks_nobody(tmp_path: Path) -> None:
+def test_an_operator_of_the_whole_image_asks_nobody(tmp_path: Path) -> None:
     def nobody(*_: object) -> list:
         raise AssertionError
 
-    row = pair(film(tmp_path, {"mass": LESION}))
+    row = pair(image(tmp_path, {"mass": LESION}))
     result = corrupt_pair(row, section(operator="black", fallback="none"), tmp_path, {"own": nobody}).pair
     assert path_of(result) == ("whole", "")
-    assert not np.asarray(read_film(result.corrupted[0])).any()
+    assert not np.asarray(read_image(result.corrupted[0])).any()
 
 
 def test_the_first_provider_that_finds_it_counts(tmp_path: Path) -> None:
@@ -370,19 +370,19 @@ def test_the_first_provider_that_finds_it_counts(tmp_path: Path) -> None:
         asked.append(tuple(names))
         return None if "mass" in names else LESION
 
-    shown = film(tmp_path)
+    shown = image(tmp_path)
     providers = {"own": own, "segmenter": by_prompt(segment)}
     both = section(masks=("own", "segmenter"))
     found = corrupt_pair(pair(shown, edited="nodule"), both, tmp_path / "out", providers).pair
     assert path_of(found) == ("segmenter", "")
     lost = corrupt_pair(pair(shown, edited="mass"), both, tmp_path / "out", providers).pair
-    assert path_of(lost) == ("whole", "own: film without mask or box; segmenter: no detection")
+    assert path_of(lost) == ("whole", "own: image without mask or box; segmenter: no detection")
     assert asked == [("nodule",), ("mass",)]
     nothing = corrupt_pair(pair(shown), section(masks=("segmenter",)), tmp_path / "out", providers).pair
     assert "no lesion prompt" in path_of(nothing)[1]
     assert len(asked) == 2
 
 
-def test_a_film_that_cannot_be_read_is_an_error_of_its_pair(tmp_path: Path) -> None:
-    with pytest.raises(FilmError):
-        made(pair(Film(path=str(tmp_path / "gone.png"))), tmp_path / "out")
+def test_an_image_that_cannot_be_read_is_an_error_of_its_pair(tmp_path: Path) -> None:
+    with pytest.raises(ImageError):
+        made(pair(ImageFile(path=str(tmp_path / "gone.png"))), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""The gate that all sources pass: splits by patient, leaks, caps, and the one decoding of every film."""
+"""The gate that all sources pass: splits by patient, leaks, caps, and the one decoding of every image."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from PIL import Image
 import radpref.data.gate as gate
 from radpref.data import SOURCES, DataError, Found, leakage, load_studies, split_by_patient
 from radpref.data.splits import join_shared
-from radpref.images import film_hash
+from radpref.images import image_hash
 from radpref.recipe import DataSection
-from radpref.records import Film, Split, Study, View
+from radpref.records import ImageFile, Split, Study, View
 
 
 def study(number: int, patient: str | None = None, path: str | None = None, split: Split = "train") -> Study:
-    films = (Film(path=path or f"/films/{number}.png"),)
-    return Study(id=f"s{number}", patient=patient or f"p{number}", films=films, findings="Clear lungs.", split=split)
+    images = (ImageFile(path=path or f"/images/{number}.png"),)
+    return Study(id=f"s{number}", patient=patient or f"p{number}", images=images, findings="Clear lungs.", split=split)
 
 
-def film(path: Path, number: int) -> str:
+def image(path: Path, number: int) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(number).integers(0, 255, (20, 20), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -51,7 +51,7 @@ def test_a_split_does_not_move_when_rows_are_added(some: list[str], more: list[s
     def split(patients: list[str]) -> dict[str, str]:
         rows = [study(n, patient) for n, patient in enumerate(patients)]
         done = split_by_patient(rows, seed=seed, validation_share=0.2, test_share=0.3)
-        assert not leakage(done, {film.path: film.path for row in rows for film in row.films})
+        assert not leakage(done, {image.path: image.path for row in rows for image in row.images})
         return {row.patient: row.split for row in done}
 
     before, after = split(some), split([*more, *some])
@@ -68,14 +68,14 @@ def test_shares_and_seeds() -> None:
     assert sum(a.split != b.split for a, b in zip(one, two, strict=True)) > 1000
 
 
-def test_leakage_counts_patients_studies_and_films(tmp_path: Path) -> None:
-    same = film(tmp_path / "a.png", 1)
-    copy = film(tmp_path / "b.png", 1)
-    other = film(tmp_path / "c.png", 2)
+def test_leakage_counts_patients_studies_and_images(tmp_path: Path) -> None:
+    same = image(tmp_path / "a.png", 1)
+    copy = image(tmp_path / "b.png", 1)
+    other = image(tmp_path / "c.png", 2)
     rows = [study(1, "p", same), study(2, "q", copy, "test"), study(3, "p", other, "validation")]
     assert leakage(rows) == [
         "1 patient in more than one split (1 in train and validation)",
-        "1 film in more than one split (1 in train and test)",
+        "1 image in more than one split (1 in train and test)",
     ]
     again = [study(1, "a", same), study(1, "b", other, "test")]
     assert leakage(again) == ["1 study id in more than one split (1 in train and test)"]
@@ -84,7 +84,7 @@ def test_leakage_counts_patients_studies_and_films(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
-def test_patients_that_share_a_film_become_one(links: list[tuple[int, int]]) -> None:
+def test_patients_that_share_an_image_become_one(links: list[tuple[int, int]]) -> None:
     rows = [study(n, f"p{patient}", f"/{path}.png") for n, (patient, path) in enumerate(links)]
     joined, number = join_shared(rows)
     parts = {row.patient: {f"p{patient}"} for row, (patient, _) in zip(joined, links, strict=True)}
@@ -94,7 +94,7 @@ def test_patients_that_share_a_film_become_one(links: list[tuple[int, int]]) -> 
     assert number == len({row.patient for row in rows}) - len(parts)
     holders: dict[str, set[str]] = {}
     for row in joined:
-        holders.setdefault(row.films[0].path, set()).add(row.patient)
+        holders.setdefault(row.images[0].path, set()).add(row.patient)
     assert all(len(patients) == 1 for patients in holders.values())
 
 
@@ -102,7 +102,7 @@ def test_patients_that_share_a_film_become_one(links: list[tuple[int, int]]) -> 
 
 
 def test_caps_take_the_same_studies_first_whatever_the_cap(tmp_path: Path, source: list[Study]) -> None:
-    source += [study(n, path=film(tmp_path / f"{n}.png", n)) for n in range(120)]
+    source += [study(n, path=image(tmp_path / f"{n}.png", n)) for n in range(120)]
 
     def load(**caps: int) -> dict[str, list[str]]:
         section = DataSection(source="table", **caps)
@@ -119,7 +119,7 @@ def test_caps_take_the_same_studies_first_whatever_the_cap(tmp_path: Path, sourc
 
 
 def test_every_beginning_holds_the_splits_in_proportion(tmp_path: Path, source: list[Study]) -> None:
-    source += [study(n, path=film(tmp_path / f"{n}.png", n)) for n in range(100)]
+    source += [study(n, path=image(tmp_path / f"{n}.png", n)) for n in range(100)]
     studies = load_studies(DataSection(source="table"), tmp_path / "cache", 5).studies
     whole = Counter(row.split for row in studies)
     for length in range(0, 101, 10):
@@ -127,8 +127,8 @@ def test_every_beginning_holds_the_splits_in_proportion(tmp_path: Path, source: 
         assert all(abs(part[split] - whole[split] * length / 100) <= 2 for split in whole)
 
 
-def test_a_film_in_two_splits_stays_in_the_held_out_one(tmp_path: Path, source: list[Study]) -> None:
-    source += [study(n, path=film(tmp_path / f"{n}.png", n)) for n in range(60)]
+def test_an_image_in_two_splits_stays_in_the_held_out_one(tmp_path: Path, source: list[Study]) -> None:
+    source += [study(n, path=image(tmp_path / f"{n}.png", n)) for n in range(60)]
     before = {row.id: row.split for row in load_studies(DataSection(source="table"), tmp_path / "c", 5).studies}
     held_out = next(number for number in range(60) if before[f"s{number}"] == "test")
     trained = next(number for number in range(60) if before[f"s{number}"] == "train")
@@ -138,56 +138,56 @@ def test_a_film_in_two_splits_stays_in_the_held_out_one(tmp_path: Path, source: 
     after = {row.id: row.split for row in loaded.studies}
     assert after == {key: split for key, split in before.items() if key != f"s{trained}"}
     assert [(row.id, row.reason) for row in loaded.quarantined] == [
-        (f"s{trained}", "film shared: the same picture is in test")
+        (f"s{trained}", "image shared: the same picture is in test")
     ]
 
 
 def test_one_path_for_many_patients_is_split_together(tmp_path: Path, source: list[Study]) -> None:
-    shared = film(tmp_path / "a.png", 0)
-    source += [study(n, path=shared if n < 20 else film(tmp_path / f"{n}.png", n)) for n in range(40)]
+    shared = image(tmp_path / "a.png", 0)
+    source += [study(n, path=shared if n < 20 else image(tmp_path / f"{n}.png", n)) for n in range(40)]
     loaded = load_studies(DataSection(source="table"), tmp_path / "cache", 1)
     assert len(loaded.studies) == 40
-    assert len({row.split for row in loaded.studies if row.films[0].path == shared}) == 1
-    assert any(note.startswith("19 patients share a film") for note in loaded.notes)
+    assert len({row.split for row in loaded.studies if row.images[0].path == shared}) == 1
+    assert any(note.startswith("19 patients share an image") for note in loaded.notes)
     assert not leakage(loaded.studies)
 
 
 def test_laterals_alone_are_no_study_and_frontals_come_first(tmp_path: Path, source: list[Study]) -> None:
     numbers = count()
 
-    def films(*views: View) -> tuple[Film, ...]:
-        return tuple(Film(path=film(tmp_path / f"{(n := next(numbers))}.png", n), view=view) for view in views)
+    def images(*views: View) -> tuple[ImageFile, ...]:
+        return tuple(ImageFile(path=image(tmp_path / f"{(n := next(numbers))}.png", n), view=view) for view in views)
 
-    Path(lost := film(tmp_path / "lost.png", 5)).unlink()
+    Path(lost := image(tmp_path / "lost.png", 5)).unlink()
     source += [
-        study(1).model_copy(update={"films": films("lateral", "unknown", "frontal")}),
-        study(2).model_copy(update={"films": films("lateral", "lateral")}),
-        study(3).model_copy(update={"films": (*films("lateral"), Film(path=lost, view="frontal"))}),
+        study(1).model_copy(update={"images": images("lateral", "unknown", "frontal")}),
+        study(2).model_copy(update={"images": images("lateral", "lateral")}),
+        study(3).model_copy(update={"images": (*images("lateral"), ImageFile(path=lost, view="frontal"))}),
     ]
     loaded = load_studies(DataSection(source="table"), tmp_path / "cache", 1)
-    assert [[film.view for film in row.films] for row in loaded.studies] == [["frontal", "unknown", "lateral"]]
+    assert [[image.view for image in row.images] for row in loaded.studies] == [["frontal", "unknown", "lateral"]]
     assert {row.id: row.reason.split(":")[0] for row in loaded.quarantined} == {
-        "s2": "no frontal film",
-        "s3#film-1": "film missing",
-        "s3": "no frontal film",
+        "s2": "no frontal image",
+        "s3#image-1": "image missing",
+        "s3": "no frontal image",
     }
 
 
 def test_a_prior_that_is_not_there_is_not_named(tmp_path: Path, source: list[Study]) -> None:
-    source += [study(n, "p", film(tmp_path / f"{n}.png", n)) for n in range(2)]
+    source += [study(n, "p", image(tmp_path / f"{n}.png", n)) for n in range(2)]
     source[0] = source[0].model_copy(update={"prior": "s1"})
     source[1] = source[1].model_copy(update={"prior": "gone"})
     loaded = load_studies(DataSection(source="table"), tmp_path / "cache", 1)
     assert {row.id: row.prior for row in loaded.studies} == {"s0": "s1", "s1": None}
 
 
-def test_films_are_decoded_once_and_again_when_they_change(
+def test_images_are_decoded_once_and_again_when_they_change(
     tmp_path: Path, source: list[Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[str] = []
     look = gate._look
     monkeypatch.setattr(gate, "_look", lambda path: (looked.append(Path(path).name), look(path))[1])
-    source += [study(n, path=film(tmp_path / f"{n}.png", n)) for n in range(6)]
+    source += [study(n, path=image(tmp_path / f"{n}.png", n)) for n in range(6)]
     (tmp_path / "5.png").write_bytes(b"broken")
     counted: list[int] = []
 
@@ -195,18 +195,18 @@ def test_films_are_decoded_once_and_again_when_they_change(
         looked.clear()
         counted.clear()
         studies = load_studies(DataSection(source="table"), tmp_path / "cache", 1, counted.append).studies
-        assert all(row.films[0].digest == film_hash(row.films[0]) for row in studies)
+        assert all(row.images[0].digest == image_hash(row.images[0]) for row in studies)
         return {row.id for row in studies}
 
     assert load() == {f"s{n}" for n in range(5)}
     assert sorted(looked) == [f"{n}.png" for n in range(6)]
     assert sum(counted) == 6
     load()
-    assert looked == ["5.png"]  # a film that failed may have been repaired
-    with (tmp_path / "cache" / "films-checked.jsonl").open("a") as file:
+    assert looked == ["5.png"]  # an image that failed may have been repaired
+    with (tmp_path / "cache" / "images-checked.jsonl").open("a") as file:
         file.write('["1:2:3:half a li')  # the line that a killed run was writing
-    film(tmp_path / "5.png", 5)
-    film(tmp_path / "0.png", 77)
+    image(tmp_path / "5.png", 5)
+    image(tmp_path / "0.png", 77)
     assert len(load()) == 6
     assert sorted(looked) == ["0.png", "5.png"]
     load()
@@ -214,7 +214,7 @@ def test_films_are_decoded_once_and_again_when_they_change(
 
 
 def test_errors_of_the_section(tmp_path: Path, source: list[Study]) -> None:
-    source += [study(1, path=film(tmp_path / "a.png", 1))]
+    source += [study(1, path=image(tmp_path / "a.png", 1))]
     with pytest.raises(DataError, match="did you mean 'phantom'"):
         load_studies(DataSection.model_construct(source="phantoms"), tmp_path, 0)
     with pytest.raises(DataError, match="leave nothing to train on"):
@@ -228,5 +228,5 @@ def test_the_built_in_world_passes_the_gate(tmp_path: Path) -> None:
     loaded = load_studies(section, tmp_path, 0)
     assert not loaded.quarantined
     assert Counter(row.split for row in loaded.studies) == {"train": 6, "validation": 3, "test": 4}
-    assert all([film.view for film in row.films] == ["frontal", "lateral"] for row in loaded.studies)
+    assert all([image.view for image in row.images] == ["frontal", "lateral"] for row in loaded.studies)
     assert load_studies(section, tmp_path, 0).studies == loaded.studies

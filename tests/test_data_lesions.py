@@ -1,4 +1,4 @@
-"""Sources of films with lesions marked, on small files of the published layouts that the tests write."""
+"""Sources of images with lesions marked, on small files of the published layouts that the tests write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from radpref.data.nih import NAMES as NIH
 from radpref.data.source import Found, RowError
 from radpref.data.vindr import NAMES as VINDR
 from radpref.findings import lexicon
-from radpref.images import own_mask, read_film
+from radpref.images import own_mask, read_image
 from radpref.recipe import DataSection
 
 
@@ -57,7 +57,7 @@ def test_a_box_is_a_share_of_its_frame() -> None:
         ((0, 0, float("nan"), 5), "box broken"),
         ((10, 10, 10, 20), "box empty"),
         ((20, 20, 10, 30), "box empty"),
-        ((0, 0, 2000, 100), "box outside of the film"),
+        ((0, 0, 2000, 100), "box outside of the image"),
     ],
 )
 def test_a_box_that_is_none_is_refused(corners: tuple[float, float, float, float], words: str) -> None:
@@ -110,16 +110,16 @@ def test_nih_as_published(tmp_path: Path) -> None:
     nih_tables(tmp_path)
     found = find("nih", tmp_path)
     first, normal, _ = found.studies
-    assert (first.patient, first.films[0].view) == ("1", "frontal")
+    assert (first.patient, first.images[0].view) == ("1", "frontal")
     assert first.findings == "Pleural effusion. Lung opacity."
     assert normal.findings == "No finding."
-    mask = own_mask(first.films[0], (64, 64), ["lung opacity"]).mask
+    mask = own_mask(first.images[0], (64, 64), ["lung opacity"]).mask
     assert mask is not None
     expected = np.zeros((64, 64), np.bool_)
-    expected[32:64, 16:32] = True  # the box of the frame of 1024, on a film of 64
+    expected[32:64, 16:32] = True  # the box of the frame of 1024, on an image of 64
     np.testing.assert_array_equal(mask, expected)
     assert reasons(found) == ["box empty"]
-    assert "nih: 1 rows of Data_Entry_2017.csv have no film under data.root" in found.notes
+    assert "nih: 1 rows of Data_Entry_2017.csv have no image under data.root" in found.notes
     assert not found.split
 
 
@@ -133,9 +133,9 @@ def test_nih_keeps_its_published_split(tmp_path: Path) -> None:
 
 
 def test_nih_as_one_file(tmp_path: Path) -> None:
-    save(tmp_path / "films" / "a.png", (32, 32))
+    save(tmp_path / "images" / "a.png", (32, 32))
     row = {
-        "image": "films/a.png",
+        "image": "images/a.png",
         "patient_id": "7",
         "view": "PA",
         "nih_labels": ["Pneumonia"],
@@ -146,10 +146,10 @@ def test_nih_as_one_file(tmp_path: Path) -> None:
     outside = {**row, "image": "../a.png"}
     lines(tmp_path / "annotations.jsonl", [json.dumps(row), json.dumps(outside), "{", json.dumps({"image": 3})])
     found = find("nih", tmp_path)
-    film = found.studies[0].films[0]
-    assert set(film.boxes) == {"pneumonia", "lung opacity"}
-    assert len(film.boxes["lung opacity"]) == 1
-    assert reasons(found)[:3] == ["box outside of the film", "path leads out of data.root", "row broken"]
+    image = found.studies[0].images[0]
+    assert set(image.boxes) == {"pneumonia", "lung opacity"}
+    assert len(image.boxes["lung opacity"]) == 1
+    assert reasons(found)[:3] == ["box outside of the image", "path leads out of data.root", "row broken"]
 
 
 def test_nih_without_tables_is_an_error(tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_covid_masks_of_lesions_and_devices(tmp_path: Path) -> None:
     lines(tmp_path / "records.jsonl", [json.dumps(row), json.dumps({**row, "masks": 3})])
     found = find("covid", tmp_path)
     (study,) = found.studies
-    assert list(study.films[0].masks) == ["lung opacity", "endotracheal tube"]
+    assert list(study.images[0].masks) == ["lung opacity", "endotracheal tube"]
     assert study.findings == "Lung opacity. Endotracheal tube."
-    located = own_mask(study.films[0], read_film(study.films[0]).size, ["lung opacity"])
+    located = own_mask(study.images[0], read_image(study.images[0]).size, ["lung opacity"])
     assert located.mask is not None
     np.testing.assert_array_equal(located.mask, mask > 0)
     assert reasons(found) == ["row broken"]
@@ -205,13 +205,13 @@ def test_ms_cxr_phrases_and_boxes(tmp_path: Path) -> None:
     (study,) = found.studies
     assert study.patient == "10000032"
     assert study.findings == "small effusion, on the left."
-    mask = own_mask(study.films[0], (50, 40)).mask
+    mask = own_mask(study.images[0], (50, 40)).mask
     assert mask is not None
     expected = np.zeros((40, 50), np.bool_)
     expected[:24, :20] = True
     expected[:, 30:] = True
     np.testing.assert_array_equal(mask, expected)
-    assert sorted(reasons(found)) == ["box broken", "film missing"]
+    assert sorted(reasons(found)) == ["box broken", "image missing"]
     assert not found.split
 
 
@@ -243,20 +243,20 @@ def test_vindr_boxes_of_several_readers(tmp_path: Path) -> None:
     found = find("vindr", tmp_path)
     assert [(study.id, study.split) for study in found.studies] == [("f1", "train"), ("f2", "train"), ("f3", "test")]
     assert [study.findings for study in found.studies] == ["Nodule.", "No finding.", "Pleural effusion."]
-    mask = own_mask(found.studies[0].films[0], (100, 80)).mask
+    mask = own_mask(found.studies[0].images[0], (100, 80)).mask
     assert mask is not None
     expected = np.zeros((80, 100), np.bool_)
     expected[8:24, 10:40] = True
     np.testing.assert_array_equal(mask, expected)
-    assert reasons(found) == ["box outside of the film"]
-    assert "vindr: 1 films of the tables are not under data.root" in found.notes
+    assert reasons(found) == ["box outside of the image"]
+    assert "vindr: 1 images of the tables are not under data.root" in found.notes
 
 
-def test_vindr_films_made_smaller_take_their_frame_from_the_table(tmp_path: Path) -> None:
+def test_vindr_images_made_smaller_take_their_frame_from_the_table(tmp_path: Path) -> None:
     save(tmp_path / "f1.png", (50, 40))
     lines(tmp_path / "annotations_train.csv", [VINDR_HEAD, "f1,R1,Edema,0,0,1250,2000"])
     lines(tmp_path / "train_meta.csv", ["image_id,dim0,dim1", "f1,2000,2500"])
-    (box,) = find("vindr", tmp_path).studies[0].films[0].boxes["edema"]
+    (box,) = find("vindr", tmp_path).studies[0].images[0].boxes["edema"]
     assert (box.right, box.bottom) == (0.5, 1.0)
 
 
@@ -264,20 +264,20 @@ def test_vindr_films_made_smaller_take_their_frame_from_the_table(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("source", "folder", "films", "marked"),
+    ("source", "folder", "images", "marked"),
     [("nih", "nih_chestxray14_1000", 601, 101), ("covid", "covid_lesion_masks_44", 20, 20)],
 )
-def test_real_films_and_their_marks(
-    shared_data: Path, tmp_path: Path, source: str, folder: str, films: int, marked: int
+def test_real_images_and_their_marks(
+    shared_data: Path, tmp_path: Path, source: str, folder: str, images: int, marked: int
 ) -> None:
     found = find(source, shared_data / folder)
-    assert len(found.studies) == films
+    assert len(found.studies) == images
     assert not found.quarantined
-    shown = [study.films[0] for study in found.studies if study.films[0].boxes or study.films[0].masks]
+    shown = [study.images[0] for study in found.studies if study.images[0].boxes or study.images[0].masks]
     assert len(shown) == marked
-    for film in shown[:5]:
-        picture = read_film(film)
-        located = own_mask(film, picture.size)
+    for image in shown[:5]:
+        picture = read_image(image)
+        located = own_mask(image, picture.size)
         assert located.mask is not None
         assert not located.broken
         assert located.mask.shape == picture.size[::-1]
@@ -289,4 +289,4 @@ def test_a_marked_source_passes_the_gate(shared_data: Path, tmp_path: Path) -> N
         source="covid", root=str(shared_data / "covid_lesion_masks_44"), train=4, validation=1, test=2
     )
     loaded = load_studies(section, tmp_path, 17)
-    assert all(study.films[0].masks and study.films[0].digest for study in loaded.studies)
+    assert all(study.images[0].masks and study.images[0].digest for study in loaded.studies)

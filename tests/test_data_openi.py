@@ -1,4 +1,4 @@
-"""Open-i in each layout that people have it in; small made-up copies, and the real films where they are there."""
+"""Open-i in each layout that people have it in; small made-up copies, and the real images where they are there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from radpref.data import DataError, Loaded, leakage, load_studies
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.recipe import DataSection, TaskSection
 from radpref.tasks import report_question
 
@@ -31,7 +31,7 @@ def xml(uid: str, images: list[str], findings: str = FINDINGS) -> str:
     </Abstract></Article></MedlineCitation>{parents}</eCitation>"""
 
 
-def film(path: Path, number: int) -> None:
+def image(path: Path, number: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(number).integers(0, 255, (20, 20), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -66,7 +66,7 @@ def load(root: Path, **settings: Any) -> Loaded:
 
 
 def published(root: Path, suffix: str = ".png") -> None:
-    """NLMCXR_png with the films of reports 1, 2, 3 and one of the two of report 5."""
+    """NLMCXR_png with the images of reports 1, 2, 3 and one of the two of report 5."""
     names = (
         "CXR1_1_IM-0001-3001",
         "CXR1_1_IM-0001-4001",
@@ -75,16 +75,16 @@ def published(root: Path, suffix: str = ".png") -> None:
         "CXR5_IM-0655-1001",
     )
     for number, name in enumerate(names):
-        film(root / "NLMCXR_png" / f"{name}{suffix}", number)
+        image(root / "NLMCXR_png" / f"{name}{suffix}", number)
 
 
 def check(loaded: Loaded) -> None:
-    assert {study.id: len(study.films) for study in loaded.studies} == {"CXR1": 2, "CXR2": 1, "CXR5": 1}
+    assert {study.id: len(study.images) for study in loaded.studies} == {"CXR1": 2, "CXR2": 1, "CXR5": 1}
     study = next(study for study in loaded.studies if study.id == "CXR1")
     assert (study.patient, study.findings, study.impression) == ("CXR1", FINDINGS, "Normal.")
     assert (study.indication, study.comparison) == ("dyspnea & cough", "None.")
     found = {row.id: row.reason.split(":")[0] for row in loaded.quarantined}
-    assert found.items() >= {"CXR3": "no findings", "CXR4": "no films", "CXR5#film-2": "film missing"}.items()
+    assert found.items() >= {"CXR3": "no findings", "CXR4": "no images", "CXR5#image-2": "image missing"}.items()
 
 
 @pytest.mark.parametrize("layout", ["archive", "folder", "named"])
@@ -111,15 +111,15 @@ def test_the_published_layouts(tmp_path: Path, layout: str, suffix: str) -> None
     assert any("views unknown" in note for note in loaded.notes)
 
 
-def test_projections_put_the_frontal_film_first(tmp_path: Path) -> None:
+def test_projections_put_the_frontal_image_first(tmp_path: Path) -> None:
     root = tmp_path / "openi"
     published(root)
     archive(root / "NLMCXR_reports.tgz", REPORTS)
     lines = ["uid,filename,projection", "1,1_IM-0001-3001.dcm.png,Lateral", "1,1_IM-0001-4001.dcm.png,Frontal"]
     (root / "indiana_projections.csv").write_text("\n".join(lines))
     study = next(study for study in load(root).studies if study.id == "CXR1")
-    assert [film.view for film in study.films] == ["frontal", "lateral"]
-    assert study.films[0].path.endswith("CXR1_1_IM-0001-4001.png")
+    assert [image.view for image in study.images] == ["frontal", "lateral"]
+    assert study.images[0].path.endswith("CXR1_1_IM-0001-4001.png")
 
 
 def row(uid: str, images: list[dict[str, Any]], findings: str = FINDINGS) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def row(uid: str, images: list[dict[str, Any]], findings: str = FINDINGS) -> dic
     return {"uid": uid, "images": images, "chexpert_labeler_on_findings": {"Cardiomegaly": 0, "Edema": None}, **texts}
 
 
-def image(name: str | None, projection: str | None = "Frontal", view: str | None = None) -> dict[str, Any]:
+def picture(name: str | None, projection: str | None = "Frontal", view: str | None = None) -> dict[str, Any]:
     file = None if name is None else f"{name}.dcm.jpg"
     return {"xml_id": "", "file": file, "projection": projection, "view": view, "rows": 40, "cols": 20}
 
@@ -135,39 +135,39 @@ def image(name: str | None, projection: str | None = "Frontal", view: str | None
 def test_the_jsonl_layout(tmp_path: Path) -> None:
     root = tmp_path / "openi"
     for number, name in enumerate(("1_IM-1", "1_IM-2", "2_IM-1", "3_IM-1", "5_IM-1", "6_IM-1", "7_IM-1")):
-        film(root / "images" / f"{name}.dcm.jpg", number)
-    film(root / "other" / "2_IM-1.png", 2)  # the same film without loss is preferred
+        image(root / "images" / f"{name}.dcm.jpg", number)
+    image(root / "other" / "2_IM-1.png", 2)  # the same image without loss is preferred
     (tmp_path / "7_IM-2.png").symlink_to(root / "images" / "7_IM-1.dcm.jpg")
     rows = [
-        row("1", [image("1_IM-1", "Lateral"), image("1_IM-2")]),
-        row("2", [image("2_IM-1", None, "AP")]),
-        row("3", [image("3_IM-1")], findings=""),
+        row("1", [picture("1_IM-1", "Lateral"), picture("1_IM-2")]),
+        row("2", [picture("2_IM-1", None, "AP")]),
+        row("3", [picture("3_IM-1")], findings=""),
         row("4", []),
-        row("5", [image("5_IM-1"), image(None)]),
-        row("6", [image("6_IM-1", "Lateral", "LL")]),
-        row("2", [image("7_IM-1")]),
+        row("5", [picture("5_IM-1"), picture(None)]),
+        row("6", [picture("6_IM-1", "Lateral", "LL")]),
+        row("2", [picture("7_IM-1")]),
     ]
     lines = [*(json.dumps(one) for one in rows), '{"uid": "8"}', "[]", "{", ""]
     (root / "reports.jsonl").write_text("\n".join(lines))
     loaded = load(root)
     check(loaded)
     first = next(study for study in loaded.studies if study.id == "CXR1")
-    assert [film.view for film in first.films] == ["frontal", "lateral"]
-    assert read_film(first.films[0]).size == (10, 20)
+    assert [image.view for image in first.images] == ["frontal", "lateral"]
+    assert read_image(first.images[0]).size == (10, 20)
     assert first.labels == {"Cardiomegaly": 0, "Edema": None}
     second = next(study for study in loaded.studies if study.id == "CXR2")
-    assert second.films[0].view == "frontal"
-    assert second.films[0].path.endswith("2_IM-1.png")
+    assert second.images[0].view == "frontal"
+    assert second.images[0].path.endswith("2_IM-1.png")
     found = {row.id: row.reason.split(":")[0] for row in loaded.quarantined}
-    assert found["CXR6"] == "no frontal film"
+    assert found["CXR6"] == "no frontal image"
     assert found["CXR2"] == "duplicate id"
     assert [found[f"line {n}"] for n in (8, 9, 10)] == ["row broken"] * 3
 
 
 def test_a_link_out_of_the_root_is_not_followed(tmp_path: Path) -> None:
     root = tmp_path / "openi"
-    film(tmp_path / "out" / "CXR2_IM-0652-1001.png", 1)
-    film(root / "CXR1_1_IM-0001-3001.png", 2)
+    image(tmp_path / "out" / "CXR2_IM-0652-1001.png", 1)
+    image(root / "CXR1_1_IM-0001-3001.png", 2)
     (root / "CXR2_IM-0652-1001.png").symlink_to(tmp_path / "out" / "CXR2_IM-0652-1001.png")
     archive(root / "NLMCXR_reports.tgz", REPORTS)
     assert {study.id for study in load(root).studies} == {"CXR1"}
@@ -181,7 +181,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"looked for reports\.jsonl, NLMCXR_reports\.tgz"):
         load(root)
     archive(root / "NLMCXR_reports.tgz", REPORTS)
-    with pytest.raises(DataError, match="holds no film of Open-i"):
+    with pytest.raises(DataError, match="holds no image of Open-i"):
         load(root)
     published(root)
     with pytest.raises(DataError, match=r"data\.file 'x' is no folder"):
@@ -192,7 +192,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         load(root)
 
 
-# ---- the real films
+# ---- the real images
 
 
 @pytest.fixture(scope="module")
@@ -208,17 +208,17 @@ def test_real_counts(real: Loaded) -> None:
     assert counts["test"] >= 300
     assert counts["validation"] >= 150
     reasons = Counter(row.reason.split(":")[0] for row in real.quarantined)
-    assert reasons == {"no findings": 469, "no frontal film": 126, "no films": 88, "film missing": 44}
-    studies = sum("#film" not in row.id for row in real.quarantined)
+    assert reasons == {"no findings": 469, "no frontal image": 126, "no images": 88, "image missing": 44}
+    studies = sum("#image" not in row.id for row in real.quarantined)
     assert studies + 2366 == 3049  # nothing is lost
     assert not leakage(real.studies)
 
 
-def test_real_films_have_their_aspect_and_their_order(real: Loaded) -> None:
-    assert all(study.films[0].view == "frontal" for study in real.studies)
+def test_real_images_have_their_aspect_and_their_order(real: Loaded) -> None:
+    assert all(study.images[0].view == "frontal" for study in real.studies)
     for study in real.studies[:30]:
-        for shown in study.films:
-            picture = read_film(shown)
+        for shown in study.images:
+            picture = read_image(shown)
             assert shown.rows
             assert shown.cols
             assert max(picture.size) == 256
@@ -228,7 +228,7 @@ def test_real_films_have_their_aspect_and_their_order(real: Loaded) -> None:
 def test_real_questions(real: Loaded) -> None:
     questions = [report_question(study, TaskSection(), 2) for study in real.studies]
     assert len({question.id for question in questions}) == len(questions)
-    assert all(1 <= len(question.films) <= 2 and question.films[0].view == "frontal" for question in questions)
+    assert all(1 <= len(question.images) <= 2 and question.images[0].view == "frontal" for question in questions)
     asked = [question for question in questions if "Indication:" in question.prompt]
     assert 0.8 < len(asked) / len(questions) < 0.98
     assert not any("XXXX" in question.prompt for question in questions)

@@ -24,8 +24,8 @@ Rows = list[dict[str, Any]]
 REPORT = "The heart is enlarged. No effusion."
 
 
-def film(path: Path, number: int = 0, side: int = 24) -> str:
-    """A film that differs from every other number's; returns its name."""
+def image(path: Path, number: int = 0, side: int = 24) -> str:
+    """An image that differs from every other number's; returns its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(number).integers(0, 255, (side, side), dtype=np.uint8)
     Image.fromarray(noise).save(path)
@@ -36,7 +36,7 @@ def film(path: Path, number: int = 0, side: int = 24) -> str:
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
     for number in range(40):
-        film(folder / f"{number}.png", number)
+        image(folder / f"{number}.png", number)
     return folder
 
 
@@ -65,9 +65,7 @@ def reasons(loaded: Loaded) -> dict[str, str]:
 # ---- the formats
 
 
-def write_csv(
-    root: Path, table: Rows, delimiter: str = ",", encoding: str = "utf-8", name: str = "table.csv"
-) -> None:
+def write_csv(root: Path, table: Rows, delimiter: str = ",", encoding: str = "utf-8", name: str = "table.csv") -> None:
     with (root / name).open("w", newline="", encoding=encoding) as file:
         writer = csv.DictWriter(file, list(table[0]), delimiter=delimiter)
         writer.writeheader()
@@ -95,14 +93,14 @@ def test_every_format_gives_the_same_studies(root: Path, write: Callable[[Path, 
         "Cardiomegaly.",
         "dyspnea",
     )
-    assert study.films[0].path == str((root / "7.png").resolve())
+    assert study.images[0].path == str((root / "7.png").resolve())
     assert {study.split for study in loaded.studies} == {"train", "validation", "test"}
 
 
 @pytest.mark.parametrize("cell", ['["0.png", "1.png"]', "['0.png', '1.png']", "0.png;1.png", " 0.png ; 1.png "])
-def test_several_films_in_a_cell_of_text(root: Path, cell: str) -> None:
+def test_several_images_in_a_cell_of_text(root: Path, cell: str) -> None:
     write_csv(root, [{"id": "a", "patient": "p", "images": cell, "findings": REPORT}])
-    assert [Path(film.path).name for film in load(root).studies[0].films] == ["0.png", "1.png"]
+    assert [Path(image.path).name for image in load(root).studies[0].images] == ["0.png", "1.png"]
 
 
 def test_delimiters_quotes_and_a_byte_order_mark(root: Path) -> None:
@@ -167,7 +165,7 @@ def test_a_data_set_on_disk_keeps_the_bytes_of_its_images(root: Path, tmp_path: 
     loaded = load(tmp_path / "hf", table=COLUMNS)
     assert sorted(int(study.id) for study in loaded.studies) == list(range(12))
     for study in loaded.studies:
-        kept = Path(study.films[0].path)
+        kept = Path(study.images[0].path)
         assert kept.is_relative_to(tmp_path / "cache")
         assert kept.read_bytes() == (root / f"{study.id}.png").read_bytes()
     assert any("no column of patients" in note for note in loaded.notes)
@@ -199,7 +197,7 @@ def test_a_path_in_a_data_set_stays_inside_too(root: Path, tmp_path: Path) -> No
     import datasets
 
     outside = tmp_path / "secret.png"
-    film(outside, 99)
+    image(outside, 99)
     features = datasets.Features({"image": datasets.Image(), "findings": datasets.Value("string")})
     images = [{"bytes": None, "path": str(outside)}, {"bytes": (root / "0.png").read_bytes(), "path": "x"}]
     made = datasets.Dataset.from_dict({"image": images, "findings": [REPORT, REPORT]}, features=features)
@@ -207,7 +205,7 @@ def test_a_path_in_a_data_set_stays_inside_too(root: Path, tmp_path: Path) -> No
     loaded = load(tmp_path / "hf", table={"id": "", "images": "image"})
     # saving embeds what it can read; then there are only bytes, and nothing outside is opened by us
     for study in loaded.studies:
-        assert Path(study.films[0].path).is_relative_to(tmp_path / "cache")
+        assert Path(study.images[0].path).is_relative_to(tmp_path / "cache")
     assert len(loaded.studies) + len(loaded.quarantined) == 2
 
 
@@ -220,7 +218,7 @@ def test_a_name_on_the_hub_without_a_network_is_one_clear_error(root: Path) -> N
 
 
 def test_bad_rows_are_quarantined_each_with_its_reason(root: Path, tmp_path: Path) -> None:
-    film(tmp_path / "outside.png", 100)
+    image(tmp_path / "outside.png", 100)
     (root / "link.png").symlink_to(tmp_path / "outside.png")
     (root / "inner.png").symlink_to(root / "20.png")
     (root / "loop.png").symlink_to(root / "loop.png")
@@ -277,19 +275,19 @@ def test_bad_rows_are_quarantined_each_with_its_reason(root: Path, tmp_path: Pat
         "away": "path leads out of data.root",
         "loop": "path cannot be followed",
         "nul": "path cannot be followed",
-        "url": "film is a URL",
-        "list": "films not readable",
-        "kind": "film is neither path nor image",
-        "none": "no films",
-        "null": "no films",
-        "lost": "no usable film left",
-        "lost#film-1": "film missing",
-        "cut#film-1": "film cut short",
-        "cut": "no usable film left",
-        "dot#film-1": "film too small",
-        "dot": "no usable film left",
-        "blank#film-1": "film blank",
-        "blank": "no usable film left",
+        "url": "image is a URL",
+        "list": "images not readable",
+        "kind": "image is neither path nor image",
+        "none": "no images",
+        "null": "no images",
+        "lost": "no usable image left",
+        "lost#image-1": "image missing",
+        "cut#image-1": "image cut short",
+        "cut": "no usable image left",
+        "dot#image-1": "image too small",
+        "dot": "no usable image left",
+        "blank#image-1": "image blank",
+        "blank": "no usable image left",
         "empty": "no findings: the section is empty",
         "space": "no findings: the section is empty",
         "absent": "no findings: the section is empty",
@@ -308,7 +306,7 @@ def test_bad_rows_are_quarantined_each_with_its_reason(root: Path, tmp_path: Pat
     for key, reason in expected.items():
         assert found[key].startswith(reason), key
     assert {study.id for study in loaded.studies} == {f"s{n}" for n in range(10)} | {"inner", "back", "dos"}
-    assert all(Path(film.path).is_relative_to(root.resolve()) for study in loaded.studies for film in study.films)
+    assert all(Path(image.path).is_relative_to(root.resolve()) for study in loaded.studies for image in study.images)
 
 
 def test_notes_and_errors_hold_no_identifier_and_no_text(root: Path) -> None:
@@ -321,12 +319,12 @@ def test_notes_and_errors_hold_no_identifier_and_no_text(root: Path) -> None:
         assert not any(word in text for word in ("4711", "Doe", "secret"))
 
 
-def test_one_bad_film_of_several_costs_the_film_and_not_the_study(root: Path) -> None:
+def test_one_bad_image_of_several_costs_the_image_and_not_the_study(root: Path) -> None:
     jsonl(root, [*rows(4), {"id": "two", "patient": "x", "images": ["gone.png", "9.png"], "findings": REPORT}])
     loaded = load(root)
     study = next(study for study in loaded.studies if study.id == "two")
-    assert [Path(film.path).name for film in study.films] == ["9.png"]
-    assert list(reasons(loaded)) == ["two#film-1"]
+    assert [Path(image.path).name for image in study.images] == ["9.png"]
+    assert list(reasons(loaded)) == ["two#image-1"]
 
 
 def test_broken_csv_rows(root: Path) -> None:
@@ -364,7 +362,7 @@ def fails(root: Path | None, **settings: Any) -> str:
 
 def test_a_missing_column_names_the_nearest(root: Path) -> None:
     jsonl(root, [{"id": row["id"], "images": row["images"], "finding": REPORT} for row in rows(3)])
-    for number in range(40):  # not one film is looked at
+    for number in range(40):  # not one image is looked at
         (root / f"{number}.png").unlink()
     message = fails(root)
     assert "data.table.findings is 'findings'" in message
@@ -411,7 +409,7 @@ def test_nothing_usable_says_why(root: Path) -> None:
     assert "no usable study" in message
     assert "3 no findings" in message
     jsonl(root, [{**row, "images": "gone.png"} for row in rows(3)])
-    assert "film missing" in fails(root)
+    assert "image missing" in fails(root)
 
 
 # ---- splits that come with the table
@@ -448,15 +446,15 @@ def test_a_published_split_that_leaks_is_refused_with_counts(root: Path) -> None
     assert "data.table.split" in message
     assert "p1" not in message
     assert load(root, table={"split": ""}).studies  # the way out that the message names
-    films = [
+    images = [
         {**row, "patient": row["id"], "images": "0.png" if n < 2 else row["images"]} for n, row in enumerate(table)
     ]
-    jsonl(root, films)
-    assert "1 film in more than one split (1 in train and test)" in fails(root)
+    jsonl(root, images)
+    assert "1 image in more than one split (1 in train and test)" in fails(root)
     Image.open(root / "0.png").save(root / "copy.tif")  # the same picture in another file
-    films[1]["images"] = "copy.tif"
-    jsonl(root, films)
-    assert "1 studies whose film stands in train and test" in fails(root)
+    images[1]["images"] = "copy.tif"
+    jsonl(root, images)
+    assert "1 studies whose image stands in train and test" in fails(root)
 
 
 # ---- small parts

@@ -17,7 +17,7 @@ from radpref.recipe import DataSection
 from radpref.records import Study
 
 
-def film(path: Path, seed: int) -> None:
+def image(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 255, (24, 20), np.uint8)).save(path)
 
@@ -65,7 +65,7 @@ def rad_row(qid: int, image: str, **more: Any) -> dict[str, Any]:
 def test_vqa_rad_as_published(tmp_path: Path) -> None:
     root = tmp_path / "rad"
     for number in range(24):
-        film(root / "VQA_RAD Image Folder" / f"synpic{number}.jpg", number)
+        image(root / "VQA_RAD Image Folder" / f"synpic{number}.jpg", number)
     rows = [rad_row(number, f"synpic{number}") for number in range(24)]
     rows += [
         rad_row(100, "synpic0", question_type="POS, PRES", answer="right lung", answer_type="OPEN "),
@@ -85,7 +85,7 @@ def test_vqa_rad_as_published(tmp_path: Path) -> None:
     assert (asked["101"].kind, asked["101"].answer) == ("count", "3")
     assert {row.reason.split(":")[0] for row in loaded.quarantined} == {
         "no question",
-        "film missing",
+        "image missing",
         "path leads out of data.root",
     }
     notes = " ".join(loaded.notes)
@@ -97,7 +97,7 @@ def test_vqa_rad_as_published(tmp_path: Path) -> None:
 def test_vqa_rad_as_two_files(tmp_path: Path) -> None:
     root = tmp_path / "rad"
     for number in range(20):
-        film(root / "images" / f"synpic{number}.jpg", number)
+        image(root / "images" / f"synpic{number}.jpg", number)
     rows = [rad_row(number, f"synpic{number}", image_case_url="") for number in range(20)]
     write(root / "trainset.json", rows)
     write(root / "testset.json", [{**rows[0], "qid": 50}, {**rows[1], "qid": 51}])
@@ -147,7 +147,7 @@ def slake_row(qid: int, image: str, **more: Any) -> dict[str, Any]:
 def test_slake(tmp_path: Path) -> None:
     root = tmp_path / "Slake1.0"
     for number in range(3):
-        film(root / "imgs" / f"xmlab{number}" / "source.jpg", number)
+        image(root / "imgs" / f"xmlab{number}" / "source.jpg", number)
     rows = [
         slake_row(0, "xmlab0"),
         slake_row(1, "xmlab0", content_type="Position", answer="Right lung, Left", answer_type="OPEN"),
@@ -173,7 +173,7 @@ def test_slake(tmp_path: Path) -> None:
 def test_a_published_split_that_leaks_is_refused(tmp_path: Path) -> None:
     root = tmp_path / "slake"
     for number in range(3):
-        film(root / "imgs" / f"xmlab{number}" / "source.jpg", 0)  # the same picture three times
+        image(root / "imgs" / f"xmlab{number}" / "source.jpg", 0)  # the same picture three times
     write(root / "train.json", [slake_row(0, "xmlab0")])
     write(root / "validate.json", [slake_row(1, "xmlab1")])
     write(root / "test.json", [slake_row(2, "xmlab2")])
@@ -189,7 +189,7 @@ def test_mimic_cxr_vqa(tmp_path: Path) -> None:
     names = {"train": "10000032", "valid": "10000764", "test": "11000011"}
     for number, (split, subject) in enumerate(names.items()):
         path = f"p{subject[:2]}/p{subject}/s5{number}/dicom-{split}.jpg"
-        film(root / "mimic-cxr-jpg" / "files" / path, number)
+        image(root / "mimic-cxr-jpg" / "files" / path, number)
         rows = [
             {
                 "subject_id": subject,
@@ -235,7 +235,7 @@ def mimic_csv(root: Path, name: str, *, listed: bool = True, split: bool = True)
     for number, part in enumerate(("train", "val", "test")):
         subject = f"1000{number:04d}"
         for study in (10 * number + 50, 10 * number + 51):
-            film(root / "files" / "p10" / f"p{subject}" / f"s{study}" / f"dicom{study}.jpg", study)
+            image(root / "files" / "p10" / f"p{subject}" / f"s{study}" / f"dicom{study}.jpg", study)
             everything.append(
                 {"subject_id": subject, "study_id": study, "dicom_id": f"dicom{study}", "view": "postero-anterior",
                  "split": {"val": "validate"}.get(part, part), "study_order": 1.0}
@@ -270,9 +270,9 @@ def test_mimic_diff_vqa(tmp_path: Path) -> None:
         ("presence", "basic", True),
         ("severity", "basic", False),
     ]
-    assert [Path(film.path).stem for film in pair.films] == ["dicom51", "dicom50"]
+    assert [Path(image.path).stem for image in pair.images] == ["dicom51", "dicom50"]
     assert pair.questions[0].task == "comparison"
-    assert single.films[0].view == "frontal"
+    assert single.images[0].view == "frontal"
 
 
 def test_medical_cxr_vqa_without_splits_or_list(tmp_path: Path) -> None:

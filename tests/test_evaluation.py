@@ -46,7 +46,7 @@ def ask(
         study=f"s{number}",
         patient=patient or f"p{number:03d}",
         split="test",
-        films=(),
+        images=(),
         prompt="",
         reference=reference,
         truth=truth,
@@ -499,9 +499,7 @@ def test_the_terminal_table_fits_80_columns_and_sets_baselines_apart() -> None:
     systems = {"base": answers(test, has, 0.6, 0.3, 1), "sft [1]": answers(test, has, 0.4, 0.2, 1)} | baselines(
         train, test, 1
     )
-    metrics = [
-        metric for name, said in systems.items() for metric in measure(name, test, said, resamples=100).metrics
-    ]
+    metrics = [metric for name, said in systems.items() for metric in measure(name, test, said, resamples=100).metrics]
     console = Console(width=80, file=io.StringIO())
     console.print(terminal_table(metrics))
     console.print(terminal_table([]))

@@ -15,7 +15,7 @@ from radpref.evaluation import (
     question_baselines,
 )
 from radpref.judges import JUDGES, Case, reward_function
-from radpref.records import Film, Question
+from radpref.records import ImageFile, Question
 from radpref.tasks import negated
 
 
@@ -25,7 +25,7 @@ def question(key: str, answer: str, *, kind: str = "presence", closed: bool = Tr
         study=key,
         patient=f"p{key[0]}",
         split="test",
-        films=(Film(path=f"/{key}.png"),),
+        images=(ImageFile(path=f"/{key}.png"),),
         prompt=f"Is there a mass on {kind}?",
         reference=f"{answer}.",
         answer=answer,
@@ -90,7 +90,7 @@ def test_consistency_with_the_negation() -> None:
     assert found.value("vqa_accuracy_both_negation") == pytest.approx(1 / 3)
 
 
-def test_what_is_reached_without_the_film() -> None:
+def test_what_is_reached_without_the_image() -> None:
     blank = [row.model_copy(update={"id": f"{row.id}~blank"}) for row in QUESTIONS]
     swapped = [row.model_copy(update={"id": f"{row.id}~swapped"}) for row in QUESTIONS[:2]]
     said = ANSWERS | {row.id: "no" for row in blank} | {row.id: "yes" for row in swapped}
@@ -98,7 +98,7 @@ def test_what_is_reached_without_the_film() -> None:
     assert found.value("vqa_accuracy_blank") == 0.5
     assert found.value("vqa_gain_blank") == 0.0
     assert found.value("vqa_accuracy_swapped") == 0.5
-    assert found.value("vqa_gain_swapped") == 0.0  # on the two that were swapped, one is right with the film
+    assert found.value("vqa_gain_swapped") == 0.0  # on the two that were swapped, one is right with the image
     assert found.questions == ("a1", "a2", "b1", "b2")
 
 
@@ -116,7 +116,7 @@ def test_baselines_answer_what_is_usual_in_train() -> None:
     usual, by_words = (found[name] for name in VQA_BASELINES)
     assert usual == {"a1": "no", "a2": "no", "b1": "right", "b2": "yes", "c1": "no"}
     assert by_words["c1"] == "yes"
-    assert by_words["b2"] == "no"  # the same words were asked of whole films, and answered no
+    assert by_words["b2"] == "no"  # the same words were asked of whole images, and answered no
     assert question_baselines([], test) == {}
 
 

@@ -9,7 +9,7 @@ import torch
 from radpref.grounding.evidence import brightest, evidence, locate
 from radpref.models import collate, encode_answer, encode_prompt, load, token_mask
 from radpref.recipe import ModelSection, RunSection
-from radpref.records import Film, Pair, Span
+from radpref.records import ImageFile, Pair, Span
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 PROMPT = "Write the findings of this chest X-ray."
@@ -22,7 +22,7 @@ def pair(**changes: object) -> Pair:
         id="q/edit",
         question="q",
         patient="p",
-        films=(Film(path="/film.png"),),
+        images=(ImageFile(path="/image.png"),),
         prompt=PROMPT,
         chosen="Small right pleural effusion. No pneumothorax.",
         rejected=ANSWER,
@@ -35,12 +35,12 @@ def pair(**changes: object) -> Pair:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_says_where_it_found_its_words(family: str) -> None:
     vlm = tiny_vlm(family)
-    films = [picture(1), picture(2, 50, 64)]
-    heats = evidence(vlm, PROMPT, films, ANSWER, WORDS)
+    images = [picture(1), picture(2, 50, 64)]
+    heats = evidence(vlm, PROMPT, images, ANSWER, WORDS)
     assert [heat.shape for heat in heats] == [(60, 70), (64, 50)]
     assert all(heat.dtype == np.float32 and (heat >= 0).all() for heat in heats)
     assert max(heat.max() for heat in heats) > 0
-    again = evidence(vlm, PROMPT, films, ANSWER, WORDS)
+    again = evidence(vlm, PROMPT, images, ANSWER, WORDS)
     np.testing.assert_array_equal(heats[0], again[0])
 
 
@@ -59,10 +59,10 @@ def test_the_weights_and_their_gradients_stay_as_they_were() -> None:
 def test_the_relevance_is_attention_times_its_gradient() -> None:
     """Against the definition, by the way of transformers' own ``output_attentions``."""
     vlm = fresh_vlm("llava")
-    film = picture(1)
-    heat = evidence(vlm, PROMPT, [film], ANSWER, WORDS)[0]
+    image = picture(1)
+    heat = evidence(vlm, PROMPT, [image], ANSWER, WORDS)[0]
     vlm.model.set_attn_implementation("eager")
-    encoded = encode_prompt(vlm, PROMPT, [film])
+    encoded = encode_prompt(vlm, PROMPT, [image])
     ids = encode_answer(vlm, ANSWER)
     inputs = collate(vlm, [encoded], [ids])
     inputs.pop("completion_mask")
@@ -76,7 +76,7 @@ def test_the_relevance_is_attention_times_its_gradient() -> None:
     queries = [length + token - 1 for token in tokens]
     images = inputs["input_ids"][0] == vlm.model.config.image_token_index
     expected = used[:, :, queries].sum(2).mean((0, 1))[images].detach().view(4, 4).numpy()
-    cells = heat[7::15, 8::17][:4, :4]  # one pixel of each cell of a film of 60 by 70
+    cells = heat[7::15, 8::17][:4, :4]  # one pixel of each cell of an image of 60 by 70
     np.testing.assert_allclose(cells, expected, rtol=1e-4, atol=1e-9)
 
 
@@ -89,7 +89,7 @@ def test_attention_that_carries_nothing_is_no_evidence() -> None:
     np.testing.assert_allclose(heat, 0, atol=1e-12)
 
 
-def test_the_brightest_are_at_most_few_and_of_all_films_together() -> None:
+def test_the_brightest_are_at_most_few_and_of_all_images_together() -> None:
     heats = [np.arange(100, dtype=np.float32).reshape(10, 10), np.zeros((10, 10), np.float32)]
     masks = brightest(heats, 0.95)
     assert masks[0].sum() == 10
@@ -99,14 +99,14 @@ def test_the_brightest_are_at_most_few_and_of_all_films_together() -> None:
 
 def test_a_pair_is_asked_for_the_words_that_the_model_wrote() -> None:
     vlm = tiny_vlm("llava")
-    films = [picture(1)]
-    wrong = locate(vlm, pair(), films, 0.8)
+    images = [picture(1)]
+    wrong = locate(vlm, pair(), images, 0.8)
     assert wrong[0].by == "evidence"
     assert wrong[0].mask is not None
-    expected = brightest(evidence(vlm, PROMPT, films, ANSWER, WORDS), 0.8)[0]
+    expected = brightest(evidence(vlm, PROMPT, images, ANSWER, WORDS), 0.8)[0]
     np.testing.assert_array_equal(wrong[0].mask, expected)
     right = pair(chosen=ANSWER, chosen_spans=WORDS, rejected="Small right effusion.", provenance={"was_right": "yes"})
-    found = locate(vlm, right, films, 0.8)[0].mask
+    found = locate(vlm, right, images, 0.8)[0].mask
     assert found is not None
     np.testing.assert_array_equal(found, expected)
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.findings_validation import GOLD, KEYWORDS, OURS, RADLABELS
-from radpref.data.phantom.film import generator
+from radpref.data.phantom.image import generator
 from radpref.data.phantom.patients import sample
 from radpref.data.phantom.reports import write
 from radpref.findings import CHEXPERT, CLASSES_5, CLASSES_14, COVERS, labels, lexicon, read
@@ -135,9 +135,7 @@ def test_sentences_are_read_each_for_itself(sentences: list[str]) -> None:
 @settings(max_examples=60, deadline=None)
 def test_case_and_hyphens_do_not_matter(text: str) -> None:
     assert read(text.upper()) == read(text)
-    assert [f.name for f in read(text.replace("pleural effusion", "pleural-effusion"))] == [
-        f.name for f in read(text)
-    ]
+    assert [f.name for f in read(text.replace("pleural effusion", "pleural-effusion"))] == [f.name for f in read(text)]
 
 
 # ---------------------------------------------------------------- labels

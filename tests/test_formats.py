@@ -20,9 +20,9 @@ from radpref import recipe as recipes
 from radpref.cli import app
 from radpref.formats import WRITERS, Written, write_pairs
 from radpref.formats.common import png
-from radpref.images import is_plain, read_film
+from radpref.images import is_plain, read_image
 from radpref.models import encode_answer, encode_prompt, language_targets
-from radpref.records import Film, Pair, Span
+from radpref.records import ImageFile, Pair, Span
 from radpref.runfolder import Run
 from tests import tiny
 from tests import training_toys as toys
@@ -30,13 +30,13 @@ from tests import training_toys as toys
 NOISE = np.random.default_rng(3).integers(0, 256, (40, 50), dtype=np.uint8)
 
 
-def odd_films(folder: Path) -> dict[str, Film]:
-    """Films that other programs read in their own ways, by what is odd about them."""
+def odd_images(folder: Path) -> dict[str, ImageFile]:
+    """Images that other programs read in their own ways, by what is odd about them."""
     folder.mkdir(parents=True, exist_ok=True)
 
-    def saved(image: Image.Image, name: str, **settings: Any) -> Film:
+    def saved(image: Image.Image, name: str, **settings: Any) -> ImageFile:
         image.save(folder / name, **settings)
-        return Film(path=str(folder / name))
+        return ImageFile(path=str(folder / name))
 
     grey = Image.fromarray(NOISE)
     sideways = Image.Exif()
@@ -50,17 +50,17 @@ def odd_films(folder: Path) -> dict[str, Film]:
         "sideways": saved(grey, "sideways.jpg", exif=sideways),
         "squashed": squashed.model_copy(update={"rows": 80, "cols": 50}),
         "palette": saved(grey.convert("RGB").quantize(16), "palette.png"),
-        "tiff": saved(grey, "film.tif"),
+        "tiff": saved(grey, "image.tif"),
     }
 
 
-def even_films(folder: Path) -> dict[str, Film]:
+def even_images(folder: Path) -> dict[str, ImageFile]:
     folder.mkdir(parents=True, exist_ok=True)
     grey = Image.fromarray(NOISE)
     found = {}
     for name, image in {"grey.png": grey, "grey.jpg": grey, "rgb.png": grey.convert("RGB")}.items():
         image.save(folder / name)
-        found[name] = Film(path=str(folder / name))
+        found[name] = ImageFile(path=str(folder / name))
     return found
 
 
@@ -73,31 +73,31 @@ def same(one: Image.Image, other: Image.Image) -> bool:
     return one.size == other.size and one.tobytes() == other.tobytes()
 
 
-# ---- films
+# ---- images
 
 
-def test_a_plain_film_is_one_that_every_program_reads_alike(tmp_path: Path) -> None:
-    for name, film in even_films(tmp_path).items():
-        assert is_plain(film), name
-        assert same(as_others_read(film.path), read_film(film)), name
+def test_a_plain_image_is_one_that_every_program_reads_alike(tmp_path: Path) -> None:
+    for name, image in even_images(tmp_path).items():
+        assert is_plain(image), name
+        assert same(as_others_read(image.path), read_image(image)), name
     differing = {
-        name for name, film in odd_films(tmp_path).items() if not same(as_others_read(film.path), read_film(film))
+        name for name, image in odd_images(tmp_path).items() if not same(as_others_read(image.path), read_image(image))
     }
     assert {"16 bits", "transparent", "sideways", "squashed"} <= differing, "nothing to tell apart"
-    assert not any(is_plain(film) for film in odd_films(tmp_path).values())
+    assert not any(is_plain(image) for image in odd_images(tmp_path).values())
 
 
-def test_a_copied_film_is_what_the_model_sees_and_holds_no_word_of_its_file(tmp_path: Path) -> None:
-    for name, film in (odd_films(tmp_path) | even_films(tmp_path)).items():
-        (tmp_path / "copy.png").write_bytes(png(film))
-        assert same(as_others_read(str(tmp_path / "copy.png")), read_film(film)), name
+def test_a_copied_image_is_what_the_model_sees_and_holds_no_word_of_its_file(tmp_path: Path) -> None:
+    for name, image in (odd_images(tmp_path) | even_images(tmp_path)).items():
+        (tmp_path / "copy.png").write_bytes(png(image))
+        assert same(as_others_read(str(tmp_path / "copy.png")), read_image(image)), name
     words = PngImagePlugin.PngInfo()
     words.add_text("Patient", "Erika Mustermann")
     exif = Image.Exif()
     exif[270] = "Erika Mustermann"
     Image.fromarray(NOISE).save(tmp_path / "named.png", pnginfo=words, exif=exif)
     assert b"Mustermann" in (tmp_path / "named.png").read_bytes()
-    assert b"Mustermann" not in png(Film(path=str(tmp_path / "named.png")))
+    assert b"Mustermann" not in png(ImageFile(path=str(tmp_path / "named.png")))
 
 
 # ---- TRL
@@ -105,20 +105,20 @@ def test_a_copied_film_is_what_the_model_sees_and_holds_no_word_of_its_file(tmp_
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> list[Pair]:
-    """One or two films a pair; every second one has spans, scores and corrupted films."""
+    """One or two images a pair; every second one has spans, scores and corrupted images."""
     return [
         pair.model_copy(
             update={
                 "chosen_spans": (Span(start=0, end=2),),
                 "chosen_score": 0.75,
                 "rejected_score": 0.5,
-                "corrupted": tuple(pair.films),
+                "corrupted": tuple(pair.images),
                 "provenance": {"judge": "green", "rejected_finished": "no", "editor": f"said {pair.rejected}"},
             }
         )
         if number % 2
         else pair
-        for number, pair in enumerate(toys.pairs(tmp_path / "films", 6))
+        for number, pair in enumerate(toys.pairs(tmp_path / "images", 6))
     ]
 
 
@@ -126,11 +126,13 @@ def loaded(folder: Path, tmp_path: Path) -> Any:
     return datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"]
 
 
-@pytest.mark.parametrize("copy_films", [False, True])
-def test_datasets_reads_what_was_written(pairs: list[Pair], tmp_path: Path, copy_films: bool) -> None:
-    odd = list(odd_films(tmp_path / "odd").values())
-    pairs += [pairs[0].model_copy(update={"id": f"odd{number}", "films": (film,)}) for number, film in enumerate(odd)]
-    written = write_pairs("trl", pairs, tmp_path / "out", copy_films=copy_films)
+@pytest.mark.parametrize("copy_images", [False, True])
+def test_datasets_reads_what_was_written(pairs: list[Pair], tmp_path: Path, copy_images: bool) -> None:
+    odd = list(odd_images(tmp_path / "odd").values())
+    pairs += [
+        pairs[0].model_copy(update={"id": f"odd{number}", "images": (image,)}) for number, image in enumerate(odd)
+    ]
+    written = write_pairs("trl", pairs, tmp_path / "out", copy_images=copy_images)
     assert written == Written(len(pairs), len(pairs), [])
     rows = loaded(tmp_path / "out", tmp_path)
     assert len(rows) == len(pairs)
@@ -140,25 +142,25 @@ def test_datasets_reads_what_was_written(pairs: list[Pair], tmp_path: Path, copy
         assert row["chosen"] == [{"role": "assistant", "content": pair.chosen}]
         assert row["rejected"] == [{"role": "assistant", "content": pair.rejected}]
         assert (row["score_chosen"], row["score_rejected"]) == (pair.chosen_score, pair.rejected_score)
-        assert len(row["images"]) == len(pair.films)
-        for image, film in zip(row["images"], pair.films, strict=True):
-            assert image.mode == "RGB"
-            assert same(image, read_film(film)), film.path
+        assert len(row["images"]) == len(pair.images)
+        for picture, image in zip(row["images"], pair.images, strict=True):
+            assert picture.mode == "RGB"
+            assert same(picture, read_image(image)), image.path
     raw = datasets.Dataset.with_format(rows, "arrow")[:]["images"].to_pylist()
-    embedded = [image["bytes"] is not None for images in raw for image in images]
-    assert all(embedded) if copy_films else sum(embedded) == len(odd)
+    embedded = [picture["bytes"] is not None for pictures in raw for picture in pictures]
+    assert all(embedded) if copy_images else sum(embedded) == len(odd)
 
 
 @pytest.mark.parametrize("family", ["llava", "idefics3", "gemma3", "qwen2_5_vl"])
 def test_trl_makes_the_tokens_of_it_that_we_make(family: str, pairs: list[Pair], tmp_path: Path) -> None:
     vlm = tiny.tiny_vlm(family)
-    if family == "idefics3":  # the film's count decides its layout: TRL's collator wants one for all
-        pairs = [pair.model_copy(update={"films": pair.films[:1]}) for pair in pairs]
+    if family == "idefics3":  # the image's count decides its layout: TRL's collator wants one for all
+        pairs = [pair.model_copy(update={"images": pair.images[:1]}) for pair in pairs]
     write_pairs("trl", pairs, tmp_path / "out")
     batch = DataCollatorForVisionPreference(vlm.processor)(list(loaded(tmp_path / "out", tmp_path)))
     for number, (pair, answer) in enumerate([(p, p.chosen) for p in pairs] + [(p, p.rejected) for p in pairs]):
         theirs = batch["input_ids"][number][batch["attention_mask"][number].bool()].tolist()
-        prompt = encode_prompt(vlm, pair.prompt, [read_film(film) for film in pair.films])["input_ids"][0].tolist()
+        prompt = encode_prompt(vlm, pair.prompt, [read_image(image) for image in pair.images])["input_ids"][0].tolist()
         ours = prompt + encode_answer(vlm, answer)
         assert theirs[: len(ours)] == ours
         assert not vlm.tokenizer.decode(theirs[len(ours) :]).strip(), (
@@ -220,8 +222,8 @@ def test_llama_factory_finds_its_columns(pairs: list[Pair], tmp_path: Path, unpa
     sides = [(pair, good) for pair in pairs for good in ((True, False) if unpaired else (True,))]
     for row, (pair, good) in zip(rows, sides, strict=True):
         asked, *answers = row[info["columns"]["messages"]]
-        assert asked == {"from": "human", "value": "<image>" * len(pair.films) + pair.prompt}
-        assert row["images"] == [film.path for film in pair.films]
+        assert asked == {"from": "human", "value": "<image>" * len(pair.images) + pair.prompt}
+        assert row["images"] == [image.path for image in pair.images]
         if unpaired:
             assert row[info["columns"]["kto_tag"]] is good
             assert answers == [{"from": "gpt", "value": pair.chosen if good else pair.rejected}]
@@ -235,16 +237,16 @@ def test_ms_swift_and_its_visual_rows(pairs: list[Pair], tmp_path: Path) -> None
     written = write_pairs("ms-swift", pairs, tmp_path / "out")
     for row, pair in zip(lines(tmp_path / "out" / "pairs.jsonl"), pairs, strict=True):
         user, assistant = row["messages"]
-        assert user == {"role": "user", "content": "<image>" * len(pair.films) + pair.prompt}
+        assert user == {"role": "user", "content": "<image>" * len(pair.images) + pair.prompt}
         assert assistant == {"role": "assistant", "content": pair.chosen}
         assert row["rejected_response"] == pair.rejected != pair.chosen
-        assert row["images"] == [film.path for film in pair.films]
+        assert row["images"] == [image.path for image in pair.images]
     visual = lines(tmp_path / "out" / "visual.jsonl")
     assert len(visual) == written.visual == 3
     for row, pair in zip(visual, [pair for pair in pairs if pair.corrupted], strict=True):
-        assert row["rejected_messages"] == row["messages"], "the same answer on both sides: the film decides"
+        assert row["rejected_messages"] == row["messages"], "the same answer on both sides: the image decides"
         assert row["messages"][1]["content"] == pair.chosen
-        assert row["rejected_images"] == [film.path for film in pair.corrupted]
+        assert row["rejected_images"] == [image.path for image in pair.corrupted]
         assert "rejected_response" not in row
 
     write_pairs("ms-swift", pairs, tmp_path / "kto", unpaired=True)
@@ -255,25 +257,27 @@ def test_ms_swift_and_its_visual_rows(pairs: list[Pair], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("to", ["llama-factory", "ms-swift"])
-def test_copied_films_are_named_by_content_and_lie_in_the_folder(pairs: list[Pair], tmp_path: Path, to: str) -> None:
-    odd = odd_films(tmp_path / "odd")["16 bits"]
-    pairs = [*pairs, pairs[0].model_copy(update={"id": "odd", "films": (odd,)})]
-    for copy_films in (False, True):
-        out = tmp_path / f"out{copy_films}"
-        write_pairs(to, pairs, out, copy_films=copy_films)
+def test_copied_images_are_named_by_content_and_lie_in_the_folder(pairs: list[Pair], tmp_path: Path, to: str) -> None:
+    odd = odd_images(tmp_path / "odd")["16 bits"]
+    pairs = [*pairs, pairs[0].model_copy(update={"id": "odd", "images": (odd,)})]
+    for copy_images in (False, True):
+        out = tmp_path / f"out{copy_images}"
+        write_pairs(to, pairs, out, copy_images=copy_images)
         for row, pair in zip(lines(out / "pairs.jsonl"), pairs, strict=True):
-            for named, film in zip(row["images"], pair.films, strict=True):
-                assert Path(named).is_absolute() is not (copy_films or film == odd)
-                assert same(as_others_read(str(out / named)), read_film(film))
-    kept = {path.name for path in (tmp_path / "outTrue" / "films").iterdir()}
-    assert len(kept) == len({film.path for pair in pairs for film in pair.films}), "a film of two pairs is one file"
-    assert not any("film" in name or "deep" in name for name in kept), "a film's own name may name a patient"
+            for named, image in zip(row["images"], pair.images, strict=True):
+                assert Path(named).is_absolute() is not (copy_images or image == odd)
+                assert same(as_others_read(str(out / named)), read_image(image))
+    kept = {path.name for path in (tmp_path / "outTrue" / "images").iterdir()}
+    assert len(kept) == len({image.path for pair in pairs for image in pair.images}), (
+        "an image of two pairs is one file"
+    )
+    assert not any("image" in name or "deep" in name for name in kept), "an image's own name may name a patient"
 
 
 # ---- what must not leave
 
 
-def test_ids_hold_no_text_no_film_and_no_patient(pairs: list[Pair], tmp_path: Path) -> None:
+def test_ids_hold_no_text_no_image_and_no_patient(pairs: list[Pair], tmp_path: Path) -> None:
     assert write_pairs("ids", pairs, tmp_path / "out").pairs == len(pairs)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"ids.jsonl", "README.md"}
     everything = "".join(path.read_text("utf-8") for path in (tmp_path / "out").iterdir())
@@ -281,7 +285,7 @@ def test_ids_hold_no_text_no_film_and_no_patient(pairs: list[Pair], tmp_path: Pa
         words = {*pair.chosen.split(), *pair.rejected.split()} - {"left", "no", "are", "no."}
         assert not [word for word in words if word in everything], "a word of an answer"
         assert pair.prompt not in everything
-        assert not [film.path for film in pair.films if film.path in everything]
+        assert not [image.path for image in pair.images if image.path in everything]
         assert f'"{pair.patient}"' not in everything
     row = lines(tmp_path / "out" / "ids.jsonl")[1]
     assert (row["id"], row["question"]) == (pairs[1].id, pairs[1].question)
@@ -292,21 +296,19 @@ def test_ids_hold_no_text_no_film_and_no_patient(pairs: list[Pair], tmp_path: Pa
 
 
 @pytest.mark.parametrize("to", WRITERS)
-def test_a_pair_that_cannot_be_written_is_left_out_with_its_reason(
-    pairs: list[Pair], tmp_path: Path, to: str
-) -> None:
-    pairs = [pair.model_copy(update={"films": pair.films[:1], "corrupted": ()}) for pair in pairs]
-    gone = pairs[1].model_copy(update={"id": "gone", "films": (Film(path=str(tmp_path / "nothing.png")),)})
+def test_a_pair_that_cannot_be_written_is_left_out_with_its_reason(pairs: list[Pair], tmp_path: Path, to: str) -> None:
+    pairs = [pair.model_copy(update={"images": pair.images[:1], "corrupted": ()}) for pair in pairs]
+    gone = pairs[1].model_copy(update={"id": "gone", "images": (ImageFile(path=str(tmp_path / "nothing.png")),)})
     tag = pairs[0].model_copy(update={"id": "tag", "rejected": "The heart <image> is large."})
-    written = write_pairs(to, [tag, *pairs, gone], tmp_path / "out", copy_films=True)
+    written = write_pairs(to, [tag, *pairs, gone], tmp_path / "out", copy_images=True)
     assert written.pairs == len(pairs)
     reasons = {row["id"]: row["reason"] for row in lines(tmp_path / "out" / "quarantined.jsonl")}
     assert reasons.keys() == {"gone", "tag"}
-    assert "film missing" in reasons["gone"]
+    assert "image missing" in reasons["gone"]
     assert "image token in the text: the rejected spells <image>" in reasons["tag"]
     assert [row["id"] for row in lines(tmp_path / "out" / "ids.jsonl")] == [pair.id for pair in pairs]
     page = (tmp_path / "out" / "README.md").read_text("utf-8")
-    assert "left out: 1 film missing" in page
+    assert "left out: 1 image missing" in page
 
 
 def test_a_page_says_what_is_there(pairs: list[Pair], tmp_path: Path) -> None:
@@ -344,9 +346,9 @@ def test_the_export_command(run: Run, tmp_path: Path) -> None:
     code, said = radpref("export", run.folder, "--to", "trl", tmp_path / "trl")
     assert code == 2
     assert "is there already" in said
-    code, said = radpref("export", run.folder, "--to", "ids", tmp_path / "x", "--copy-films")
+    code, said = radpref("export", run.folder, "--to", "ids", tmp_path / "x", "--copy-images")
     assert code == 2
-    assert "neither films nor sides" in said
+    assert "neither images nor sides" in said
     code, said = radpref("export", run.folder, "--to", "model", tmp_path / "x")
     assert code == 2
     assert "nothing is selected" in said
@@ -358,10 +360,10 @@ def test_the_export_command(run: Run, tmp_path: Path) -> None:
     assert (code, "there are no pairs" in said) == (2, True)
 
 
-def test_an_export_without_a_single_film_leaves_nothing(run: Run, pairs: list[Pair], tmp_path: Path) -> None:
-    for film in {film.path for pair in pairs for film in pair.films}:
-        Path(film).unlink()
+def test_an_export_without_a_single_image_leaves_nothing(run: Run, pairs: list[Pair], tmp_path: Path) -> None:
+    for image in {image.path for pair in pairs for image in pair.images}:
+        Path(image).unlink()
     code, said = radpref("export", run.folder, "--to", "trl", tmp_path / "x")
     assert code == 2
-    assert "no pair can be written (film missing 6)" in said
+    assert "no pair can be written (image missing 6)" in said
     assert not list(tmp_path.glob("x*"))

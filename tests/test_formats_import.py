@@ -31,7 +31,7 @@ from tests import training_toys as toys
 PROMPT, GOOD, BAD = "What is seen?", "A small left effusion.", "No effusion; größer, 没有, 🫁."
 
 
-def film(path: Path, number: int = 0) -> str:
+def image(path: Path, number: int = 0) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(number).integers(0, 255, (24, 20), dtype=np.uint8)).save(path)
     return path.name
@@ -41,7 +41,7 @@ def film(path: Path, number: int = 0) -> str:
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "theirs"
     for number in range(4):
-        film(folder / f"{number}.png", number)
+        image(folder / f"{number}.png", number)
     return folder
 
 
@@ -88,7 +88,7 @@ LAYOUTS = {
         chosen=[{"from": "gpt", "value": GOOD}],
         rejected=[{"from": "gpt", "value": BAD}],
     ),
-    "text after the film's tag": row(prompt=f"{PROMPT} <image>"),
+    "text after the image's tag": row(prompt=f"{PROMPT} <image>"),
 }
 
 
@@ -98,10 +98,10 @@ def test_every_layout_gives_the_same_pair(layout: str, root: Path, tmp_path: Pat
     assert not found.quarantined
     (pair,) = found.pairs
     assert (pair.prompt, pair.chosen, pair.rejected) == (PROMPT, GOOD, BAD)
-    assert [film.path for film in pair.films] == [str(root / "0.png")]
-    assert pair.patient == pair.films[0].digest != "", "without patients the film is the unit of splitting"
+    assert [image.path for image in pair.images] == [str(root / "0.png")]
+    assert pair.patient == pair.images[0].digest != "", "without patients the image is the unit of splitting"
     assert pair.id == "line-1"
-    assert any("films after words" in note for note in found.notes) is (layout == "text after the film's tag")
+    assert any("images after words" in note for note in found.notes) is (layout == "text after the image's tag")
 
 
 def hugging_face(root: Path, rows: list[dict[str, Any]]) -> Any:
@@ -140,39 +140,39 @@ def test_images_inside_a_data_set_keep_their_bytes(
     rows = [row(id="a", images=["1.png", "2.png"]), row(id="b", prompt="Other?")]
     found = read(save(root, rows), tmp_path)
     assert [pair.id for pair in found.pairs] == ["a", "b"], "the part to train on, and no other"
-    kept = [Path(film.path) for film in found.pairs[0].films]
+    kept = [Path(image.path) for image in found.pairs[0].images]
     assert [path.read_bytes() for path in kept] == [(root / name).read_bytes() for name in ("1.png", "2.png")]
     assert all(path.is_relative_to((tmp_path / "store").resolve()) for path in kept)
 
 
 def test_what_we_export_to_trl_comes_back(root: Path, tmp_path: Path) -> None:
-    pairs = [pair.model_copy(update={"chosen_score": 0.5}) for pair in toys.pairs(tmp_path / "films", 5)]
-    for copy_films in (False, True):
-        out = tmp_path / f"out{copy_films}"
-        write_pairs("trl", pairs, out, copy_films=copy_films)
-        found = read(str(out / "train.parquet"), tmp_path, root=tmp_path / "films")
+    pairs = [pair.model_copy(update={"chosen_score": 0.5}) for pair in toys.pairs(tmp_path / "images", 5)]
+    for copy_images in (False, True):
+        out = tmp_path / f"out{copy_images}"
+        write_pairs("trl", pairs, out, copy_images=copy_images)
+        found = read(str(out / "train.parquet"), tmp_path, root=tmp_path / "images")
         assert not found.quarantined
         for theirs, ours in zip(found.pairs, pairs, strict=True):
             assert (theirs.id, theirs.prompt, theirs.chosen) == (ours.id, ours.prompt, ours.chosen)
             assert (theirs.rejected, theirs.chosen_score) == (ours.rejected, 0.5)
-            assert len(theirs.films) == len(ours.films)
-            assert [film.path for film in theirs.films] == [film.path for film in ours.films] or copy_films
+            assert len(theirs.images) == len(ours.images)
+            assert [image.path for image in theirs.images] == [image.path for image in ours.images] or copy_images
 
 
 def test_our_own_table_comes_back_from_wherever_it_lies(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    pairs = toys.pairs(folder / "films", 3)
+    pairs = toys.pairs(folder / "images", 3)
     Table(folder / "pair" / "pairs.jsonl", Pair, root=folder).write(pairs)
     folder.rename(tmp_path / "moved")
     with (tmp_path / "moved" / "pair" / "pairs.jsonl").open("a") as file:
         file.write('{"id": "x", "key": "", "row": {"id": "x"}}\n')
     found = read(str(tmp_path / "moved" / "pair" / "pairs.jsonl"), tmp_path)
     assert [pair.patient for pair in found.pairs] == [pair.patient for pair in pairs]
-    assert all(film.path.startswith(str(tmp_path / "moved")) for pair in found.pairs for film in pair.films)
+    assert all(image.path.startswith(str(tmp_path / "moved")) for pair in found.pairs for image in pair.images)
     assert [bad.reason.split(":")[0] for bad in found.quarantined] == ["row broken"]
 
 
-def test_equal_prompts_on_equal_films_are_one_question(root: Path, tmp_path: Path) -> None:
+def test_equal_prompts_on_equal_images_are_one_question(root: Path, tmp_path: Path) -> None:
     (root / "copy.png").write_bytes((root / "0.png").read_bytes())
     other = row(patient="p", rejected="Other words.", images=["copy.png"])
     found = read(write(root, row(), other, row(prompt="More?"), row(images=["1.png"])), tmp_path)
@@ -187,20 +187,20 @@ def test_equal_prompts_on_equal_films_are_one_question(root: Path, tmp_path: Pat
 
 def test_bad_rows_are_quarantined_each_with_its_reason(root: Path, tmp_path: Path) -> None:
     (root / "cut.png").write_bytes((root / "0.png").read_bytes()[:200])
-    film(tmp_path / "outside.png", 9)
+    image(tmp_path / "outside.png", 9)
     bad = {
         "no chosen": (row(chosen=""), "empty text: there is no chosen"),
         "blank rejected": (row(rejected=" \n"), "empty text: there is no rejected"),
         "no prompt": (row(prompt=...), "empty text: there is no prompt"),
         "null": (row(chosen=None), "empty text: there is no chosen"),
         "same": (row(rejected=f" {GOOD}\n"), "same words"),
-        "no films": (row(images=[]), "no films"),
-        "missing": (row(images=["gone.png"]), "film missing"),
-        "cut": (row(images=["0.png", "cut.png"]), "film cut short"),
+        "no images": (row(images=[]), "no images"),
+        "missing": (row(images=["gone.png"]), "image missing"),
+        "cut": (row(images=["0.png", "cut.png"]), "image cut short"),
         "outside": (row(images=[str(tmp_path / "outside.png")]), "path leads out of"),
-        "url": (row(images=["https://example.org/a.png"]), "film is a URL"),
-        "number": (row(images=[3]), "film is neither path nor image"),
-        "two tags": (row(prompt=f"<image><image>{PROMPT}"), "image tokens do not match: 2 in the prompt, 1 films"),
+        "url": (row(images=["https://example.org/a.png"]), "image is a URL"),
+        "number": (row(images=[3]), "image is neither path nor image"),
+        "two tags": (row(prompt=f"<image><image>{PROMPT}"), "image tokens do not match: 2 in the prompt, 1 images"),
         "tag in answer": (row(rejected="It is <image> there."), "image token in the text: rejected spells <image>"),
         "several turns": (row(prompt=user("a") + assistant("b") + user("c")), "several turns"),
         "two prompts": (row(chosen=user("a") + assistant("b"), rejected=user("c") + assistant("d")), "two prompts"),
@@ -259,14 +259,14 @@ words = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
 
 
 @settings(max_examples=60, deadline=None)
-@given(prompt=words, chosen=words, rejected=words, films=st.integers(1, 3), tags=st.integers(0, 3))
+@given(prompt=words, chosen=words, rejected=words, images=st.integers(1, 3), tags=st.integers(0, 3))
 def test_any_words_come_through_unchanged_or_are_refused(
-    prompt: str, chosen: str, rejected: str, films: int, tags: int
+    prompt: str, chosen: str, rejected: str, images: int, tags: int
 ) -> None:
     def read_row() -> Any:
-        return answered(user("<image>" * tags + prompt), assistant(chosen), assistant(rejected), films)
+        return answered(user("<image>" * tags + prompt), assistant(chosen), assistant(rejected), images)
 
-    if tags not in (0, films):
+    if tags not in (0, images):
         with pytest.raises(RowError, match="do not match"):
             read_row()
         return
@@ -293,23 +293,23 @@ def test_pairs_about_what_is_measured_on_are_kept_out(root: Path, tmp_path: Path
     with run.opened():
         studies(run)
     held = {study.split: study for study in run.rows("studies", "studies", Study)}
-    with Image.open(held["test"].films[0].path) as image:
+    with Image.open(held["test"].images[0].path) as image:
         image.save(root / "again.png", optimize=True, compress_level=1)
-    assert (root / "again.png").read_bytes() != Path(held["test"].films[0].path).read_bytes()
-    with Image.open(held["train"].films[0].path) as image:
+    assert (root / "again.png").read_bytes() != Path(held["test"].images[0].path).read_bytes()
+    with Image.open(held["train"].images[0].path) as image:
         image.save(root / "train.png")
     file = write(
         root,
         row(id="clean"),
-        row(id="test film", images=["0.png", "again.png"]),
-        row(id="train film", images=["train.png"]),
+        row(id="test image", images=["0.png", "again.png"]),
+        row(id="train image", images=["train.png"]),
         row(id="patient", patient=held["validation"].patient),
     )
     run = Run(tmp_path / "run", recipe(file, *sizes))
     line = given_pairs(run)
-    assert [pair.id for pair in run.rows("pair", "pairs", Pair)] == ["clean", "train film"]
+    assert [pair.id for pair in run.rows("pair", "pairs", Pair)] == ["clean", "train image"]
     reasons = {bad.id: bad.reason.split(":")[0] for bad in run.rows("pair", "quarantined", Quarantined)}
-    assert reasons == {"test film": "film held out", "patient": "patient held out"}
+    assert reasons == {"test image": "image held out", "patient": "patient held out"}
     assert line.startswith("2 pairs; 2 quarantined")
     with pytest.raises(RunError, match="no pair is left of 1"):
         given_pairs(Run(tmp_path / "run", recipe(write(root, row(images=["again.png"])), *sizes)))
@@ -317,7 +317,7 @@ def test_pairs_about_what_is_measured_on_are_kept_out(root: Path, tmp_path: Path
 
 def test_the_road_of_pairs_alone(tmp_path: Path) -> None:
     for number in range(6):
-        film(tmp_path / "data" / f"{number}.png", number)
+        image(tmp_path / "data" / f"{number}.png", number)
     file = write(
         tmp_path / "data", *(row(images=[f"{n}.png"], rejected=f"{BAD} {n}") for n in range(6)), row(images=[])
     )

@@ -1,4 +1,4 @@
-"""The causal test, on models whose dependence on the film is known."""
+"""The causal test, on models whose dependence on the image is known."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from radpref.grounding import causal as room
 from radpref.grounding.causal import GroundingError, body, moved, patches
 from radpref.grounding.measure import INPAINT, drop_metrics, drop_tests
 from radpref.grounding.targets import sentence_of
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.models import ModelError, Vlm, encode_answer, encode_prompt
 from radpref.recipe import CorruptSection
-from radpref.records import Film, Quarantined, Question, Span
+from radpref.records import ImageFile, Quarantined, Question, Span
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 REPORT = "Heart size is normal. There is a small left pleural effusion. No pneumothorax."
 
 
-def film(folder: Path, name: str, masks: dict[str, tuple[slice, slice]], size: int = 64) -> Film:
+def image(folder: Path, name: str, masks: dict[str, tuple[slice, slice]], size: int = 64) -> ImageFile:
     """A grey disc of a body on black air; a bright square where a mask is."""
     y, x = np.mgrid[:size, :size]
     pixels = np.where((y - size / 2) ** 2 + (x - size / 2) ** 2 < (0.47 * size) ** 2, 120, 0).astype(np.uint8)
@@ -49,16 +49,16 @@ def film(folder: Path, name: str, masks: dict[str, tuple[slice, slice]], size: i
         paths[finding] = str(folder / f"{name}-{finding}.png".replace(" ", "_"))
         Image.fromarray(mask).save(paths[finding])
     Image.fromarray(pixels).save(folder / f"{name}.png")
-    return Film(path=str(folder / f"{name}.png"), masks=paths, digest=name)
+    return ImageFile(path=str(folder / f"{name}.png"), masks=paths, digest=name)
 
 
-def question(name: str, *films: Film, reference: str = REPORT) -> Question:
+def question(name: str, *images: ImageFile, reference: str = REPORT) -> Question:
     return Question(
         id=name,
         study=name,
         patient=name,
         split="test",
-        films=films,
+        images=images,
         prompt="Write the findings.",
         reference=reference,
     )
@@ -68,8 +68,8 @@ LEFT = (slice(36, 44), slice(40, 48))
 
 
 def test_targets_are_what_the_answer_says_is_there(tmp_path: Path) -> None:
-    one = film(tmp_path, "a", {"pleural effusion": LEFT, "pneumothorax": LEFT})
-    found, without = targets([question("q", one), question("bare", Film(path="x.png"))])
+    one = image(tmp_path, "a", {"pleural effusion": LEFT, "pneumothorax": LEFT})
+    found, without = targets([question("q", one), question("bare", ImageFile(path="x.png"))])
     assert [target.id for target in found] == ["q/pleural effusion"]
     words = found[0].words
     assert REPORT[words.start : words.end] == "pleural effusion"
@@ -115,8 +115,8 @@ def test_moved_patches_keep_their_shape_and_their_distance() -> None:
 
 def test_patches_follow_from_the_seed_and_keep_off_every_lesion(tmp_path: Path) -> None:
     other = (slice(16, 26), slice(16, 30))
-    shown = film(tmp_path, "a", {"pleural effusion": LEFT, "mass": other})
-    pixels = np.asarray(read_film(shown))
+    shown = image(tmp_path, "a", {"pleural effusion": LEFT, "mass": other})
+    pixels = np.asarray(read_image(shown))
     lesion, *copies = patches(shown, "pleural effusion", pixels, 6, seed=4)
     assert lesion[LEFT].all()
     for copy in copies:
@@ -132,14 +132,14 @@ def test_patches_follow_from_the_seed_and_keep_off_every_lesion(tmp_path: Path) 
     ("place", "reason"),
     [
         ((slice(0, 0), slice(0, 0)), "empty"),
-        ((slice(None), slice(None)), "covers the whole film"),
+        ((slice(None), slice(None)), "covers the whole image"),
         ((slice(8, 56), slice(8, 56)), "no room"),
     ],
 )
 def test_masks_that_cannot_be_used(tmp_path: Path, place: tuple[slice, slice], reason: str) -> None:
-    shown = film(tmp_path, "a", {"pleural effusion": place})
+    shown = image(tmp_path, "a", {"pleural effusion": place})
     with pytest.raises(GroundingError, match=reason):
-        patches(shown, "pleural effusion", np.asarray(read_film(shown)), 2, seed=0)
+        patches(shown, "pleural effusion", np.asarray(read_image(shown)), 2, seed=0)
     found, _ = targets([question("q", shown)])
     rows = list(drops(tiny_vlm("llava"), found, system="s", section=INPAINT))
     assert [type(row) for row in rows] == [Quarantined]
@@ -148,7 +148,7 @@ def test_masks_that_cannot_be_used(tmp_path: Path, place: tuple[slice, slice], r
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_log_probs_are_those_of_the_plain_forward(family: str) -> None:
-    """Rows of different prompts, films and answers in one batch, against each row alone with all its logits."""
+    """Rows of different prompts, images and answers in one batch, against each row alone with all its logits."""
     vlm = tiny_vlm(family)
     rows = [
         (encode_prompt(vlm, prompt, [picture(seed)]), encode_answer(vlm, answer))
@@ -173,15 +173,15 @@ def test_log_probs_are_those_of_the_plain_forward(family: str) -> None:
 def test_a_model_that_looks_scores_and_one_that_does_not_is_zero(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scorer whose log-probs rise with the brightness of the lesion's place, and one that is given no film."""
-    questions = [question(f"q{i}", film(tmp_path, f"f{i}", {"pleural effusion": LEFT})) for i in range(5)]
+    """A scorer whose log-probs rise with the brightness of the lesion's place, and one that is given no image."""
+    questions = [question(f"q{i}", image(tmp_path, f"f{i}", {"pleural effusion": LEFT})) for i in range(5)]
     found, _ = targets(questions)
     vlm = tiny_vlm("llava")
 
     def scorer(weight: float) -> Any:
         def score(vlm: Vlm, rows: Any) -> list[torch.Tensor]:
             def one(prompt: Any, answer: Any) -> torch.Tensor:
-                # the film comes normalised, 32 x 32: the lesion lies at rows 18 to 22, columns 20 to 24
+                # the image comes normalised, 32 x 32: the lesion lies at rows 18 to 22, columns 20 to 24
                 bright = float(prompt["pixel_values"][0, :, 18:22, 20:24].mean())
                 return torch.full((len(answer),), -1.0 + weight * bright)
 
@@ -212,11 +212,11 @@ def test_a_model_that_looks_scores_and_one_that_does_not_is_zero(
     assert row.changed > row.changed_elsewhere
 
 
-def test_all_films_that_show_the_lesion_lose_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = [film(tmp_path, name, {"pleural effusion": LEFT}) for name in ("a", "b")]
-    plain = film(tmp_path, "c", {})
+def test_all_images_that_show_the_lesion_lose_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [image(tmp_path, name, {"pleural effusion": LEFT}) for name in ("a", "b")]
+    plain = image(tmp_path, "c", {})
     found, _ = targets([question("q", *shown, plain)])
-    assert found[0].films == (0, 1)
+    assert found[0].images == (0, 1)
     seen: list[Any] = []
 
     def score(vlm: Vlm, rows: Any) -> list[torch.Tensor]:
@@ -232,7 +232,7 @@ def test_all_films_that_show_the_lesion_lose_it(tmp_path: Path, monkeypatch: pyt
 
 
 def measured(folder: Path, **more: Any) -> Grounding:
-    questions = [question(f"q{i}", film(folder, f"f{i}", {"pleural effusion": LEFT, "mass": LEFT})) for i in range(3)]
+    questions = [question(f"q{i}", image(folder, f"f{i}", {"pleural effusion": LEFT, "mass": LEFT})) for i in range(3)]
     return measure_grounding(tiny_vlm("llava"), questions, system="tiny", placements=2, resamples=100, **more)
 
 
@@ -269,15 +269,15 @@ def test_tables_show_every_number_with_its_n(tmp_path: Path) -> None:
 def test_looks_take_the_mask_of_another_patient(tmp_path: Path) -> None:
     right = (slice(36, 44), slice(16, 24))
     questions = [
-        question("a", film(tmp_path, "a", {"pleural effusion": LEFT})),
-        question("b", film(tmp_path, "b", {"pleural effusion": right})),
+        question("a", image(tmp_path, "a", {"pleural effusion": LEFT})),
+        question("b", image(tmp_path, "b", {"pleural effusion": right})),
     ]
     found, _ = targets(questions)
     rows = [row for row in looks(tiny_vlm("llava"), found, system="s", query="prompt") if isinstance(row, Look)]
     first, second = rows
     swapped = looks(
         tiny_vlm("llava"),
-        [found[0]._replace(question=questions[0].model_copy(update={"films": questions[1].films}))],
+        [found[0]._replace(question=questions[0].model_copy(update={"images": questions[1].images}))],
         system="s",
     )
     assert first.agreement["raw, another mask"] != first.agreement["raw"]
@@ -287,8 +287,8 @@ def test_looks_take_the_mask_of_another_patient(tmp_path: Path) -> None:
     assert second.inside == pytest.approx(1)
 
 
-def test_a_film_that_cannot_be_read_is_quarantined(tmp_path: Path) -> None:
-    good = film(tmp_path, "a", {"pleural effusion": LEFT})
+def test_an_image_that_cannot_be_read_is_quarantined(tmp_path: Path) -> None:
+    good = image(tmp_path, "a", {"pleural effusion": LEFT})
     bad = good.model_copy(update={"path": str(tmp_path / "gone.png")})
     found = measure_grounding(tiny_vlm("llava"), [question("q", bad)], system="s")
     assert found.looks == []
@@ -299,7 +299,7 @@ def test_a_film_that_cannot_be_read_is_quarantined(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_the_model_ends_the_measurement(tmp_path: Path) -> None:
     """Every target would fail for the same reason: that is an error and not a list of quarantined rows."""
-    found, _ = targets([question("q", film(tmp_path, "a", {"pleural effusion": LEFT}))])
+    found, _ = targets([question("q", image(tmp_path, "a", {"pleural effusion": LEFT}))])
     vlm = fresh_vlm("idefics3")
     vlm.processor.image_processor.do_image_splitting = True
     with pytest.raises(ModelError, match="do_image_splitting"):

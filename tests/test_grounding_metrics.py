@@ -102,9 +102,7 @@ def test_reward_share() -> None:
     spans = np.array([True, False, True, False])
     assert reward_share(rewards, spans) == pytest.approx(3.5 / 5)
     assert reward_share(rewards, spans, top=0.25) == 1
-    assert reward_share(rewards, spans, top=0.5) == pytest.approx(
-        (1 + 0.5) / 2
-    )  # two tokens tie for the second place
+    assert reward_share(rewards, spans, top=0.5) == pytest.approx((1 + 0.5) / 2)  # two tokens tie for the second place
     assert reward_share(rewards, spans, top=1.0) == pytest.approx(0.5)
     assert reward_share(np.zeros(4), spans) is None
     assert reward_share(np.zeros(4), spans, top=0.5) == pytest.approx(0.5)  # all tie: chance

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.models import Vlm, attach_lora, collate, encode_answer, encode_prompt, freeze, load
 from radpref.recipe import GrpoSection, LoraSection, ModelSection, SampleSection
 from radpref.records import Question
@@ -50,7 +50,7 @@ def vlm(tmp_path: Path) -> Vlm:
 
 @pytest.fixture
 def questions(tmp_path: Path) -> list[Question]:
-    return toys.questions(tmp_path / "films", 4)
+    return toys.questions(tmp_path / "images", 4)
 
 
 def with_adapter(vlm: Vlm) -> Vlm:
@@ -65,7 +65,7 @@ def with_adapter(vlm: Vlm) -> Vlm:
 
 def trainer_of(vlm: Vlm, questions: Sequence[Question], folder: Path, section: GrpoSection, reward: Any) -> Any:
     prompts, make = Prompts(vlm), keyed(identity(vlm))
-    asked = [Asked(question, make(question.prompt, question.films, question.reference)) for question in questions]
+    asked = [Asked(question, make(question.prompt, question.images, question.reference)) for question in questions]
     args = TrainingArguments(output_dir=str(folder), use_cpu=True, report_to="none", remove_unused_columns=False)
     return GroupTrainer(vlm, args, asked, prompts, reward, section, SAMPLE)
 
@@ -86,7 +86,7 @@ def test_the_reward_is_told_the_short_answer_and_whether_there_are_few(tmp_path:
     asked = [
         question.model_copy(update={"answer": answer, "closed": closed})
         for question, answer, closed in zip(
-            toys.questions(tmp_path / "films", 2), ("yes", "left lung"), (True, False), strict=True
+            toys.questions(tmp_path / "images", 2), ("yes", "left lung"), (True, False), strict=True
         )
     ]
     trainer = trainer_of(vlm, asked, tmp_path / "out", GrpoSection(n=N, lora=LoraSection(rank=0)), reward)
@@ -125,8 +125,8 @@ def test_what_has_no_reward_teaches_nothing(scale: Any) -> None:
 def test_a_group_on_one_prompt_is_scored_like_each_answer_alone(family: str, tmp_path: Path) -> None:
     vlm = toys.vlm(tmp_path / "model", family)
     freeze(vlm)
-    asked = toys.questions(tmp_path / "films", 2)  # one film and two
-    prompts = [encode_prompt(vlm, q.prompt, [read_film(film) for film in q.films]) for q in asked]
+    asked = toys.questions(tmp_path / "images", 2)  # one image and two
+    prompts = [encode_prompt(vlm, q.prompt, [read_image(image) for image in q.images]) for q in asked]
     texts = [
         "No acute finding.",
         "Small left pleural effusion.",
@@ -156,10 +156,10 @@ def test_a_group_on_one_prompt_is_scored_like_each_answer_alone(family: str, tmp
 
 @pytest.mark.parametrize("beta", [0.0, 0.3])
 def test_loss_and_gradient_equal_trls(vlm: Vlm, questions: list[Question], tmp_path: Path, beta: float) -> None:
-    one_film = [question.model_copy(update={"films": question.films[:1]}) for question in questions[:2]]
+    one_image = [question.model_copy(update={"images": question.images[:1]}) for question in questions[:2]]
     student = with_adapter(vlm)
     section = SECTION.model_copy(update={"beta": beta, "scale": "group"})
-    trainer = trainer_of(student, one_film, tmp_path / "ours", section, count_of_e)
+    trainer = trainer_of(student, one_image, tmp_path / "ours", section, count_of_e)
     drawn: list[Any] = []
     draw = trainer._draw
     trainer._draw = lambda *given: drawn.append(draw(*given)) or drawn[-1]
@@ -174,7 +174,7 @@ def test_loss_and_gradient_equal_trls(vlm: Vlm, questions: list[Question], tmp_p
     theirs = GRPOTrainer(
         student.model, count_of_e, config, Dataset.from_dict({"prompt": ["p"] * 8}), processing_class=vlm.processor
     )
-    prompts = [encode_prompt(vlm, q.prompt, [read_film(film) for film in q.films]) for q in one_film]
+    prompts = [encode_prompt(vlm, q.prompt, [read_image(image) for image in q.images]) for q in one_image]
     repeated = [prompt for prompt in prompts for _ in range(N)]
     longest = max(map(len, answers))
     ids = torch.tensor([row + [0] * (longest - len(row)) for row in answers])
@@ -192,9 +192,7 @@ def test_loss_and_gradient_equal_trls(vlm: Vlm, questions: list[Question], tmp_p
     }
     if beta:
         with torch.no_grad(), student.model.disable_adapter():
-            inputs["ref_per_token_logps"] = group_logps(vlm, student.model, prompts, answers, N, SAMPLE.temperature)[
-                0
-            ]
+            inputs["ref_per_token_logps"] = group_logps(vlm, student.model, prompts, answers, N, SAMPLE.temperature)[0]
     student.model.eval()
     expected = theirs.compute_loss(student.model, inputs)
     assert ours.item() == pytest.approx(expected.item(), abs=1e-5)
@@ -287,7 +285,7 @@ def test_the_reward_rises(vlm: Vlm, questions: list[Question], tmp_path: Path) -
 def test_a_question_that_cannot_be_asked_is_left_out_with_its_reason(
     vlm: Vlm, questions: list[Question], tmp_path: Path
 ) -> None:
-    gone = questions[0].model_copy(update={"films": (questions[0].films[0].model_copy(update={"path": "/no.png"}),)})
+    gone = questions[0].model_copy(update={"images": (questions[0].images[0].model_copy(update={"path": "/no.png"}),)})
     section = SECTION.model_copy(update={"steps": 1})
     result = grpo(vlm, [gone, *questions[1:]], count_of_e, section, SAMPLE, tmp_path / "run", seed=3)
     assert [(row.id, row.stage) for row in result.quarantined] == [(gone.id, "grpo")]
@@ -312,7 +310,7 @@ from radpref.training.grpo import grpo
 
 root = Path(sys.argv[1])
 section = SECTION.model_copy(update={"questions": 2, "lr": 1e-4, "beta": 0.1})
-grpo(toys.vlm(root / "llava"), toys.questions(root / "films", 4), count_of_e, section, SAMPLE, root / "two", seed=3)
+grpo(toys.vlm(root / "llava"), toys.questions(root / "images", 4), count_of_e, section, SAMPLE, root / "two", seed=3)
 """
 
 

@@ -1,4 +1,4 @@
-"""Films of every kind that hospitals hand over, and the broken ones, written here with Pillow and pydicom."""
+"""Images of every kind that hospitals hand over, and the broken ones, written here with Pillow and pydicom."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from PIL import Image
 
 from radpref.images import (
     MAX_PIXELS,
-    FilmError,
+    ImageError,
     contact_sheet,
     data_uri,
     decode,
-    film_hash,
-    film_key,
+    image_hash,
+    image_key,
     pixel_hash,
-    read_film,
+    read_image,
     read_mask,
     thumbnail,
 )
-from radpref.images.film import _true_size
+from radpref.images.read import _true_size
 from radpref.images.values import to_8_bit
-from radpref.records import Film
+from radpref.records import ImageFile
 
 RAMP = np.tile(np.linspace(0, 255, 48).round().astype(np.uint8), (32, 1))  # 32 rows, 48 columns, dark to light
 
 
-def save(path: Path, image: Image.Image, **options: Any) -> Film:
+def save(path: Path, image: Image.Image, **options: Any) -> ImageFile:
     image.save(path, **options)
-    return Film(path=str(path))
+    return ImageFile(path=str(path))
 
 
-def pixels(film: Film) -> np.ndarray:
-    image = read_film(film)
-    assert image.mode == "RGB"
-    return np.asarray(image)
+def pixels(image: ImageFile) -> np.ndarray:
+    picture = read_image(image)
+    assert picture.mode == "RGB"
+    return np.asarray(picture)
 
 
 # ---- kinds of files
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp", "a.webp"])
-def test_an_8_bit_film_keeps_its_values(tmp_path: Path, name: str) -> None:
+def test_an_8_bit_image_keeps_its_values(tmp_path: Path, name: str) -> None:
     options = {"lossless": True} if name.endswith("webp") else {}
     grey = RAMP // 2  # its range is not stretched
     seen = pixels(save(tmp_path / name, Image.fromarray(grey), **options))
@@ -58,16 +58,16 @@ def test_an_8_bit_film_keeps_its_values(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_a_16_bit_film_is_windowed_by_its_own_range(tmp_path: Path, name: str) -> None:
+def test_a_16_bit_image_is_windowed_by_its_own_range(tmp_path: Path, name: str) -> None:
     deep = (1000 + RAMP.astype(np.uint16) * 12).astype(np.uint16)  # 12 bits in 16
-    film = save(tmp_path / name, Image.fromarray(deep))
-    with Image.open(film.path) as image:
-        assert image.mode.startswith("I;16")
-    np.testing.assert_allclose(pixels(film)[..., 1], RAMP, atol=1)
+    image = save(tmp_path / name, Image.fromarray(deep))
+    with Image.open(image.path) as picture:
+        assert picture.mode.startswith("I;16")
+    np.testing.assert_allclose(pixels(image)[..., 1], RAMP, atol=1)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_32_bit_films_are_windowed_and_nan_is_black(tmp_path: Path, dtype: type) -> None:
+def test_32_bit_images_are_windowed_and_nan_is_black(tmp_path: Path, dtype: type) -> None:
     deep = RAMP.astype(dtype) * 7 - 500
     if dtype is np.float32:
         deep[5, 5] = np.nan
@@ -80,8 +80,8 @@ def test_32_bit_films_are_windowed_and_nan_is_black(tmp_path: Path, dtype: type)
 
 def test_white_is_zero_in_a_16_bit_tiff_is_turned(tmp_path: Path) -> None:
     deep = RAMP.astype(np.uint16) * 200
-    film = save(tmp_path / "a.tif", Image.fromarray(deep), tiffinfo={262: 0})
-    np.testing.assert_allclose(pixels(film)[..., 0], 255 - RAMP, atol=1)
+    image = save(tmp_path / "a.tif", Image.fromarray(deep), tiffinfo={262: 0})
+    np.testing.assert_allclose(pixels(image)[..., 0], 255 - RAMP, atol=1)
 
 
 def test_transparency_is_laid_on_black(tmp_path: Path) -> None:
@@ -111,18 +111,18 @@ def test_cmyk_palette_and_1_bit(tmp_path: Path) -> None:
 def test_exif_orientation_is_followed(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned a quarter: shown upright it is 32 wide, 48 high
-    film = save(tmp_path / "a.png", Image.fromarray(RAMP), exif=exif)
-    assert read_film(film).size == (32, 48)
+    image = save(tmp_path / "a.png", Image.fromarray(RAMP), exif=exif)
+    assert read_image(image).size == (32, 48)
 
 
 # ---- the true aspect
 
 
-def test_a_squashed_film_gets_its_aspect_back(tmp_path: Path) -> None:
-    film = save(tmp_path / "a.png", Image.new("RGB", (256, 256), "gray"))
-    assert read_film(film.model_copy(update={"rows": 2828, "cols": 2320})).size == (210, 256)
-    assert read_film(film.model_copy(update={"rows": 2320, "cols": 2828})).size == (256, 210)
-    assert read_film(film.model_copy(update={"rows": 2991, "cols": 2992})).size == (256, 256)
+def test_a_squashed_image_gets_its_aspect_back(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", Image.new("RGB", (256, 256), "gray"))
+    assert read_image(image.model_copy(update={"rows": 2828, "cols": 2320})).size == (210, 256)
+    assert read_image(image.model_copy(update={"rows": 2320, "cols": 2828})).size == (256, 210)
+    assert read_image(image.model_copy(update={"rows": 2991, "cols": 2992})).size == (256, 256)
 
 
 @settings(deadline=None)
@@ -154,50 +154,50 @@ def test_windowing_keeps_the_order_and_uses_the_whole_range(values: list[float])
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(FilmError) as caught:
-        read_film(Film(path=str(path)))
+    with pytest.raises(ImageError) as caught:
+        read_image(ImageFile(path=str(path)))
     assert path.name not in caught.value.reason
     assert str(path.parent) not in caught.value.reason
     return caught.value.reason
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "tif"])
-def test_a_film_that_is_cut_short(tmp_path: Path, kind: str) -> None:
+def test_an_image_that_is_cut_short(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"patient-123.{kind}"
     noise = np.random.default_rng(0).integers(0, 255, (200, 200), dtype=np.uint8)
     Image.fromarray(noise).save(path, **({"compression": "tiff_lzw"} if kind == "tif" else {}))
     whole = path.read_bytes()
     # TIFF keeps its index at the end or the start; a cut in the middle breaks both
     path.write_bytes(whole[: len(whole) // 2])
-    assert refusal(path).startswith(("film cut short", "film broken", "film of unknown format"))
+    assert refusal(path).startswith(("image cut short", "image broken", "image of unknown format"))
     if kind == "jpg":
-        assert refusal(path).startswith("film cut short")
+        assert refusal(path).startswith("image cut short")
         assert "copy or export it again" in refusal(path)
 
 
 def test_a_path_that_no_system_takes_is_not_repeated(tmp_path: Path) -> None:
-    """A column of reports taken for films: the reason stands in tables and messages, the report must not."""
+    """A column of reports taken for images: the reason stands in tables and messages, the report must not."""
     for name in ("Zebra crossing. " * 30, "Zebra\n'crossing'. \"" * 20, "Zebra\0"):
-        with pytest.raises(FilmError, match=r"^film") as caught:
+        with pytest.raises(ImageError, match=r"^image") as caught:
             decode(tmp_path / name)
         assert "Zebra" not in caught.value.reason
 
 
 def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "nothing.png").startswith("film missing")
+    assert refusal(tmp_path / "nothing.png").startswith("image missing")
     (tmp_path / "empty.png").touch()
-    assert refusal(tmp_path / "empty.png").startswith("film empty")
+    assert refusal(tmp_path / "empty.png").startswith("image empty")
     (tmp_path / "text.jpg").write_text("no picture")
-    assert refusal(tmp_path / "text.jpg").startswith("film of unknown format")
+    assert refusal(tmp_path / "text.jpg").startswith("image of unknown format")
     (tmp_path / "program.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n")
-    assert refusal(tmp_path / "program.jpg").startswith("film of unknown format")
-    assert refusal(tmp_path).startswith("film missing")
+    assert refusal(tmp_path / "program.jpg").startswith("image of unknown format")
+    assert refusal(tmp_path).startswith("image missing")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (300, 7)])
-def test_a_tiny_film(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_a_tiny_image(tmp_path: Path, size: tuple[int, int]) -> None:
     save(tmp_path / "a.png", Image.new("L", size))
-    assert refusal(tmp_path / "a.png").startswith("film too small")
+    assert refusal(tmp_path / "a.png").startswith("image too small")
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
@@ -208,31 +208,31 @@ def test_a_bomb_is_refused_by_its_header(tmp_path: Path) -> None:
         header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
         body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
         (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
-        assert refusal(tmp_path / "a.png").startswith("film too large")
+        assert refusal(tmp_path / "a.png").startswith("image too large")
 
 
 def test_a_tiff_of_several_pages(tmp_path: Path) -> None:
     page = Image.fromarray(RAMP)
     page.save(tmp_path / "a.tif", save_all=True, append_images=[page, page])
-    assert refusal(tmp_path / "a.tif").startswith("film with several frames: 3 pages")
+    assert refusal(tmp_path / "a.tif").startswith("image with several frames: 3 pages")
 
 
 @settings(deadline=None)
-@given(
-    st.binary(min_size=1, max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"II*\0"])
-)
+@given(st.binary(min_size=1, max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"II*\0"]))
 def test_no_bytes_raise_anything_else(tmp_path_factory: pytest.TempPathFactory, noise: bytes, magic: bytes) -> None:
     for suffix in (".png", ".dcm"):
         path = tmp_path_factory.getbasetemp() / f"noise{suffix}"
         path.write_bytes(magic + noise)
-        with pytest.raises(FilmError):
+        with pytest.raises(ImageError):
             decode(path)
 
 
 # ---- DICOM
 
 
-def dicom(path: Path, pixels: np.ndarray, *, photometric: str = "MONOCHROME2", bits: int = 12, **tags: Any) -> Film:
+def dicom(
+    path: Path, pixels: np.ndarray, *, photometric: str = "MONOCHROME2", bits: int = 12, **tags: Any
+) -> ImageFile:
     pydicom = pytest.importorskip("pydicom")
     meta = pydicom.dataset.FileMetaDataset()
     meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
@@ -256,7 +256,7 @@ def dicom(path: Path, pixels: np.ndarray, *, photometric: str = "MONOCHROME2", b
     for name, value in tags.items():
         setattr(dataset, name, value)
     dataset.save_as(path)
-    return Film(path=str(path))
+    return ImageFile(path=str(path))
 
 
 DEEP = RAMP.astype(np.uint16) * 16  # 0..4080
@@ -271,45 +271,45 @@ def test_dicom_without_suffix_is_known_by_its_magic_word(tmp_path: Path) -> None
 
 
 def test_monochrome1_is_turned(tmp_path: Path) -> None:
-    film = dicom(tmp_path / "a.dcm", DEEP, photometric="MONOCHROME1")
-    np.testing.assert_allclose(pixels(film)[..., 0], 255 - RAMP, atol=1)
+    image = dicom(tmp_path / "a.dcm", DEEP, photometric="MONOCHROME1")
+    np.testing.assert_allclose(pixels(image)[..., 0], 255 - RAMP, atol=1)
 
 
 def test_the_window_clips_before_the_range_is_taken(tmp_path: Path) -> None:
-    film = dicom(tmp_path / "a.dcm", DEEP, WindowCenter=1000, WindowWidth=400)
-    seen = pixels(film)[0, :, 0].astype(int)
+    image = dicom(tmp_path / "a.dcm", DEEP, WindowCenter=1000, WindowWidth=400)
+    seen = pixels(image)[0, :, 0].astype(int)
     expected = np.clip((DEEP[0].astype(float) - 800) / 400, 0, 1) * 255
     np.testing.assert_allclose(seen, expected, atol=2)
 
 
 def test_rescale_with_negative_slope_and_signed_pixels(tmp_path: Path) -> None:
     signed = DEEP.astype(np.int16) - 2048
-    film = dicom(tmp_path / "a.dcm", signed, bits=16, RescaleSlope=-1, RescaleIntercept=0)
-    np.testing.assert_allclose(pixels(film)[..., 0], 255 - RAMP, atol=1)
+    image = dicom(tmp_path / "a.dcm", signed, bits=16, RescaleSlope=-1, RescaleIntercept=0)
+    np.testing.assert_allclose(pixels(image)[..., 0], 255 - RAMP, atol=1)
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_padding_is_black_and_takes_no_part_of_the_range(tmp_path: Path, photometric: str) -> None:
     padded = DEEP.copy()
     padded[:4] = 65535
-    film = dicom(tmp_path / "a.dcm", padded, bits=16, photometric=photometric, PixelPaddingValue=65535)
-    seen = pixels(film)[..., 0]
+    image = dicom(tmp_path / "a.dcm", padded, bits=16, photometric=photometric, PixelPaddingValue=65535)
+    seen = pixels(image)[..., 0]
     assert (seen[:4] == 0).all()
     np.testing.assert_allclose(seen[4:], 255 - RAMP[4:] if photometric == "MONOCHROME1" else RAMP[4:], atol=1)
 
 
 def test_dicom_in_colour(tmp_path: Path) -> None:
-    film = dicom(tmp_path / "a.dcm", np.dstack([RAMP, RAMP // 2, RAMP // 4]), photometric="RGB", bits=8)
-    np.testing.assert_array_equal(pixels(film)[..., 1], RAMP // 2)
+    image = dicom(tmp_path / "a.dcm", np.dstack([RAMP, RAMP // 2, RAMP // 4]), photometric="RGB", bits=8)
+    np.testing.assert_array_equal(pixels(image)[..., 1], RAMP // 2)
 
 
 def test_dicom_refusals(tmp_path: Path) -> None:
     dicom(tmp_path / "frames.dcm", np.stack([DEEP] * 3))
     assert refusal(tmp_path / "frames.dcm").startswith("DICOM with several frames: 3")
     dicom(tmp_path / "tiny.dcm", DEEP[:2])
-    assert refusal(tmp_path / "tiny.dcm").startswith("film too small")
-    film = dicom(tmp_path / "cut.dcm", DEEP)
-    Path(film.path).write_bytes(Path(film.path).read_bytes()[:-500])
+    assert refusal(tmp_path / "tiny.dcm").startswith("image too small")
+    image = dicom(tmp_path / "cut.dcm", DEEP)
+    Path(image.path).write_bytes(Path(image.path).read_bytes()[:-500])
     assert refusal(tmp_path / "cut.dcm").startswith("DICOM")
     (tmp_path / "text.dcm").write_text("no dicom at all, but long enough to be looked at" * 9)
     assert refusal(tmp_path / "text.dcm").startswith("DICOM")
@@ -317,10 +317,10 @@ def test_dicom_refusals(tmp_path: Path) -> None:
 
 def test_dicom_without_pixels(tmp_path: Path) -> None:
     pydicom = pytest.importorskip("pydicom")
-    film = dicom(tmp_path / "a.dcm", DEEP)
-    dataset = pydicom.dcmread(film.path)
+    image = dicom(tmp_path / "a.dcm", DEEP)
+    dataset = pydicom.dcmread(image.path)
     del dataset.PixelData
-    dataset.save_as(film.path)
+    dataset.save_as(image.path)
     assert refusal(tmp_path / "a.dcm").startswith("DICOM without pixels")
 
 
@@ -329,12 +329,12 @@ def test_dicom_compressed_without_a_decoder(tmp_path: Path) -> None:
     uid = pydicom.uid.JPEGLSLossless
     if pydicom.pixels.get_decoder(uid).is_available:
         pytest.skip("a decoder for JPEG-LS is installed here")
-    film = dicom(tmp_path / "a.dcm", DEEP)
-    dataset = pydicom.dcmread(film.path)
+    image = dicom(tmp_path / "a.dcm", DEEP)
+    dataset = pydicom.dcmread(image.path)
     dataset.file_meta.TransferSyntaxUID = uid
     dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\x0a" + b"\0" * 100])
     dataset["PixelData"].is_undefined_length = True
-    dataset.save_as(film.path)
+    dataset.save_as(image.path)
     reason = refusal(tmp_path / "a.dcm")
     assert "JPEG-LS Lossless" in reason
     assert "pip install" in reason
@@ -354,37 +354,37 @@ def test_hashes_see_what_they_should(tmp_path: Path) -> None:
     copy = save(tmp_path / "b.png", Image.fromarray(RAMP))
     again = save(tmp_path / "c.tif", Image.fromarray(RAMP))
     other = save(tmp_path / "d.png", Image.fromarray(RAMP[::-1] // 2))
-    assert film_hash(one) == film_hash(copy) != film_hash(again)
+    assert image_hash(one) == image_hash(copy) != image_hash(again)
     assert pixel_hash(decode(one.path)) == pixel_hash(decode(again.path)) != pixel_hash(decode(other.path))
     squashed = one.model_copy(update={"rows": 100, "cols": 50})
-    assert film_hash(squashed) == film_hash(one)
-    assert film_key(squashed) != film_key(one) == film_key(copy)
-    with pytest.raises(FilmError, match="not readable"):
-        film_hash(Film(path=str(tmp_path / "nothing.png")))
+    assert image_hash(squashed) == image_hash(one)
+    assert image_key(squashed) != image_key(one) == image_key(copy)
+    with pytest.raises(ImageError, match="not readable"):
+        image_hash(ImageFile(path=str(tmp_path / "nothing.png")))
 
 
 # ---- pictures for people
 
 
-def test_masks_follow_the_film_into_its_aspect_and_are_tinted(tmp_path: Path) -> None:
+def test_masks_follow_the_image_into_its_aspect_and_are_tinted(tmp_path: Path) -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[16:32, 16:32] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    film = save(tmp_path / "a.png", Image.new("L", (64, 64), 100)).model_copy(
+    image = save(tmp_path / "a.png", Image.new("L", (64, 64), 100)).model_copy(
         update={"rows": 200, "cols": 100, "masks": {"nodule": str(tmp_path / "mask.png")}}
     )
-    found = read_mask(film, "nodule")
+    found = read_mask(image, "nodule")
     assert found.shape == (64, 32)
     assert found[20, 12]
     assert not found[20, 20]
-    plain, tinted = np.asarray(thumbnail(film, 64)), np.asarray(thumbnail(film, 64, masks=True))
+    plain, tinted = np.asarray(thumbnail(image, 64)), np.asarray(thumbnail(image, 64, masks=True))
     changed = (plain != tinted).any(axis=2)
     np.testing.assert_array_equal(changed, found)
 
 
-def test_contact_sheet_shows_films_and_refusals(tmp_path: Path) -> None:
-    film = save(tmp_path / "a.png", Image.fromarray(RAMP))
-    sheet = contact_sheet([(film, "one\ntwo"), (Film(path="/nowhere.png"), "gone")] * 4, side=64, columns=3)
+def test_contact_sheet_shows_images_and_refusals(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png", Image.fromarray(RAMP))
+    sheet = contact_sheet([(image, "one\ntwo"), (ImageFile(path="/nowhere.png"), "gone")] * 4, side=64, columns=3)
     assert sheet.mode == "RGB"
     assert sheet.width == 3 * 68 + 4
     assert np.asarray(sheet).max() == 255

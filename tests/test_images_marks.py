@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from radpref.images import film_hash, read_film
-from radpref.images.marks import COLOURS, MARKS, Mark, draw_mark, innermost, marked_film, parts
-from radpref.records import Film
+from radpref.images import image_hash, read_image
+from radpref.images.marks import COLOURS, MARKS, Mark, draw_mark, innermost, marked_image, parts
+from radpref.records import ImageFile
 
 
 def grey(side: int = 256, value: int = 90) -> Image.Image:
@@ -107,18 +107,18 @@ def test_parts_are_separate_and_specks_left_out() -> None:
     assert 13 < depth < 17
 
 
-def test_a_marked_film_is_written_once_and_named_by_content(tmp_path: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128), np.uint8)).save(tmp_path / "film.png")
-    film = Film(path=str(tmp_path / "film.png"), view="frontal")
-    image = read_film(film)
+def test_a_marked_image_is_written_once_and_named_by_content(tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128), np.uint8)).save(tmp_path / "image.png")
+    image = ImageFile(path=str(tmp_path / "image.png"), view="frontal")
+    picture = read_image(image)
     mask = np.zeros((96, 128), bool)
     mask[20:40, 30:60] = True
-    first, drawn = marked_film(film, image, mask, "box", tmp_path / "marked", seed="1")
-    again, _ = marked_film(film, image, mask, "box", tmp_path / "marked", seed="1")
-    other, _ = marked_film(film, image, mask, "arrow", tmp_path / "marked", seed="1")
+    first, drawn = marked_image(image, picture, mask, "box", tmp_path / "marked", seed="1")
+    again, _ = marked_image(image, picture, mask, "box", tmp_path / "marked", seed="1")
+    other, _ = marked_image(image, picture, mask, "arrow", tmp_path / "marked", seed="1")
     assert first == again
     assert first.path != other.path
     assert len(list((tmp_path / "marked").iterdir())) == 2
     assert first.view == "frontal"
-    assert first.digest == film_hash(first)
-    assert np.array_equal(np.asarray(read_film(first)), np.asarray(drawn.image))
+    assert first.digest == image_hash(first)
+    assert np.array_equal(np.asarray(read_image(first)), np.asarray(drawn.image))

@@ -9,16 +9,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from radpref.data.phantom.film import generator
+from radpref.data.phantom.image import generator
 from radpref.data.phantom.patients import sample
 from radpref.data.phantom.reports import write
 from radpref.findings import lexicon, read
 from radpref.judges import FREE, JUDGES, VERSION, Case, Judge, Verdict, judge_by, length_controlled
 from radpref.records import Judgement
 
-NORMAL = (
-    "The heart is normal in size. The lungs are clear. No pleural effusion or pneumothorax. The bones are intact."
-)
+NORMAL = "The heart is normal in size. The lungs are clear. No pleural effusion or pneumothorax. The bones are intact."
 
 
 def judge(reference: str, candidate: str, name: str = "green") -> Judgement:

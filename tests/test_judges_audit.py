@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from radpref.cli import app
-from radpref.data.phantom.film import generator
+from radpref.data.phantom.image import generator
 from radpref.data.phantom.patients import sample
 from radpref.data.phantom.reports import write
 from radpref.findings import read

@@ -283,7 +283,7 @@ def random_pair(seed: int, pairs: int = 3, tokens: int = 5) -> tuple[Scored, Sco
 
 
 def random_sides(seed: int, spans: bool = False, pairs: int = 4, tokens: int = 5) -> Sides:
-    """A batch of pairs, of which the second and the last have corrupted films."""
+    """A batch of pairs, of which the second and the last have corrupted images."""
     random = torch.Generator().manual_seed(seed)
     chosen, rejected = (random_side(random, pairs, tokens) for _ in range(2))
     grounded = torch.tensor([1, pairs - 1])
@@ -322,7 +322,7 @@ def from_leaves(sides: Sides, values: tuple[Tensor, ...]) -> Sides:
 
 
 def pairs_of(sides: Sides, index: Tensor) -> Sides:
-    """The pairs of an index, in its order, with their corrupted films."""
+    """The pairs of an index, in its order, with their corrupted images."""
     assert sides.grounded is not None
     where = {pair: number for number, pair in enumerate(sides.grounded.tolist())}
     found = [(new, where[old]) for new, old in enumerate(index.tolist()) if old in where]
@@ -368,7 +368,7 @@ def batch_for(whole: losses.Objective, seed: int = 0) -> Sides:
 
 @pytest.mark.parametrize("name", [name for name in PAIRED if name != "tdpo"])
 def test_gradients_of_published_objectives_agree_with_finite_differences(name: str) -> None:
-    """Through every term: policies on clean and corrupted films, and both divergences."""
+    """Through every term: policies on clean and corrupted images, and both divergences."""
     whole = named(name)
     sides = batch_for(whole)
     assert torch.autograd.gradcheck(lambda *values: evaluate(whole, from_leaves(sides, values)).loss, leaves(sides))
@@ -453,14 +453,12 @@ def test_discopop_rises_where_training_starts() -> None:
 
     def slope(margin: float) -> float:
         policy = scored([margin], [margin]).policy.requires_grad_()
-        loss = losses.discopop(
-            scored([margin], [margin])._replace(policy=policy), of_ratio(0.0), beta=0.05
-        ).loss.sum()
+        loss = losses.discopop(scored([margin], [margin])._replace(policy=policy), of_ratio(0.0), beta=0.05).loss.sum()
         return float(torch.autograd.grad(loss, policy)[0][0, 0])
 
-    assert [slope(margin) > 0 for margin in (-9.0, -2.38, -2.36, 0.0, 1.43, 1.45, 9.0)] == [False] * 2 + [
-        True
-    ] * 3 + [False] * 2
+    assert [slope(margin) > 0 for margin in (-9.0, -2.38, -2.36, 0.0, 1.43, 1.45, 9.0)] == [False] * 2 + [True] * 3 + [
+        False
+    ] * 2
 
 
 @settings(deadline=None, max_examples=25)
@@ -483,7 +481,7 @@ def test_order_of_pairs_and_padding_change_nothing(name: str, seed: int, order: 
 
 @pytest.mark.parametrize("name", PAIRED)
 def test_the_loss_of_a_batch_is_the_mean_of_its_parts(name: str) -> None:
-    """So that 8 at once are 1 by 1, whichever pairs have corrupted films."""
+    """So that 8 at once are 1 by 1, whichever pairs have corrupted images."""
     whole = named(name)
     sides = batch_for(whole)
     alone = [evaluate(whole, pairs_of(sides, torch.tensor([number]))).loss for number in range(4)]
@@ -606,7 +604,7 @@ def test_sums_that_cannot_be_read(text: str, words: str) -> None:
 
 
 VISUAL = {
-    # R(v', c) = ln 2 and R(v', r) = -ln 8; with beta 1/2 and R(c) = ln 4, R(r) = -ln 4 on the clean film
+    # R(v', c) = ln 2 and R(v', r) = -ln 8; with beta 1/2 and R(c) = ln 4, R(r) = -ln 4 on the clean image
     "swap": -0.5 * math.log(8) - 0.5 * LN2,
     "chosen": 0.5 * LN4 - 0.5 * LN2,
     "cross": 0.5 * LN4 + 0.5 * math.log(8),
@@ -627,7 +625,7 @@ def test_visual_terms_by_hand(form: str, margin: float, hinged: bool) -> None:
     assert result.visual_margin.tolist() == pytest.approx([margin])
 
 
-def test_pairs_without_corrupted_films_have_no_visual_term_and_still_count() -> None:
+def test_pairs_without_corrupted_images_have_no_visual_term_and_still_count() -> None:
     whole = named("firempo", beta=0.5)
     plain = named("firempo", beta=0.5, visual={"weight": 0.0})
     sides = random_sides(6, spans=True)
@@ -675,7 +673,7 @@ def test_published_objectives_are_what_their_papers_say() -> None:
     everywhere = (chosen.forward_kl * chosen.mask).sum(-1)
     assert torch.allclose(evaluate(named("rrpo"), sides).loss, mean(ranked + 0.01 * everywhere))
     both = ((chosen.forward_kl + chosen.reverse_kl) / 2 * chosen.mask).sum(-1)
-    # the order on corrupted films is turned round
+    # the order on corrupted images is turned round
     seen = losses.dpo(sides.corrupted_rejected, sides.corrupted_chosen, beta=0.1).loss
     expected = mean(ranked + 0.01 * both) + 0.1 * mean(seen, sides.weight[sides.grounded])
     assert torch.allclose(evaluate(named("firempo"), sides).loss, expected)
@@ -789,8 +787,7 @@ def test_the_file_names_each_loss_and_the_objective_keys_are_all_there_are() -> 
 def test_an_objective_takes_back_an_earlier_one_and_gives_way_to_what_is_said_after(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "align: {objective: firempo, kl: {weight: 0.5}}\n"
-        "presets: {other: {align: {objective: kto, desirable: 2.0}}}\n",
+        "align: {objective: firempo, kl: {weight: 0.5}}\npresets: {other: {align: {objective: kto, desirable: 2.0}}}\n",
         encoding="utf-8",
     )
     mine = recipe.load(str(path))

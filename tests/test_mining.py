@@ -31,7 +31,7 @@ from radpref.mining import (
 )
 from radpref.mining.hits import random_rates
 from radpref.recipe import MineSection
-from radpref.records import Film, Finding, Judgement, Question, ReportError, Span, TokenScores
+from radpref.records import Finding, ImageFile, Judgement, Question, ReportError, Span, TokenScores
 
 # ---------------------------------------------------------------------------------------------- confidence
 
@@ -63,7 +63,7 @@ def test_confidence_over_a_span_takes_the_tokens_that_touch_it() -> None:
     [
         ("No, there is no effusion.", "yes", "No"),
         ("The heart is large, so yes. No edema.", "no", "yes"),
-        ("Abnormal film. Answer: no", "yes", "no"),
+        ("Abnormal image. Answer: no", "yes", "no"),
         ("Left lower lobe. The opacity is dense.", "right upper lobe", "Left lower lobe"),
         ("It is dense. The answer is: left base", "right base", "left base"),
         ("", "yes", None),
@@ -287,7 +287,7 @@ def pool(n: int = 60, seed: int = 0) -> World:
                 study=f"s{i}",
                 patient=f"p{i // 2}",
                 split="train",
-                films=(Film(path="x"),),
+                images=(ImageFile(path="x"),),
                 prompt=f"Is there a {name}?",
                 reference=f"Yes. There is a {name}.",
                 task="basic" if i % 3 else "region",

@@ -1,4 +1,4 @@
-"""What mining asks of models: how sure they were of each token, vectors of films; and the stage on phantoms."""
+"""What mining asks of models: how sure they were of each token, vectors of images; and the stage on phantoms."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from PIL import Image
 
 from radpref import recipe as recipes
 from radpref import stages
-from radpref.images import FilmError
+from radpref.images import ImageError
 from radpref.mining import Summary, image_vectors, mean_vectors, tower
 from radpref.mining.encoders import EncoderError, image_encoder, sentence_vectors
 from radpref.models import collate, encode_prompt, generate
-from radpref.records import Completion, Film, MinedQuestion, Quarantined, Question
+from radpref.records import Completion, ImageFile, MinedQuestion, Quarantined, Question
 from radpref.report import mining as charts
 from radpref.runfolder import Run
 from radpref.stages.mine import mine
@@ -26,19 +26,19 @@ from tests.tiny import FAMILIES, picture, tiny_vlm
 
 
 def question(number: int, prompt: str) -> Question:
-    film = Film(path=str(number), digest=f"d{number}")
+    image = ImageFile(path=str(number), digest=f"d{number}")
     return Question(
-        id=f"q{number}", study="s", patient="p", split="train", films=(film,), prompt=prompt, reference=""
+        id=f"q{number}", study="s", patient="p", split="train", images=(image,), prompt=prompt, reference=""
     )
 
 
 QUESTIONS = [question(1, "Is there an effusion?"), question(2, "Write the findings of this chest X-ray.")]
 
 
-def read(film: Film) -> Image.Image:
-    if film.path == "broken":
-        raise FilmError("broken: not an image")
-    return picture(int(film.path))
+def read(image: ImageFile) -> Image.Image:
+    if image.path == "broken":
+        raise ImageError("broken: not an image")
+    return picture(int(image.path))
 
 
 def scored(family: str, **settings: Any) -> list[Completion]:
@@ -63,7 +63,7 @@ def test_log_probs_and_margins_are_those_of_a_plain_forward(family: str) -> None
         rows = scored(family)
     ids = seen[1:]  # the first decodes all answers, then each answer its beginnings
     for asked, row, answer in zip(QUESTIONS, rows, ids, strict=True):
-        batch = collate(vlm, [encode_prompt(vlm, asked.prompt, [read(asked.films[0])])], [answer])
+        batch = collate(vlm, [encode_prompt(vlm, asked.prompt, [read(asked.images[0])])], [answer])
         spoken = batch.pop("completion_mask")[0]
         with torch.no_grad():
             logits = vlm.model(**batch).logits[0][spoken.roll(-1)].float()
@@ -102,11 +102,11 @@ def test_scores_change_no_answer_and_fit_their_text(settings: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_film_vectors_do_not_depend_on_the_batch(family: str) -> None:
-    films = [Film(path=str(i), digest=f"d{i}") for i in range(5)]
+def test_image_vectors_do_not_depend_on_the_batch(family: str) -> None:
+    images = [ImageFile(path=str(i), digest=f"d{i}") for i in range(5)]
     encode = tower(tiny_vlm(family))
-    alone = [row for _, row in image_vectors(encode, films, batch=1, read=read)]
-    together = [row for _, row in image_vectors(encode, films, batch=3, read=read)]
+    alone = [row for _, row in image_vectors(encode, images, batch=1, read=read)]
+    together = [row for _, row in image_vectors(encode, images, batch=3, read=read)]
     for a, b in zip(alone, together, strict=True):
         assert isinstance(a, torch.Tensor)
         assert isinstance(b, torch.Tensor)
@@ -114,30 +114,34 @@ def test_film_vectors_do_not_depend_on_the_batch(family: str) -> None:
     assert not torch.allclose(alone[0], alone[1], atol=1e-3)  # type: ignore[arg-type]
 
 
-def test_a_broken_film_is_told_and_the_others_have_vectors() -> None:
-    films = [Film(path="1", digest="d1"), Film(path="broken", digest="d2"), Film(path="3", digest="d3")]
+def test_a_broken_image_is_told_and_the_others_have_vectors() -> None:
+    images = [
+        ImageFile(path="1", digest="d1"),
+        ImageFile(path="broken", digest="d2"),
+        ImageFile(path="3", digest="d3"),
+    ]
     encode = tower(tiny_vlm("llava"))
-    rows = {film.digest: row for film, row in image_vectors(encode, films, batch=3, read=read)}
+    rows = {image.digest: row for image, row in image_vectors(encode, images, batch=3, read=read)}
     assert isinstance(rows["d2"], Quarantined)
     assert rows["d2"].id == "d2"
     own = {name: row for name, row in rows.items() if isinstance(row, torch.Tensor)}
     both, one = question(1, ""), question(2, "")
-    asked = [both.model_copy(update={"films": tuple(films)}), one.model_copy(update={"films": (films[1],)})]
+    asked = [both.model_copy(update={"images": tuple(images)}), one.model_copy(update={"images": (images[1],)})]
     vectors = mean_vectors(asked, own)
     directions = sum(v / v.norm() for v in own.values())
     torch.testing.assert_close(vectors[0], directions / directions.norm(), atol=1e-5, rtol=0)  # type: ignore[union-attr, operator]
     assert (vectors[1] == 0).all()
 
 
-def test_one_film_that_an_encoder_refuses_does_not_take_its_batch_along() -> None:
-    def encode(films: Any) -> torch.Tensor:
-        if any(film.width == 99 for film in films):
+def test_one_image_that_an_encoder_refuses_does_not_take_its_batch_along() -> None:
+    def encode(images: Any) -> torch.Tensor:
+        if any(image.width == 99 for image in images):
             raise ValueError("too wide")
-        return torch.ones(len(films), 2)
+        return torch.ones(len(images), 2)
 
-    films = [Film(path=str(i), digest=f"d{i}") for i in range(3)]
-    wide = lambda film: picture(0, 99 if film.path == "1" else 50)  # noqa: E731
-    rows = [row for _, row in image_vectors(encode, films, batch=3, read=wide)]
+    images = [ImageFile(path=str(i), digest=f"d{i}") for i in range(3)]
+    wide = lambda image: picture(0, 99 if image.path == "1" else 50)  # noqa: E731
+    rows = [row for _, row in image_vectors(encode, images, batch=3, read=wide)]
     assert [row.reason if isinstance(row, Quarantined) else row.tolist() for row in rows] == [
         [1, 1],
         "too wide",
@@ -159,8 +163,8 @@ def test_clip_like_encoders_through_transformers(kind: str, tmp_path: Path) -> N
     model.save_pretrained(tmp_path)
     CLIPImageProcessorPil(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(tmp_path)
     encode = image_encoder(str(tmp_path), torch.device("cpu"))
-    films = [Film(path=str(i), digest=f"d{i}") for i in range(3)]
-    rows = [row for _, row in image_vectors(encode, films, batch=2, read=read)]
+    images = [ImageFile(path=str(i), digest=f"d{i}") for i in range(3)]
+    rows = [row for _, row in image_vectors(encode, images, batch=2, read=read)]
     assert [row.shape for row in rows if isinstance(row, torch.Tensor)] == [(24 if kind == "clip" else 32,)] * 3
 
 
@@ -193,9 +197,7 @@ def test_the_stage_writes_rows_summary_and_events(run: Run) -> None:
     summary = Summary.model_validate(run.read_json("mine", "summary.json"))
     assert len(rows) == summary.taken == min(12, summary.hard + summary.neighbours)
     assert summary.scored > 0
-    assert {row.id for row in rows} <= {
-        q.id for q in run.rows("studies", "questions", Question) if q.split == "train"
-    }
+    assert {row.id for row in rows} <= {q.id for q in run.rows("studies", "questions", Question) if q.split == "train"}
     assert sum(event["event"] == "sensitivity" for event in run.events()) == len(summary.moved)
     assert all(row.scores for row in run.rows("mine", "answers", Completion))
 
@@ -207,7 +209,7 @@ def test_the_stage_does_nothing_twice_and_resumes_to_the_same_rows(run: Run) -> 
     lines = answers.read_bytes().splitlines(keepends=True)
     answers.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:20])  # killed while it answered
     run.path("mine", "done.json").unlink()
-    next(run.path("mine", "films").glob("*.safetensors")).unlink()
+    next(run.path("mine", "images").glob("*.safetensors")).unlink()
     assert "taken" in mine(run)
     for name, content in files.items():
         assert run.path("mine", name).read_bytes() == content, name

@@ -23,7 +23,7 @@ from radpref.models import (
     vision_tower,
 )
 from radpref.recipe import LoraSection
-from radpref.records import Film, Question
+from radpref.records import ImageFile, Question
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 
@@ -71,9 +71,9 @@ def test_rank_zero_and_a_second_adapter_are_refused() -> None:
 
 def test_answers_come_with_the_adapter_and_merging_keeps_them() -> None:
     vlm = fresh_vlm("llava")
-    film = Film(path="0")
+    image = ImageFile(path="0")
     asked = Question(
-        id="q", study="s", patient="p", split="test", films=(film,), prompt="Write the findings.", reference=""
+        id="q", study="s", patient="p", split="test", images=(image,), prompt="Write the findings.", reference=""
     )
 
     def answer(some: Vlm) -> str:

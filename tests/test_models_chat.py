@@ -31,12 +31,12 @@ def test_messages_put_the_images_before_the_text() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("films", [0, 1, 2])
-def test_a_prompt_is_what_the_processor_itself_makes_of_the_conversation(family: str, films: int) -> None:
+@pytest.mark.parametrize("images", [0, 1, 2])
+def test_a_prompt_is_what_the_processor_itself_makes_of_the_conversation(family: str, images: int) -> None:
     vlm = tiny_vlm(family)
-    images = [picture(i, width=60 + 30 * i) for i in range(films)]
-    ours = encode_prompt(vlm, PROMPT, images)
-    content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": PROMPT}]
+    pictures = [picture(i, width=60 + 30 * i) for i in range(images)]
+    ours = encode_prompt(vlm, PROMPT, pictures)
+    content = [*({"type": "image", "image": picture} for picture in pictures), {"type": "text", "text": PROMPT}]
     theirs = vlm.processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
@@ -48,7 +48,7 @@ def test_a_prompt_is_what_the_processor_itself_makes_of_the_conversation(family:
     for name, value in ours.items():
         assert torch.equal(value, theirs[name]), name
     placeholders = sum(int((ours["input_ids"] == token).sum()) for token in image_token_ids(vlm))
-    assert (placeholders > 0) == (films > 0)
+    assert (placeholders > 0) == (images > 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -123,9 +123,7 @@ def test_a_prompt_whose_end_melts_into_the_answer_is_refused() -> None:
     """``assistant: N`` merges differently from ``assistant:`` and `` N`` where the prompt ends inside a piece."""
     with pytest.raises(ModelError, match="joins the end of the prompt"):
         turn_of(
-            "{% for m in messages %}"
-            + CONTENT
-            + "{% if m['role'] == 'user' %}\nThe lungs are {% endif %}{% endfor %}"
+            "{% for m in messages %}" + CONTENT + "{% if m['role'] == 'user' %}\nThe lungs are {% endif %}{% endfor %}"
         )
 
 
@@ -136,11 +134,11 @@ def test_no_chat_template_is_an_error_that_says_so() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_row_of_a_batch_scores_as_the_row_alone(family: str) -> None:
-    """None, one and two films a prompt, of different aspect, in one batch with answers of different length."""
+    """None, one and two images a prompt, of different aspect, in one batch with answers of different length."""
     vlm = tiny_vlm(family)
-    films = [[], [picture(1)], [picture(2, 90, 50), picture(3, 40, 80)], [picture(4, 50, 50)]]
+    images = [[], [picture(1)], [picture(2, 90, 50), picture(3, 40, 80)], [picture(4, 50, 50)]]
     texts = [PROMPT, "Why?", PROMPT, f"{PROMPT} Indication: cough and fever."]
-    prompts = [encode_prompt(vlm, text, images) for text, images in zip(texts, films, strict=True)]
+    prompts = [encode_prompt(vlm, text, pictures) for text, pictures in zip(texts, images, strict=True)]
     answers = [encode_answer(vlm, text) for text in (ANSWER, "Yes.", "No acute finding.", ANSWER)]
     batch = collate(vlm, prompts, answers)
     mask = batch.pop("completion_mask")
@@ -154,9 +152,7 @@ def test_a_row_of_a_batch_scores_as_the_row_alone(family: str) -> None:
         single = collate(vlm, [prompt], [answer])
         del single["completion_mask"]
         alone = log_probs(vlm, single)[0]
-        torch.testing.assert_close(
-            together[row, start - 1 : stop - 1], alone[start - 1 : stop - 1], atol=2e-5, rtol=0
-        )
+        torch.testing.assert_close(together[row, start - 1 : stop - 1], alone[start - 1 : stop - 1], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl", "qwen3_vl"])
@@ -172,13 +168,13 @@ def test_token_types_go_on_as_text(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_films_reach_the_answer_and_in_their_order(family: str) -> None:
+def test_images_reach_the_answer_and_in_their_order(family: str) -> None:
     vlm = tiny_vlm(family)
     one, two = picture(1), picture(2)
     answer = [encode_answer(vlm, ANSWER)]
 
-    def score(*films: Any) -> Tensor:
-        batch = collate(vlm, [encode_prompt(vlm, PROMPT, films)], answer)
+    def score(*images: Any) -> Tensor:
+        batch = collate(vlm, [encode_prompt(vlm, PROMPT, images)], answer)
         mask = batch.pop("completion_mask")
         return log_probs(vlm, batch)[mask]
 

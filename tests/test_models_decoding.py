@@ -13,29 +13,29 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from radpref.images import FilmError
+from radpref.images import ImageError
 from radpref.models import ModelError, Vlm, collate, encode_prompt, generate, image_token_ids
 from radpref.models import decoding as room
-from radpref.records import Completion, Film, Quarantined, Question
+from radpref.records import Completion, ImageFile, Quarantined, Question
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 TOKENS = 12
 
 
-def question(number: int, films: int = 1, prompt: str = "Write the findings.") -> Question:
+def question(number: int, images: int = 1, prompt: str = "Write the findings.") -> Question:
     return Question(
         id=f"q{number}",
         study=f"s{number}",
         patient="p",
         split="test",
-        films=tuple(Film(path=f"{10 * number + i}") for i in range(films)),
+        images=tuple(ImageFile(path=f"{10 * number + i}") for i in range(images)),
         prompt=prompt,
         reference="",
     )
 
 
-def read(film: Film) -> Image.Image:
-    seed = int(film.path)
+def read(image: ImageFile) -> Image.Image:
+    seed = int(image.path)
     return picture(seed, 50 + seed % 7 * 5, 60)
 
 
@@ -44,7 +44,7 @@ MIXED = [
     question(1, 0, "Is there an effusion? Answer yes or no, and say on which side."),
     question(2, 2),
     question(3, 1, "Why?"),
-    question(4, 2, "Compare the films."),
+    question(4, 2, "Compare the images."),
 ]
 
 
@@ -64,7 +64,7 @@ def greedy(vlm: Vlm, prompts: Sequence[dict[str, Tensor]], n: int = 1) -> list[l
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_decoding_is_that_of_transformers(family: str) -> None:
     vlm = tiny_vlm(family)
-    prompts = [encode_prompt(vlm, q.prompt, [read(film) for film in q.films]) for q in MIXED]
+    prompts = [encode_prompt(vlm, q.prompt, [read(image) for image in q.images]) for q in MIXED]
     ours = greedy(vlm, prompts)
     never = room._unspeakable(vlm, len(vlm.tokenizer)).nonzero().flatten().tolist()
     for prompt, ids in zip(prompts, ours, strict=True):
@@ -148,7 +148,7 @@ def test_completions_say_whether_they_ended_and_hold_plain_text() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_film_is_encoded_and_a_prompt_prefilled_once_for_all_candidates(family: str) -> None:
+def test_an_image_is_encoded_and_a_prompt_prefilled_once_for_all_candidates(family: str) -> None:
     vlm = tiny_vlm(family)
     rows: list[tuple[int, int]] = []
     decoder, tower, calls = (
@@ -185,10 +185,10 @@ def test_placeholders_are_never_generated(family: str) -> None:
 def test_what_cannot_be_asked_is_handed_back_with_its_reason() -> None:
     vlm = tiny_vlm("llava")
 
-    def bad(film: Film) -> Image.Image:
-        if film.path == "20":
-            raise FilmError("the file is empty")
-        return read(film)
+    def bad(image: ImageFile) -> Image.Image:
+        if image.path == "20":
+            raise ImageError("the file is empty")
+        return read(image)
 
     long = question(3, 1, "Why? " * 400)
     results = list(
@@ -205,7 +205,7 @@ def test_what_cannot_be_asked_is_handed_back_with_its_reason() -> None:
 
 
 def test_a_reader_that_breaks_is_an_error_and_not_a_quarantined_question() -> None:
-    def broken(film: Film) -> Image.Image:
+    def broken(image: ImageFile) -> Image.Image:
         raise KeyError("a bug")
 
     with pytest.raises(KeyError):

@@ -196,9 +196,9 @@ def test_a_chat_template_in_the_tokenizer_alone_will_do(llava: Path) -> None:
     assert loaded(llava).turn == tiny_vlm("llava").turn
 
 
-def test_a_template_that_leaves_films_out_is_refused(llava: Path) -> None:
+def test_a_template_that_leaves_images_out_is_refused(llava: Path) -> None:
     (llava / "chat_template.jinja").write_text(tiny.template(""))
-    with pytest.raises(ModelError, match="cannot put a film into a prompt"):
+    with pytest.raises(ModelError, match="cannot put an image into a prompt"):
         loaded(llava)
 
 
@@ -210,7 +210,7 @@ def test_another_number_of_image_tokens_is_refused(llava: Path) -> None:
 
 def test_an_image_token_that_the_model_does_not_know_is_refused(llava: Path) -> None:
     edit(llava / "config.json", image_token_index=17)
-    with pytest.raises(ModelError, match="no token for a film that the model"):
+    with pytest.raises(ModelError, match="no token for an image that the model"):
         loaded(llava)
 
 

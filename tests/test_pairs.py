@@ -19,7 +19,7 @@ Candidate = tuple[float | None, str, bool]
 
 def question(id: str) -> Question:
     return Question(
-        id=id, study=id, patient=f"p-{id}", split="train", films=(), prompt="Findings?", reference="Clear."
+        id=id, study=id, patient=f"p-{id}", split="train", images=(), prompt="Findings?", reference="Clear."
     )
 
 

@@ -299,8 +299,8 @@ SHORT = (
     ("Is there a wire?", "Yes, there is a wire.", "no", True, "No, there is no wire.", "Yes, there is a wire."),
     ("Are ribs fractured?", "No, there are no rib fractures present.", "no", True,
      "No, there are no rib fractures present.", "Yes, there are rib fractures present."),
-    # a film is no other kind of picture
-    ("What modality is this?", "Plain film x-ray.", "Chest X-ray", False, "Plain film x-ray.", "MRI."),
+    # an image is no other kind of picture
+    ("What modality is this?", "Plain image x-ray.", "Chest X-ray", False, "Plain image x-ray.", "MRI."),
     # what is asked after is not denied where anything else can be changed
     ("What is seen?", "nodules", "nodules", False, "nodules", "masses"),
 )  # fmt: skip
@@ -316,7 +316,7 @@ def test_a_few_words_are_edited_as_the_question_asks(
 
 @pytest.mark.parametrize(
     ("prompt", "words", "answer", "closed"),
-    [("Is this a PA film?", "PA", "yes", True), ("What lesions are there?", "None", "none", False)],
+    [("Is this a PA image?", "PA", "yes", True), ("What lesions are there?", "None", "none", False)],
 )
 def test_yes_and_no_are_not_put_where_they_are_no_other_answer(
     prompt: str, words: str, answer: str, closed: bool
@@ -333,7 +333,7 @@ def test_an_answer_that_cannot_be_edited_says_why(words: str, answer: str) -> No
 
 
 def question(number: int, reference: str = NORMAL, **more: Any) -> Question:
-    fields = {"study": f"s{number}", "patient": f"p{number}", "split": "train", "films": (), "prompt": "Report."}
+    fields = {"study": f"s{number}", "patient": f"p{number}", "split": "train", "images": (), "prompt": "Report."}
     return Question.model_validate({"id": f"q{number}", "reference": reference, **fields, **more})
 
 
@@ -364,9 +364,7 @@ def test_pairs_carry_spans_and_provenance_and_every_question_is_accounted_for() 
 
 
 def test_counterfactuals_change_one_attribute_of_the_reference_and_record_it() -> None:
-    questions = [
-        question(n, "Small left pleural effusion. No pneumothorax. Heart size is normal.") for n in range(12)
-    ]
+    questions = [question(n, "Small left pleural effusion. No pneumothorax. Heart size is normal.") for n in range(12)]
     built = counterfactuals(questions, EDITORS["rule"](SECTION), SECTION.model_copy(update={"flips": 3}))
     assert len(built.pairs) == 12
     for pair in built.pairs:
@@ -402,14 +400,14 @@ FLIPPED = (
     # kind, question, answer, rationale, its counterfactual, what has changed
     ("severity", "Would you call the effusion severe?", "no", "No, the pleural effusion on the left is mild.",
      "Yes, the pleural effusion on the left is severe.", ("severity", "mild", "severe")),
-    ("severity", "Is the effusion mild?", "yes", "Yes, the film shows a mild left pleural effusion.",
-     "No, the film shows a moderate left pleural effusion.", ("severity", "mild", "moderate")),
+    ("severity", "Is the effusion mild?", "yes", "Yes, the image shows a mild left pleural effusion.",
+     "No, the image shows a moderate left pleural effusion.", ("severity", "mild", "moderate")),
     ("location", "Is the nodule on the left?", "no", "No, the nodule is on the right.",
      "Yes, the nodule is on the left.", ("side", "right", "left")),
     ("location", "Does the effusion lie on both sides?", "yes",
-     "Yes, the film shows moderate bilateral pleural effusions.",
-     "No, the film shows a moderate left pleural effusion.", ("side", "bilateral", "left")),
-    ("change", "Is the cardiomegaly new since the earlier film?", "no", "No, the cardiomegaly is unchanged.",
+     "Yes, the image shows moderate bilateral pleural effusions.",
+     "No, the image shows a moderate left pleural effusion.", ("side", "bilateral", "left")),
+    ("change", "Is the cardiomegaly new since the earlier image?", "no", "No, the cardiomegaly is unchanged.",
      "Yes, the cardiomegaly is new.", ("change", "unchanged", "new")),
     ("presence", "Is there a lung opacity at the star?", "no",
      "No, what it marks is mild atelectasis at the right base.",
@@ -423,9 +421,9 @@ FLIPPED = (
      "Yes, the red star marks a mild opacity.", ("type", "atelectasis", "lung opacity")),
     ("presence", "Is there a pacemaker at the star?", "yes", "Yes, what it marks is a left pacemaker.",
      "No, what it marks is no pacemaker.", ("presence", "present", "absent")),
-    ("presence", "Is there evidence of a pneumothorax?", "no", "No, the film shows no pneumothorax.",
-     "Yes, the film shows a pneumothorax.", ("presence", "absent", "present")),
-    ("abnormality", "Is this film abnormal?", "yes", "Yes: mild bilateral pleural effusions.",
+    ("presence", "Is there evidence of a pneumothorax?", "no", "No, the image shows no pneumothorax.",
+     "Yes, the image shows a pneumothorax.", ("presence", "absent", "present")),
+    ("abnormality", "Is this image abnormal?", "yes", "Yes: mild bilateral pleural effusions.",
      "No: no pleural effusions.", ("presence", "present", "absent")),
 )  # fmt: skip
 
@@ -443,7 +441,7 @@ def test_a_closed_answer_is_spoilt_in_what_was_asked(
 def test_a_no_that_leaves_something_standing_is_no_denial_of_everything() -> None:
     said = "Yes: a moderate left pleural effusion and a right rib fracture."
     asked = question(
-        0, said, prompt="Is this film abnormal?", task="basic", answer="yes", closed=True, kind="abnormality"
+        0, said, prompt="Is this image abnormal?", task="basic", answer="yes", closed=True, kind="abnormality"
     )
     assert not counterfactuals([asked], EDITORS["rule"](WIDE), WIDE).pairs
 
@@ -455,7 +453,7 @@ def test_a_no_that_leaves_something_standing_is_no_denial_of_everything() -> Non
          "These are moderate lung opacities in both upper zones."),
         ("The arrow marks a nodule in the right lower zone.", "bilateral",
          "The arrow marks nodules in both lower zones."),
-        ("The film shows mild bilateral pleural effusions.", "left", "The film shows a mild left pleural effusion."),
+        ("The image shows mild bilateral pleural effusions.", "left", "The image shows a mild left pleural effusion."),
     ],
 )  # fmt: skip
 def test_both_sides_and_one_side_take_their_articles(text: str, side: str, wanted: str) -> None:

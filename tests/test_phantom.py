@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 from radpref.data.phantom import NAMES, STREAM, contact_sheet, draw, stream
-from radpref.data.phantom import film as films
+from radpref.data.phantom import image as images
 from radpref.data.phantom.lateral import SHOWN
 from radpref.data.phantom.patients import GRADED, SEVERITIES, Lesion, _lesion, generator, sample
 from radpref.data.phantom.sheet import COLOURS
@@ -29,10 +29,10 @@ from radpref.data.phantom import draw
 total = hashlib.sha256()
 for index in (0, 3, 8, 11):
     for view in ("frontal", "lateral"):
-        film = draw(index, seed=4, size=96, view=view)
-        total.update(film.image.tobytes())
-        total.update(repr((film.truth, film.report)).encode())
-        for name, mask in film.masks.items():
+        image = draw(index, seed=4, size=96, view=view)
+        total.update(image.image.tobytes())
+        total.update(repr((image.truth, image.report)).encode())
+        for name, mask in image.masks.items():
             total.update(name.encode() + mask.tobytes())
 print(total.hexdigest())
 """
@@ -50,7 +50,7 @@ def test_two_processes_draw_the_same() -> None:
     assert len(runs) == 1
 
 
-def test_seed_index_visit_and_view_each_change_the_film() -> None:
+def test_seed_index_visit_and_view_each_change_the_image() -> None:
     index = next(i for i in range(50) if sample(i, seed=0).before is not None)
     pictures = [
         draw(index, seed=0, size=64),
@@ -65,11 +65,11 @@ def test_seed_index_visit_and_view_each_change_the_film() -> None:
 @pytest.mark.parametrize(("size", "count"), [(128, 250), (64, 30), (75, 20), (300, 6)])
 def test_every_finding_has_its_mask(size: int, count: int) -> None:
     for index in range(count):
-        film = draw(index, seed=2, size=size)
-        assert film.image.shape == (size, size)
-        assert film.image.dtype == np.uint8
-        assert set(film.masks) == {finding.name for finding in film.truth}
-        for name, mask in film.masks.items():
+        image = draw(index, seed=2, size=size)
+        assert image.image.shape == (size, size)
+        assert image.image.dtype == np.uint8
+        assert set(image.masks) == {finding.name for finding in image.truth}
+        for name, mask in image.masks.items():
             assert mask.shape == (size, size), name
             assert mask.dtype == np.bool_, name
             assert 3 <= mask.sum() < 0.5 * size * size, (index, name)
@@ -77,20 +77,20 @@ def test_every_finding_has_its_mask(size: int, count: int) -> None:
 
 def test_lateral_masks_are_of_findings_that_show() -> None:
     for index in range(120):
-        film = draw(index, seed=2, size=96, view="lateral")
-        assert set(film.masks) == {finding.name for finding in film.truth} & set(SHOWN)
-        assert all(mask.any() for mask in film.masks.values()), index
+        image = draw(index, seed=2, size=96, view="lateral")
+        assert set(image.masks) == {finding.name for finding in image.truth} & set(SHOWN)
+        assert all(mask.any() for mask in image.masks.values()), index
 
 
 def test_the_patients_left_is_on_the_images_right() -> None:
     seen: Counter[tuple[str, str]] = Counter()
     for index in range(700):
-        film = draw(index, seed=1, size=128)
+        image = draw(index, seed=1, size=128)
         columns = np.arange(128)
-        for finding in film.truth:
+        for finding in image.truth:
             if finding.side is None:
                 continue
-            mask = film.masks[finding.name]
+            mask = image.masks[finding.name]
             if finding.name == "central venous catheter":  # it ends on the right whatever its side: take the start
                 mask = mask & (np.cumsum(mask.any(1)) <= 6)[:, None]
             elif finding.name == "pacemaker":  # the generator, not the leads
@@ -108,17 +108,17 @@ def test_the_patients_left_is_on_the_images_right() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_finding_shows_where_its_mask_is_and_grows_with_severity(name: str) -> None:
-    """Against the same patient without it: the film changes inside the mask, and more so when more severe."""
+    """Against the same patient without it: the image changes inside the mask, and more so when more severe."""
     effects: dict[str | None, list[float]] = {}
     for index in range(12):
         healthy = replace(sample(index, seed=9), lesions=(), before=None)
-        bare = films.render(healthy, seed=9, size=128).image.astype(float)
+        bare = images.render(healthy, seed=9, size=128).image.astype(float)
         lesion = _lesion(name, generator(5, index))
         for severity in SEVERITIES if name in GRADED else (None,):
             ill = replace(healthy, lesions=(graded(lesion, severity) if severity else lesion,))
-            film = films.render(ill, seed=9, size=128)
-            change = np.abs(film.image - bare)
-            mask = film.masks[name]
+            image = images.render(ill, seed=9, size=128)
+            change = np.abs(image.image - bare)
+            mask = image.masks[name]
             inside, outside = change[mask].mean(), change[~ndimage.binary_dilation(mask, iterations=3)].mean()
             assert inside > 3.0, (index, severity)
             assert inside > 2.5 * outside, (index, severity)
@@ -133,7 +133,7 @@ def test_zones_lie_above_each_other() -> None:
         for zone in ("upper zone", "mid zone", "lower zone"):
             healthy = replace(sample(index, seed=9), before=None)
             lesion = replace(_lesion("nodule", generator(5, index)), place=zone)
-            mask = films.render(replace(healthy, lesions=(lesion,)), seed=9, size=96).masks["nodule"]
+            mask = images.render(replace(healthy, lesions=(lesion,)), seed=9, size=96).masks["nodule"]
             heights.setdefault(zone, []).append(float(np.nonzero(mask)[0].mean()))
     upper, mid, lower = (np.array(values) for values in heights.values())
     assert (upper + 4 < mid).all()
@@ -220,12 +220,12 @@ def test_an_unknown_view_is_refused() -> None:
 
 
 def test_stream_is_draw_beyond_every_split() -> None:
-    films_ = list(stream(5, 3, seed=2, size=32))
-    assert [film.index for film in films_] == [STREAM + 5, STREAM + 6, STREAM + 7]
-    assert (films_[0].image == draw(STREAM + 5, seed=2, size=32).image).all()
+    images_ = list(stream(5, 3, seed=2, size=32))
+    assert [image.index for image in images_] == [STREAM + 5, STREAM + 6, STREAM + 7]
+    assert (images_[0].image == draw(STREAM + 5, seed=2, size=32).image).all()
 
 
-def test_contact_sheet_shows_films_outlines_and_captions() -> None:
+def test_contact_sheet_shows_images_outlines_and_captions() -> None:
     index = next(i for i in range(300) if any(x.name == "mass" for x in sample(i, seed=0).lesions))
     items = [draw(index, seed=0, size=64), draw(index + 1, seed=0, size=64), draw(index + 2, seed=0, size=64)]
     sheet = contact_sheet(items, columns=2, tile=96)

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from radpref.data.phantom.film import describe
+from radpref.data.phantom.image import describe
 from radpref.data.phantom.patients import DEVICES, NAMES, sample
 from radpref.data.phantom.reports import STYLES, Report
 from radpref.findings import read
@@ -98,8 +98,7 @@ def test_every_finding_gets_written() -> None:
 def test_the_indication_tells_little() -> None:
     """The best guess from the indication alone stays near the base rate."""
     rows = [
-        (describe(p, seed=1).indication, {x.name for x in p.lesions})
-        for p in (sample(i, seed=1) for i in range(3000))
+        (describe(p, seed=1).indication, {x.name for x in p.lesions}) for p in (sample(i, seed=1) for i in range(3000))
     ]
     for name in ("pleural effusion", "consolidation", "edema", "nodule"):
         base = np.mean([name in names for _, names in rows])

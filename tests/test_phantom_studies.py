@@ -33,16 +33,16 @@ def test_counts_and_splits_without_shared_patients(made: list[Study]) -> None:
     assert not patients[1] & patients[2]
 
 
-def test_films_and_masks_are_there_and_are_what_draw_draws(made: list[Study]) -> None:
+def test_images_and_masks_are_there_and_are_what_draw_draws(made: list[Study]) -> None:
     for study in made[:15]:
         visit = "prior" if study.id.endswith("prior") else "current"
-        for film in study.films:
-            drawn = draw(int(study.patient[1:]), seed=0, size=48, view=film.view, visit=visit)
-            with Image.open(film.path) as picture:
+        for image in study.images:
+            drawn = draw(int(study.patient[1:]), seed=0, size=48, view=image.view, visit=visit)
+            with Image.open(image.path) as picture:
                 assert picture.mode == "L"
                 assert (np.asarray(picture) == drawn.image).all()
-            assert set(film.masks) == set(drawn.masks)
-            for name, path in film.masks.items():
+            assert set(image.masks) == set(drawn.masks)
+            for name, path in image.masks.items():
                 with Image.open(path) as picture:
                     assert ((np.asarray(picture) > 0) == drawn.masks[name]).all()
             assert study.truth == drawn.truth
@@ -63,10 +63,10 @@ def test_shares_of_priors_and_laterals(tmp_path: Path) -> None:
     section = PhantomSection(size=32, lateral_share=0.2, prior_share=0.25)
     rows = studies(section, train=600, validation=1, test=1, folder=tmp_path)
     assert 0.2 < np.mean([study.prior is not None for study in rows]) < 0.3
-    assert 0.15 < np.mean([len(study.films) == 2 for study in rows]) < 0.26
+    assert 0.15 < np.mean([len(study.images) == 2 for study in rows]) < 0.26
     none = PhantomSection(size=32, lateral_share=0, prior_share=0)
     plain = studies(none, train=40, validation=1, test=1, folder=tmp_path)
-    assert all(study.prior is None and len(study.films) == 1 and not study.films[0].masks for study in plain)
+    assert all(study.prior is None and len(study.images) == 1 and not study.images[0].masks for study in plain)
 
 
 def test_a_study_does_not_depend_on_how_many_are_asked_for(tmp_path: Path, made: list[Study]) -> None:
@@ -74,9 +74,9 @@ def test_a_study_does_not_depend_on_how_many_are_asked_for(tmp_path: Path, made:
     by_id = {study.id: study for study in made}
     for study in fewer:
         other = by_id[study.id]
-        assert study.model_dump(exclude={"films"}) == other.model_dump(exclude={"films"})
-        for film, twin in zip(study.films, other.films, strict=True):
-            assert Path(film.path).read_bytes() == Path(twin.path).read_bytes()
+        assert study.model_dump(exclude={"images"}) == other.model_dump(exclude={"images"})
+        for image, twin in zip(study.images, other.images, strict=True):
+            assert Path(image.path).read_bytes() == Path(twin.path).read_bytes()
 
 
 def test_a_killed_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,11 +101,11 @@ def test_a_killed_call_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(before) == 9
     resumed = studies(SECTION, train=12, validation=2, test=2, folder=tmp_path / "cut")
     last = max(before.values())
-    assert sum(path.stat().st_mtime_ns > last for path in before) <= 6  # one film's files at most are drawn again
+    assert sum(path.stat().st_mtime_ns > last for path in before) <= 6  # one image's files at most are drawn again
     for study, twin in zip(resumed, whole, strict=True):
-        for film, other in zip(study.films, twin.films, strict=True):
-            assert Path(film.path).read_bytes() == Path(other.path).read_bytes()
-            for name, path in film.masks.items():
+        for image, other in zip(study.images, twin.images, strict=True):
+            assert Path(image.path).read_bytes() == Path(other.path).read_bytes()
+            for name, path in image.masks.items():
                 assert Path(path).read_bytes() == Path(other.masks[name]).read_bytes()
     again = {path: path.stat().st_mtime_ns for path in (tmp_path / "cut").rglob("*.png")}
     assert studies(SECTION, train=12, validation=2, test=2, folder=tmp_path / "cut") == resumed

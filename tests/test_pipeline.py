@@ -55,7 +55,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tables(folder: Path) -> dict[str, str]:
     """Every table of a run by name, with the place of the run folder taken out."""
-    cache = "films-checked.jsonl"  # keyed by the films' times of change
+    cache = "images-checked.jsonl"  # keyed by the images' times of change
     paths = [path for path in folder.glob("*/*.jsonl") if path.name != cache]
     paths.append(folder / "metrics.json")
     return {str(p.relative_to(folder)): p.read_text("utf-8").replace(str(folder), "RUN") for p in paths}

@@ -105,11 +105,11 @@ def test_words_are_taken_as_they_are_and_numbers_are_read(word: str, value: obje
 
 
 def test_paths_that_lie_here_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "films").mkdir()
+    (tmp_path / "images").mkdir()
     monkeypatch.chdir(tmp_path)
-    loaded = recipes.load("chexalign", overrides=["data.root=films", "model.path=owner/name"])
+    loaded = recipes.load("chexalign", overrides=["data.root=images", "model.path=owner/name"])
     recipe = recipes.anchored(loaded).recipe
-    assert recipe.data.root == str(tmp_path / "films")
+    assert recipe.data.root == str(tmp_path / "images")
     assert recipe.model.path == "owner/name"
     assert recipes.anchored(recipes.load("chexalign")).recipe.model.path == "builtin"
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 from PIL import Image
 
-from radpref.records import Comparison, Film, Judgement, Metric, Pair, Quarantined, Question, ReportError, Span
+from radpref.records import Comparison, ImageFile, Judgement, Metric, Pair, Quarantined, Question, ReportError, Span
 from radpref.report import Choice, PairView, ReportData, Setting, StudyView, TrainingLog, charts, render, verdict
 from radpref.report.marking import LONGEST, Mark, differing, marked
 from tests.report_filling import filled
@@ -82,7 +82,7 @@ def assert_self_contained(page: str) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
-    return filled(tmp_path_factory.mktemp("films"), count=80)
+    return filled(tmp_path_factory.mktemp("images"), count=80)
 
 
 @pytest.fixture(scope="module")
@@ -143,9 +143,9 @@ def test_a_half_finished_run_gives_a_page(data: ReportData) -> None:
 
 
 def test_text_is_text_wherever_it_comes_from(tmp_path: Path) -> None:
-    film = Film(path=str(tmp_path / "absent<b>.png"))
+    image = ImageFile(path=str(tmp_path / "absent<b>.png"))
     question = Question(
-        id=EVIL, study=EVIL, patient=EVIL, split="test", films=(film,), prompt=EVIL, reference=EVIL, truth=()
+        id=EVIL, study=EVIL, patient=EVIL, split="test", images=(image,), prompt=EVIL, reference=EVIL, truth=()
     )
     error = ReportError(
         kind="false_finding",
@@ -156,7 +156,7 @@ def test_text_is_text_wherever_it_comes_from(tmp_path: Path) -> None:
     )
     judged = Judgement(id="a", question=EVIL, judge=EVIL, score=0.5, errors=(error,))
     failed = Judgement(id="b", question=EVIL, judge=EVIL, score=None, unscored=EVIL)
-    pair = Pair(id=EVIL, question=EVIL, patient=EVIL, films=(), prompt=EVIL, chosen=EVIL, rejected=EVIL + "!")
+    pair = Pair(id=EVIL, question=EVIL, patient=EVIL, images=(), prompt=EVIL, chosen=EVIL, rejected=EVIL + "!")
     page = render(
         ReportData(
             title=EVIL,
@@ -187,22 +187,22 @@ def test_text_is_text_wherever_it_comes_from(tmp_path: Path) -> None:
     assert_self_contained(page)
     assert "<script>alert" not in page
     assert "<img" not in page
-    assert "film missing" in page  # the film that is not there is a reason, not a failure
+    assert "image missing" in page  # the image that is not there is a reason, not a failure
     assert "absent" not in page  # and its path, which may name a patient, is not shown
 
 
-def test_many_large_films_stay_below_five_megabytes(tmp_path: Path, data: ReportData) -> None:
+def test_many_large_images_stay_below_five_megabytes(tmp_path: Path, data: ReportData) -> None:
     generator = np.random.default_rng(0)
     views = []
     for index, view in enumerate(data.studies[:40]):
-        films = []
+        images = []
         for side in range(2):
             path = tmp_path / f"{index}-{side}.png"
             Image.fromarray(generator.integers(0, 255, (320, 320), dtype=np.uint8)).save(
                 path
             )  # noise: the worst for JPEG
-            films.append(Film(path=str(path)))
-        views.append(replace(view, question=view.question.model_copy(update={"films": tuple(films)})))
+            images.append(ImageFile(path=str(path)))
+        views.append(replace(view, question=view.question.model_copy(update={"images": tuple(images)})))
     page = render(replace(data, studies=views))
     assert len(page) < 5_000_000
     assert "left out to keep this page small" in page
@@ -403,8 +403,7 @@ def test_marking_keeps_the_text(text: str, marks: list[tuple[int, int, str]]) ->
 def test_overlapping_marks_share_a_piece() -> None:
     page = marked("abcdef", [Mark(Span(start=0, end=4), "one"), Mark(Span(start=2, end=6), "two", "why")])
     assert page == (
-        '<span class="one">ab</span><span class="one two" title="why">cd</span>'
-        '<span class="two" title="why">ef</span>'
+        '<span class="one">ab</span><span class="one two" title="why">cd</span><span class="two" title="why">ef</span>'
     )
 
 

@@ -178,9 +178,7 @@ def test_all_mentions_go_with_a_flip() -> None:
     made = turn(text, first(text, "pleural effusion"), "side", "right")
     assert made is not None
     assert made.text == "There is a right pleural effusion. No pneumothorax. The right effusion is small."
-    made = turn(
-        "Opacity in the right base, likely atelectasis.", read("Opacity in the right base.")[0], "side", "left"
-    )
+    made = turn("Opacity in the right base, likely atelectasis.", read("Opacity in the right base.")[0], "side", "left")
     assert made is not None
     assert "left base" in made.text
 

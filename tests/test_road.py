@@ -1,4 +1,4 @@
-"""Other people's models and films go down the whole road: tiny checkpoints of other shapes, tables with bad rows."""
+"""Other people's models and images go down the whole road: tiny checkpoints of other shapes, tables with bad rows."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ STUDIES = 26
 
 
 def write_table(folder: Path) -> None:
-    """Studies of two films each as a user has them: PNG, JPEG and 16-bit films, a JSONL file, some bad rows."""
+    """Studies of two images each as a user has them: PNG, JPEG and 16-bit images, a JSONL file, some bad rows."""
     rows = []
     for index in range(STUDIES):
-        films = []
+        images = []
         for view in ("frontal", "lateral"):
             drawn = phantom.draw(index, seed=3, size=64, view=view)
             name = f"{index}-{view}.{'jpg' if index % 3 else 'png'}"
@@ -32,9 +32,9 @@ def write_table(folder: Path) -> None:
             if index % 3 == 0 and view == "frontal":
                 image = Image.fromarray(drawn.image.astype(np.uint16) * 16)
             image.save(folder / name)
-            films.append(name)
+            images.append(name)
         report = phantom.draw(index, seed=3, size=64).report
-        row = {"id": f"s{index}", "images": films, "findings": report.findings, "indication": report.indication}
+        row = {"id": f"s{index}", "images": images, "findings": report.findings, "indication": report.indication}
         rows.append(json.dumps(row))
     whole = (folder / "1-frontal.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 3])
@@ -78,7 +78,7 @@ def test_a_checkpoint_of_another_shape_and_a_table_with_bad_rows(family: str, tm
     assert done.returncode == 0, done.stderr[-3000:]
     run = Run(out)
     questions = run.rows("studies", "questions", Question)
-    assert all(len(question.films) == 2 for question in questions)
+    assert all(len(question.images) == 2 for question in questions)
     quarantined = run.rows("studies", "quarantined", Quarantined)
     assert len(quarantined) >= 5, quarantined
     assert run.rows("pair", "pairs", Pair)

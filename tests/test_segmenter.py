@@ -20,7 +20,7 @@ SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
 
 
 def save_tiny(folder: Path, seed: int = 0) -> Path:
-    """A SAM 3 of 250,000 random parameters that sees films of 56 pixels in patches of 14."""
+    """A SAM 3 of 250,000 random parameters that sees images of 56 pixels in patches of 14."""
     tokens = tokenizer({})
     backbone = {
         **SIZES,
@@ -85,7 +85,7 @@ def segmenter(folder: Path) -> Segmenter:
     return load_segmenter(str(folder), score=0.0)
 
 
-def test_a_mask_has_the_size_of_the_film(segmenter: Segmenter) -> None:
+def test_a_mask_has_the_size_of_the_image(segmenter: Segmenter) -> None:
     mask = segment(segmenter, picture(1, 90, 60), ["pleural effusion"])
     assert mask is not None
     assert mask.shape == (60, 90)
@@ -94,9 +94,9 @@ def test_a_mask_has_the_size_of_the_film(segmenter: Segmenter) -> None:
 
 
 def test_several_names_are_united(segmenter: Segmenter) -> None:
-    film = picture(2)
-    apart = [segment(segmenter, film, [name]) for name in ("nodule", "consolidation with atelectasis")]
-    together = segment(segmenter, film, ["nodule", "consolidation with atelectasis"])
+    image = picture(2)
+    apart = [segment(segmenter, image, [name]) for name in ("nodule", "consolidation with atelectasis")]
+    together = segment(segmenter, image, ["nodule", "consolidation with atelectasis"])
     assert apart[0] is not None
     assert apart[1] is not None
     assert together is not None
@@ -117,8 +117,8 @@ def test_the_mean_and_deviation_of_the_checkpoint_are_used(folder: Path, segment
 def test_it_agrees_with_transformers_own_processor(folder: Path, segmenter: Segmenter) -> None:
     pytest.importorskip("torchvision", reason="Sam3Processor needs torchvision")
     processor = hf.Sam3Processor(hf.Sam3ImageProcessor.from_pretrained(folder), segmenter.tokenizer)
-    film = picture(3, 80, 56)
-    inputs = processor(images=film, text="nodule", return_tensors="pt")
+    image = picture(3, 80, 56)
+    inputs = processor(images=image, text="nodule", return_tensors="pt")
     with torch.no_grad():
         out = segmenter.model(
             pixel_values=inputs["pixel_values"],
@@ -128,10 +128,10 @@ def test_it_agrees_with_transformers_own_processor(folder: Path, segmenter: Segm
     theirs = processor.post_process_instance_segmentation(
         out, threshold=0.0, mask_threshold=0.5, target_sizes=[(56, 80)]
     )[0]["masks"]
-    ours = segment(segmenter, film, ["nodule"])
+    ours = segment(segmenter, image, ["nodule"])
     assert ours is not None
     agreement = (theirs.bool().any(0).numpy() == ours).mean()
-    assert agreement > 0.98  # Pillow and torchvision round a resized film differently
+    assert agreement > 0.98  # Pillow and torchvision round a resized image differently
 
 
 def refused(path: Path | str, words: str) -> None:

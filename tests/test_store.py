@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radpref.records import Film, Quarantined, Study
+from radpref.records import ImageFile, Quarantined, Study
 from radpref.store import StoreError, Table, content_key, disk_errors, write_atomically
 
 
@@ -141,15 +141,15 @@ def test_files_below_the_root_are_written_relative_to_it(tmp_path: Path) -> None
     def studies(root: Path) -> Table[Study]:
         return Table(root / "t.jsonl", Study, root=root)
 
-    inside, outside = tmp_path / "run" / "films" / "é.png", tmp_path / "elsewhere.png"
-    films = (Film(path=str(inside), masks={"edema": str(inside)}), Film(path=str(outside)))
-    study = Study(id="s", patient="p", films=films, findings="Clear.")
+    inside, outside = tmp_path / "run" / "images" / "é.png", tmp_path / "elsewhere.png"
+    images = (ImageFile(path=str(inside), masks={"edema": str(inside)}), ImageFile(path=str(outside)))
+    study = Study(id="s", patient="p", images=images, findings="Clear.")
     studies(tmp_path / "run").append([("k", study)])
     assert list(studies(tmp_path / "run")) == [study]
     (tmp_path / "run").rename(tmp_path / "moved")
     (again,) = studies(tmp_path / "moved")
-    moved = str(tmp_path / "moved" / "films" / "é.png")
-    assert again.films == (Film(path=moved, masks={"edema": moved}), films[1])
+    moved = str(tmp_path / "moved" / "images" / "é.png")
+    assert again.images == (ImageFile(path=moved, masks={"edema": moved}), images[1])
 
 
 def test_atomic_writing_leaves_no_temporary_file(tmp_path: Path) -> None:

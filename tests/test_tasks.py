@@ -7,16 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radpref.recipe import TaskSection
-from radpref.records import Film, Finding, Study, View
+from radpref.records import Finding, ImageFile, Study, View
 from radpref.tasks import MAX_INDICATION, clean_indication, report_question
 
 
 def study(indication: str = "", findings: str = "Clear lungs.", views: tuple[View, ...] = ("frontal",)) -> Study:
-    films = tuple(Film(path=f"/{n}.png", view=view) for n, view in enumerate(views))
+    images = tuple(ImageFile(path=f"/{n}.png", view=view) for n, view in enumerate(views))
     return Study(
         id="s/1",
         patient="p",
-        films=films,
+        images=images,
         findings=findings,
         indication=indication,
         split="test",
@@ -25,9 +25,7 @@ def study(indication: str = "", findings: str = "Clear lungs.", views: tuple[Vie
 
 
 def test_the_question_carries_the_study() -> None:
-    question = report_question(
-        study("dyspnea", "  Clear\n\tlungs.  No  effusion. "), TaskSection(prompt="Report."), 2
-    )
+    question = report_question(study("dyspnea", "  Clear\n\tlungs.  No  effusion. "), TaskSection(prompt="Report."), 2)
     assert question.id == "s/1:report"
     assert (question.study, question.patient, question.split, question.task) == ("s/1", "p", "test", "report")
     assert question.prompt == "Report.\nIndication: dyspnea"
@@ -40,9 +38,9 @@ def test_without_an_indication_the_prompt_is_the_instruction() -> None:
     assert report_question(study("cough"), TaskSection(prompt="Report.", indication=False), 2).prompt == "Report."
 
 
-def test_no_more_films_than_asked_for() -> None:
+def test_no_more_images_than_asked_for() -> None:
     many = study(views=("frontal", "frontal", "unknown", "lateral"))
-    paths = [[film.path for film in report_question(many, TaskSection(), most).films] for most in (1, 2, 8)]
+    paths = [[image.path for image in report_question(many, TaskSection(), most).images] for most in (1, 2, 8)]
     assert paths == [["/0.png"], ["/0.png", "/1.png"], ["/0.png", "/1.png", "/2.png", "/3.png"]]
 
 

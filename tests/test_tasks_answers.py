@@ -20,7 +20,7 @@ RIGHT = [
     ("Yes, mild.", "Yes, mild", True),
     ("It could be. Answer: no", "no", True),
     ("none", "none", False),
-    ("There is no pneumothorax on this film, so it has no side.", "none", False),
+    ("There is no pneumothorax on this image, so it has no side.", "none", False),
     # sides, places, synonyms
     ("Left.", "left", False),
     ("On the left side of the patient", "left side", True),
@@ -57,7 +57,7 @@ WRONG = [
     ("The lungs are abnormal.", "no", True),
     ("It is not enlarged.", "no", True),
     ("Northern, known, nodule", "no", True),
-    ("Yesterday's film", "yes", True),
+    ("Yesterday's image", "yes", True),
     ("No, it is normal.", "yes", True),
     ("Yes, there is no doubt about it.", "no", True),
     ("", "no", True),

@@ -12,9 +12,9 @@ from PIL import Image
 from radpref.data import leakage
 from radpref.data.phantom import studies as phantoms
 from radpref.findings import read
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.recipe import PhantomSection, TaskSection
-from radpref.records import Asked, Box, Film, Finding, Question, Study
+from radpref.records import Asked, Box, Finding, ImageFile, Question, Study
 from radpref.tasks import (
     blanked,
     in_sentence,
@@ -40,11 +40,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
 
 @pytest.fixture(scope="module")
 def asked(world: list[Study], tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
-    return questions(world, TASK, max_films=2, folder=tmp_path_factory.mktemp("marked"), seed=5)
+    return questions(world, TASK, max_images=2, folder=tmp_path_factory.mktemp("marked"), seed=5)
 
 
 def test_reports_are_asked_for_as_before(world: list[Study], tmp_path: Path) -> None:
-    rows = questions(world, TaskSection(), max_films=2, folder=tmp_path, seed=5)
+    rows = questions(world, TaskSection(), max_images=2, folder=tmp_path, seed=5)
     assert [row.id for row in rows] == [f"{study.id}:report" for study in world]
     assert not list(tmp_path.iterdir())
 
@@ -98,9 +98,9 @@ def test_a_rationale_claims_nothing_but_what_is_there(asked: list[Question]) -> 
 
 
 def test_words_vary_and_follow_from_the_seed(world: list[Study], asked: list[Question], tmp_path: Path) -> None:
-    again = questions(world, TASK, max_films=2, folder=tmp_path / "again", seed=5)
+    again = questions(world, TASK, max_images=2, folder=tmp_path / "again", seed=5)
     assert [(row.id, row.prompt, row.reference) for row in again] == [(r.id, r.prompt, r.reference) for r in asked]
-    other = questions(world, TASK, max_films=2, folder=tmp_path / "other", seed=6)
+    other = questions(world, TASK, max_images=2, folder=tmp_path / "other", seed=6)
     same = {row.id: row.prompt for row in asked}
     assert any(same.get(row.id, row.prompt) != row.prompt for row in other)
     forms = {row.prompt.replace(row.about[0].name, "X") for row in asked if row.kind == "presence" and row.about}
@@ -109,22 +109,22 @@ def test_words_vary_and_follow_from_the_seed(world: list[Study], asked: list[Que
 
 def test_a_study_keeps_its_words_when_others_are_added(world: list[Study], tmp_path: Path) -> None:
     task = TASK.model_copy(update={"asks": ("comparison",)})
-    few = {row.id: row for row in questions(world[:20], task, max_films=2, folder=tmp_path, seed=5)}
-    many = {row.id: row for row in questions(world, task, max_films=2, folder=tmp_path, seed=5)}
+    few = {row.id: row for row in questions(world[:20], task, max_images=2, folder=tmp_path, seed=5)}
+    many = {row.id: row for row in questions(world, task, max_images=2, folder=tmp_path, seed=5)}
     assert few
     assert all(many[key] == row for key, row in few.items())
 
 
-def test_region_questions_show_a_marked_film_of_the_study(asked: list[Question], world: list[Study]) -> None:
-    films = {film.path: film for study in world for film in study.films}
+def test_region_questions_show_a_marked_image_of_the_study(asked: list[Question], world: list[Study]) -> None:
+    images = {image.path: image for study in world for image in study.images}
     for row in asked:
         if row.task != "region":
             continue
-        assert len(row.films) == 1
-        assert row.films[0].path not in films
-        assert row.films[0].digest
-        image = np.asarray(read_film(row.films[0]))
-        assert (image.max(-1) != image.min(-1)).any()  # colour
+        assert len(row.images) == 1
+        assert row.images[0].path not in images
+        assert row.images[0].digest
+        picture = np.asarray(read_image(row.images[0]))
+        assert (picture.max(-1) != picture.min(-1)).any()  # colour
         marks = {"arrow", "star", "box", "contour"}
         assert any(mark in row.prompt for mark in marks)
 
@@ -132,21 +132,21 @@ def test_region_questions_show_a_marked_film_of_the_study(asked: list[Question],
 def test_the_side_of_a_marked_region_is_the_patients(asked: list[Question]) -> None:
     for row in asked:
         if (row.task, row.kind) == ("region", "location"):
-            image = np.asarray(read_film(row.films[0])).astype(int)
+            image = np.asarray(read_image(row.images[0])).astype(int)
             coloured = np.nonzero(image.max(-1) - image.min(-1) > 60)[1]
             # an arrow's shaft may lie on the other side, so only marks around or on the part are held to it
             if " arrow" not in row.prompt:
                 assert (coloured.mean() < image.shape[1] / 2) == (row.answer == "right"), row.prompt
 
 
-def test_comparisons_show_the_current_film_first(asked: list[Question], world: list[Study]) -> None:
+def test_comparisons_show_the_current_image_first(asked: list[Question], world: list[Study]) -> None:
     by_id = {study.id: study for study in world}
     rows = [row for row in asked if row.task == "comparison"]
     assert rows
     for row in rows:
         current = by_id[row.study]
         assert current.prior is not None
-        assert [film.path for film in row.films] == [current.films[0].path, by_id[current.prior].films[0].path]
+        assert [image.path for image in row.images] == [current.images[0].path, by_id[current.prior].images[0].path]
         assert row.prompt.startswith(OPENING)
         if row.kind == "change" and row.answer not in ("yes", "no"):
             truth = {finding.name: finding.change for finding in current.truth or ()}
@@ -168,10 +168,8 @@ def test_false_premises_are_about_what_is_not_there(asked: list[Question]) -> No
 
 def test_per_study_and_balance(world: list[Study], tmp_path: Path) -> None:
     def count(balance: str) -> list[Question]:
-        task = TaskSection.model_validate(
-            {"kind": "questions", "per_study": 3, "balance": balance, "asks": ("basic",)}
-        )
-        return [row for row in questions(world, task, max_films=2, folder=tmp_path, seed=5) if row.split == "train"]
+        task = TaskSection.model_validate({"kind": "questions", "per_study": 3, "balance": balance, "asks": ("basic",)})
+        return [row for row in questions(world, task, max_images=2, folder=tmp_path, seed=5) if row.split == "train"]
 
     natural, balanced = count("none"), count("finding")
     assert Counter(row.study for row in natural).most_common(1)[0][1] == 3
@@ -187,18 +185,18 @@ def test_per_study_and_balance(world: list[Study], tmp_path: Path) -> None:
 
 
 def test_made_questions_do_not_leak(asked: list[Question], world: list[Study]) -> None:
-    """Films that marks were drawn on stay in their study's split; no film is in two."""
+    """Images that marks were drawn on stay in their study's split; no image is in two."""
     assert leakage(world) == []
     where: dict[str, set[str]] = {}
     for row in asked:
-        for film in row.films:
-            where.setdefault(film.digest or film.path, set()).add(row.split)
+        for image in row.images:
+            where.setdefault(image.digest or image.path, set()).add(row.split)
     assert all(len(splits) == 1 for splits in where.values())
 
 
 def test_a_report_is_asked_about_as_far_as_it_tells() -> None:
     study = Study(
-        id="s", patient="p", films=(Film(path="/f.png", view="frontal"),),
+        id="s", patient="p", images=(ImageFile(path="/f.png", view="frontal"),),
         findings="Small left pleural effusion. No pneumothorax. Possible pneumonia. Heart size is normal.",
     )  # fmt: skip
     facts = known(study)
@@ -209,17 +207,17 @@ def test_a_report_is_asked_about_as_far_as_it_tells() -> None:
     assert not facts.denies("pneumonia")
     assert not facts.denies("consolidation")
     assert not facts.denies("mass")
-    rows = questions([study], TASK, max_films=1, folder=Path("/nowhere"), seed=1)
+    rows = questions([study], TASK, max_images=1, folder=Path("/nowhere"), seed=1)
     assert not [row for row in rows if "pneumonia" in row.prompt]
     assert {row.task for row in rows} == {"basic"}
 
 
-def test_a_film_with_boxes_alone_gives_region_questions(tmp_path: Path) -> None:
+def test_an_image_with_boxes_alone_gives_region_questions(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 100), np.uint8)).save(tmp_path / "f.png")
     box = Box(left=0.1, top=0.5, right=0.3, bottom=0.8)
-    film = Film(path=str(tmp_path / "f.png"), view="frontal", boxes={"mass": (box,)})
-    study = Study(id="s", patient="p", films=(film,), findings="There is a mass.")
-    rows = questions([study], TASK.model_copy(update={"asks": ("region",)}), max_films=1, folder=tmp_path, seed=1)
+    image = ImageFile(path=str(tmp_path / "f.png"), view="frontal", boxes={"mass": (box,)})
+    study = Study(id="s", patient="p", images=(image,), findings="There is a mass.")
+    rows = questions([study], TASK.model_copy(update={"asks": ("region",)}), max_images=1, folder=tmp_path, seed=1)
     by_kind = {row.kind: row for row in rows}
     assert by_kind["type"].answer == "mass"
     assert by_kind["location"].answer == "right"
@@ -229,9 +227,9 @@ def test_a_film_with_boxes_alone_gives_region_questions(tmp_path: Path) -> None:
 def test_a_broken_mask_costs_its_questions_only(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 100), np.uint8)).save(tmp_path / "f.png")
     (tmp_path / "m.png").write_bytes(b"no picture")
-    film = Film(path=str(tmp_path / "f.png"), view="frontal", masks={"mass": str(tmp_path / "m.png")})
-    study = Study(id="s", patient="p", films=(film,), findings="There is a mass in the left upper lobe.")
-    rows = questions([study], TASK, max_films=1, folder=tmp_path / "marked", seed=1)
+    image = ImageFile(path=str(tmp_path / "f.png"), view="frontal", masks={"mass": str(tmp_path / "m.png")})
+    study = Study(id="s", patient="p", images=(image,), findings="There is a mass in the left upper lobe.")
+    rows = questions([study], TASK, max_images=1, folder=tmp_path / "marked", seed=1)
     assert rows
     assert {row.task for row in rows} == {"basic"}
 
@@ -259,17 +257,17 @@ def test_findings_in_words(finding: Finding, words: str, place: str) -> None:
 
 
 def test_a_sources_question_becomes_a_row() -> None:
-    films = (Film(path="/a.png"), Film(path="/b.png"), Film(path="/c.png"))
-    study = Study(id="s", patient="p", films=films, findings="")
+    images = (ImageFile(path="/a.png"), ImageFile(path="/b.png"), ImageFile(path="/c.png"))
+    study = Study(id="s", patient="p", images=images, findings="")
     plain = question_of(
-        study, Asked(id="1", question="Is there a pneumothorax?", answer="No", closed=True), max_films=1
+        study, Asked(id="1", question="Is there a pneumothorax?", answer="No", closed=True), max_images=1
     )
     assert (plain.id, plain.answer, plain.reference) == ("s:1", "No", "No, there is no pneumothorax.")
-    assert len(plain.films) == 1
+    assert len(plain.images) == 1
     pair = question_of(
-        study, Asked(id="2", question="What has changed?", answer="nothing", task="comparison"), max_films=1
+        study, Asked(id="2", question="What has changed?", answer="nothing", task="comparison"), max_images=1
     )
-    assert len(pair.films) == 2
+    assert len(pair.images) == 2
     assert pair.prompt == f"{OPENING}What has changed?"
     told = Asked(id="3", question="Where?", answer="left", rationale="It lies on the left. The heart is normal.")
     assert question_of(study, told).reference == told.rationale
@@ -296,33 +294,33 @@ def test_a_negation_asks_for_the_opposite(asked: list[Question]) -> None:
             assert {polarity(row.answer), polarity(twin.answer)} == {"yes", "no"}
             assert twin.id == f"{row.id}~negated"
             assert twin.prompt != row.prompt
-            assert twin.films == row.films
+            assert twin.images == row.images
             assert matches(twin.reference, twin.answer, True)
     turned = [twin.prompt for key, twin in twins.items() if "basic-presence" in key]
     assert turned
     assert all("free of" in text or "absent" in text or "lack" in text for text in turned)
 
 
-def test_swapped_films_are_another_patients(asked: list[Question]) -> None:
+def test_swapped_images_are_another_patients(asked: list[Question]) -> None:
     test = [row for row in asked if row.split == "test"]
-    owner = {film.path: row.patient for row in test for film in row.films}
+    owner = {image.path: row.patient for row in test for image in row.images}
     rows = swapped(test, 1)
     assert len(rows) > 0.8 * len(test)
     before = {row.id: row for row in test}
     for row in rows:
         original = before[row.id.removesuffix("~swapped")]
-        assert len(row.films) == len(original.films)
+        assert len(row.images) == len(original.images)
         assert row.answer == original.answer
-        assert all(owner[film.path] != row.patient for film in row.films)
+        assert all(owner[image.path] != row.patient for image in row.images)
     assert rows == swapped(test, 1)
 
 
-def test_blank_films_are_grey_and_of_the_same_size(asked: list[Question], tmp_path: Path) -> None:
+def test_blank_images_are_grey_and_of_the_same_size(asked: list[Question], tmp_path: Path) -> None:
     test = [row for row in asked if row.split == "test"][:10]
     for row, blank in zip(test, blanked(test, tmp_path), strict=True):
-        assert len(row.films) == len(blank.films)
-        for film, grey in zip(row.films, blank.films, strict=True):
-            image = read_film(grey)
-            assert image.size == read_film(film).size
-            assert len(image.getcolors() or []) == 1
+        assert len(row.images) == len(blank.images)
+        for image, grey in zip(row.images, blank.images, strict=True):
+            picture = read_image(grey)
+            assert picture.size == read_image(image).size
+            assert len(picture.getcolors() or []) == 1
     assert len(list(tmp_path.iterdir())) == 1

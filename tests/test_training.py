@@ -14,11 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.losses import LOSSES, objective
 from radpref.models import Vlm, encode_answer, encode_prompt, load
 from radpref.recipe import LoraSection, ModelSection, SftSection
-from radpref.records import Film, Pair
+from radpref.records import ImageFile, Pair
 from radpref.training import Prepared, TrainingError, align, checkpoints, prepare, sft
 from radpref.training.rows import items, keyed
 from tests import tiny
@@ -57,7 +57,7 @@ def vlm(base: Path) -> Vlm:
 
 @pytest.fixture(scope="module")
 def pairs(base: Path) -> list[Pair]:
-    return toys.pairs(base / "films")
+    return toys.pairs(base / "images")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_references_are_those_of_plain_forwards(family: str, base: Path, pairs: 
     found = prepare(model, pairs, toys.section(), base / f"references-{family}")
     for item, pair in zip(found.items, pairs, strict=True):
         for row, answer in zip(item.rows(), (pair.chosen, pair.rejected), strict=True):
-            prompt = encode_prompt(model, pair.prompt, [read_film(film) for film in pair.films])
+            prompt = encode_prompt(model, pair.prompt, [read_image(image) for image in pair.images])
             ids = torch.tensor([encode_answer(model, answer)])
             whole = {**prompt, "input_ids": torch.cat([prompt["input_ids"], ids], 1)}
             for name in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
@@ -131,10 +131,10 @@ def test_prepare_goes_on_where_it_was_killed(
 
 def test_unusable_pairs_are_quarantined_with_a_reason(vlm: Vlm, pairs: list[Pair], tmp_path: Path) -> None:
     torn = tmp_path / "torn.png"
-    torn.write_bytes(Path(pairs[0].films[0].path).read_bytes()[:200])
+    torn.write_bytes(Path(pairs[0].images[0].path).read_bytes()[:200])
     odd = {
-        "absent": pairs[0].model_copy(update={"id": "absent", "films": (Film(path=str(tmp_path / "none.png")),)}),
-        "torn": pairs[0].model_copy(update={"id": "torn", "films": (Film(path=str(torn)),)}),
+        "absent": pairs[0].model_copy(update={"id": "absent", "images": (ImageFile(path=str(tmp_path / "none.png")),)}),
+        "torn": pairs[0].model_copy(update={"id": "torn", "images": (ImageFile(path=str(torn)),)}),
         "special": pairs[0].model_copy(update={"id": "special", "chosen": "clear <image>"}),
         "empty": pairs[0].model_copy(update={"id": "empty", "rejected": ""}),
         "long": pairs[0].model_copy(update={"id": "long", "rejected": toys.text(0, 60)}),
@@ -162,12 +162,12 @@ def test_an_answer_that_was_cut_gets_no_end_of_turn(vlm: Vlm, pairs: list[Pair],
     assert len(found.cache[f"logps/{item.chosen.key}"]) == len(encode_answer(vlm, cut.chosen))
 
 
-def test_a_changed_film_or_answer_is_scored_anew(vlm: Vlm, pairs: list[Pair], tmp_path: Path) -> None:
-    film = tmp_path / "film.png"
-    shutil.copy(pairs[0].films[0].path, film)
-    pair = pairs[0].model_copy(update={"films": (Film(path=str(film)),)})
+def test_a_changed_image_or_answer_is_scored_anew(vlm: Vlm, pairs: list[Pair], tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    shutil.copy(pairs[0].images[0].path, image)
+    pair = pairs[0].model_copy(update={"images": (ImageFile(path=str(image)),)})
     before = prepare(vlm, [pair], toys.section(), tmp_path / "references")
-    shutil.copy(pairs[1].films[1].path, film)
+    shutil.copy(pairs[1].images[1].path, image)
     after = prepare(vlm, [pair], toys.section(), tmp_path / "references")
     assert before.items[0].rows()[0].key != after.items[0].rows()[0].key
     assert len(toys.logps(before)) == len(toys.logps(after)) == 2
@@ -181,7 +181,7 @@ def test_kto_mismatched_answers_belong_to_other_questions(questions: list[str]) 
             id=f"{i}",
             question=question,
             patient="p",
-            films=(),
+            images=(),
             prompt=question,
             chosen=f"{question}+{i}",
             rejected=f"{question}-{i}",
@@ -342,7 +342,7 @@ def test_sft_learns_the_answers_and_leaves_the_tower_alone(family: str, base: Pa
     model = toys.vlm(base / family, family)
     before = {name: value.clone() for name, value in model.model.state_dict().items()}
     section = SftSection(batch=4, epochs=6, lr=3e-3, save_steps=50)
-    result = sft(model, toys.questions(base / "films", 4), section, tmp_path / "sft", seed=0)
+    result = sft(model, toys.questions(base / "images", 4), section, tmp_path / "sft", seed=0)
     assert result.history[-1]["loss"] < result.history[0]["loss"] - 0.5
     after = load(ModelSection(path=str(result.path)), toys.FLOAT32).model.state_dict()
     for name, value in after.items():
@@ -353,8 +353,8 @@ def test_sft_learns_the_answers_and_leaves_the_tower_alone(family: str, base: Pa
 def test_sft_has_the_answers_alone_in_its_loss(base: Path, tmp_path: Path) -> None:
     """The first step's loss is the mean negative log-likelihood of answer tokens, worked out apart."""
     model = toys.vlm(base / "llava")
-    questions = toys.questions(base / "films", 4)
-    pairs = [pair.model_copy(update={"rejected": pair.chosen}) for pair in toys.pairs(base / "films", 4)]
+    questions = toys.questions(base / "images", 4)
+    pairs = [pair.model_copy(update={"rejected": pair.chosen}) for pair in toys.pairs(base / "images", 4)]
     logps = toys.logps(prepare(model, pairs, toys.section(), tmp_path / "references"))
     expected = -torch.cat(list(logps.values())).mean().item()
     result = sft(model, questions, SftSection(batch=4, epochs=1, lr=1e-6), tmp_path / "sft", seed=0)
@@ -363,7 +363,7 @@ def test_sft_has_the_answers_alone_in_its_loss(base: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("rank", [0, 4])
 def test_sft_stopped_and_resumed_is_never_stopped(rank: int, base: Path, tmp_path: Path) -> None:
-    questions = toys.questions(base / "films", 6)
+    questions = toys.questions(base / "images", 6)
     section = SftSection(batch=2, epochs=1.5, save_steps=2, lora=LoraSection(rank=rank, dropout=0.1))
 
     def train(folder: str, **how: Any) -> Any:
@@ -388,7 +388,7 @@ def test_sft_killed_after_the_last_step_still_saves_the_same_model(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a part of an epoch at the end, beyond which the Trainer itself would go on."""
-    questions = toys.questions(base / "films", 6)
+    questions = toys.questions(base / "images", 6)
     section = SftSection(batch=2, epochs=0.5, save_steps=1)
     whole = sft(toys.vlm(base / "llava"), questions, section, tmp_path / "whole", seed=0)
 
@@ -406,8 +406,8 @@ def test_sft_killed_after_the_last_step_still_saves_the_same_model(
 
 
 def test_sft_quarantines_what_it_cannot_read(base: Path, tmp_path: Path) -> None:
-    questions = toys.questions(base / "films", 3)
-    bad = questions[0].model_copy(update={"id": "bad", "films": (Film(path=str(tmp_path / "none.png")),)})
+    questions = toys.questions(base / "images", 3)
+    bad = questions[0].model_copy(update={"id": "bad", "images": (ImageFile(path=str(tmp_path / "none.png")),)})
     model = toys.vlm(base / "llava")
     result = sft(model, [bad, *questions], SftSection(batch=4, epochs=1), tmp_path / "sft", seed=0)
     assert [row.id for row in result.quarantined] == ["bad"]

@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import TrainingArguments
 
 from radpref import recipe as recipes
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.losses import LossError
 from radpref.models import Vlm, attach_lora, encode_answer, encode_prompt, load, token_mask, unwrapped
 from radpref.recipe import AlignSection, LoraSection, ModelSection
-from radpref.records import Film, Pair, Span
+from radpref.records import ImageFile, Pair, Span
 from radpref.training import (
     Collator,
     PairTrainer,
@@ -60,25 +60,25 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(base: Path) -> list[Pair]:
-    return marked(toys.pairs(base / "films"), base / "films")
+    return marked(toys.pairs(base / "images"), base / "images")
 
 
 def marked(pairs: Sequence[Pair], folder: Path) -> list[Pair]:
-    """The same with two words of each answer as spans, and corrupted films for all but every third pair."""
+    """The same with two words of each answer as spans, and corrupted images for all but every third pair."""
     random = np.random.default_rng(1)
     made = []
     for number, pair in enumerate(pairs):
-        films = []
-        for place in range(len(pair.films)):
+        images = []
+        for place in range(len(pair.images)):
             path = folder / f"corrupted{number}-{place}.png"
             Image.fromarray((random.random((70, 60)) * 255).astype("uint8")).save(path)
-            films.append(Film(path=str(path)))
+            images.append(ImageFile(path=str(path)))
         made.append(
             pair.model_copy(
                 update={
                     "chosen_spans": (span(pair.chosen, 1, 3),),
                     "rejected_spans": (span(pair.rejected, 0, 1), span(pair.rejected, 3, 4)),
-                    "corrupted": tuple(films) if number % 3 else (),
+                    "corrupted": tuple(images) if number % 3 else (),
                     "weight": 1.0 + number % 2,
                 }
             )
@@ -141,7 +141,7 @@ def test_every_family_takes_the_fast_way(family: str, base: Path) -> None:
 def test_shared_rows_and_caches_change_nothing(
     family: str, objective: str, base: Path, pairs: list[Pair], tmp_path: Path
 ) -> None:
-    """Shared rows with kept features, against a row an answer with the films encoded at every step."""
+    """Shared rows with kept features, against a row an answer with the images encoded at every step."""
     vlm = toys.vlm(base / family, family)
     fast = section_of(objective, cache_features="always")
     slow = section_of(objective, cache_features="never", shared_prefix="never")
@@ -153,22 +153,22 @@ def test_shared_rows_and_caches_change_nothing(
     assert_same(*found)
 
 
-def test_kept_films_are_not_read_again(base: Path, pairs: list[Pair], tmp_path: Path) -> None:
-    """Once prepared, a training needs neither the films nor the tower."""
+def test_kept_images_are_not_read_again(base: Path, pairs: list[Pair], tmp_path: Path) -> None:
+    """Once prepared, a training needs neither the images nor the tower."""
     vlm = toys.vlm(base / "llava")
-    films = {}
+    images = {}
     for pair in pairs:
-        for film in (*pair.films, *pair.corrupted):
-            films[film.path] = tmp_path / Path(film.path).name
-            films[film.path].write_bytes(Path(film.path).read_bytes())
+        for image in (*pair.images, *pair.corrupted):
+            images[image.path] = tmp_path / Path(image.path).name
+            images[image.path].write_bytes(Path(image.path).read_bytes())
 
-    def moved(some: tuple[Film, ...]) -> tuple[Film, ...]:
-        return tuple(Film(path=str(films[film.path])) for film in some)
+    def moved(some: tuple[ImageFile, ...]) -> tuple[ImageFile, ...]:
+        return tuple(ImageFile(path=str(images[image.path])) for image in some)
 
-    here = [p.model_copy(update={"films": moved(p.films), "corrupted": moved(p.corrupted)}) for p in pairs]
+    here = [p.model_copy(update={"images": moved(p.images), "corrupted": moved(p.corrupted)}) for p in pairs]
     section = section_of("firempo", cache_features="always")
     prepared = prepare(vlm, here, section, tmp_path / "prepared")
-    for path in films.values():
+    for path in images.values():
         path.unlink()
     tower = vlm.model.model.vision_tower
     handle = tower.register_forward_pre_hook(lambda *_: pytest.fail("the tower was asked"))
@@ -261,7 +261,7 @@ def test_a_head_with_something_behind_it_takes_the_plain_way(base: Path, pairs: 
         prepared = prepare(vlm, pairs, toys.section(), tmp_path / "a")
         row = prepared.items[0].chosen
         assert row is not None
-        prompt = encode_prompt(vlm, row.prompt, [read_film(film) for film in row.films])
+        prompt = encode_prompt(vlm, row.prompt, [read_image(image) for image in row.images])
         ids = torch.tensor([encode_answer(vlm, row.answer)])
         whole = {**prompt, "input_ids": torch.cat([prompt["input_ids"], ids], 1)}
         whole["attention_mask"] = torch.ones_like(whole["input_ids"])
@@ -302,9 +302,7 @@ def test_eight_at_once_are_one_by_one_accumulated(
 def test_stopped_and_resumed_is_never_stopped(family: str, base: Path, pairs: list[Pair], tmp_path: Path) -> None:
     """Bit for bit, with dropout, in the middle of an epoch."""
     vlm = toys.vlm(base / family, family)
-    section = section_of(
-        "firempo", batch=2, epochs=2, save_steps=2, lora=LoraSection(rank=4, dropout=0.2), warmup=0.2
-    )
+    section = section_of("firempo", batch=2, epochs=2, save_steps=2, lora=LoraSection(rank=4, dropout=0.2), warmup=0.2)
     prepared = prepare(vlm, pairs, section, tmp_path / "prepared")
     whole = align(vlm, prepared, section, tmp_path / "whole", seed=3)
     align(vlm, prepared, section, tmp_path / "broken", seed=3, max_steps=3)
@@ -416,8 +414,8 @@ def test_each_objective_trains_the_built_in_model(
 @pytest.fixture(scope="module")
 def built_in(base: Path) -> tuple[Vlm, list[Pair], Path]:
     vlm = load(ModelSection(), toys.FLOAT32)
-    films = base / "built-in"
-    return vlm, marked(toys.pairs(films, 4), films), base / "built-in-prepared"
+    images = base / "built-in"
+    return vlm, marked(toys.pairs(images, 4), images), base / "built-in-prepared"
 
 
 def test_dora_and_rank_stabilised_adapters_train(base: Path, pairs: list[Pair], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.losses import objective
 from radpref.models import Vlm, attach_lora, encode_answer, language_targets
 from radpref.recipe import LoraSection
@@ -65,9 +65,7 @@ class Road(NamedTuple):
         loss: Tensor = trainer.compute_loss(self.student.model, trainer._prepare_inputs(inputs))
         return loss
 
-    def theirs(
-        self, losses: list[str], beta: float, batch: dict[str, Tensor] | None = None, **settings: Any
-    ) -> Tensor:
+    def theirs(self, losses: list[str], beta: float, batch: dict[str, Tensor] | None = None, **settings: Any) -> Tensor:
         """TRL's."""
         settings = {"label_smoothing": 0.0, "ld_alpha": None, "loss_weights": [1.0] * len(losses), **settings}
         for name, value in {"loss_types": losses, "beta": beta, **settings}.items():
@@ -104,7 +102,7 @@ def scale(model: Any, factor: float) -> None:
 def conversation(pair: Pair) -> dict[str, Any]:
     return {
         "prompt": [{"role": "user", "content": pair.prompt}],
-        "images": [read_film(film) for film in pair.films],
+        "images": [read_image(image) for image in pair.images],
     }
 
 
@@ -154,7 +152,7 @@ def peft_trainer(kind: Any, config: Any, vlm: Vlm, rows: list[dict[str, Any]], f
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
 def road(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Road:
     folder = tmp_path_factory.mktemp(request.param)
-    pairs = toys.pairs(folder / "films", PAIRS)
+    pairs = toys.pairs(folder / "images", PAIRS)
     vlm = toys.vlm(folder / "model", request.param)
     prepared = prepare(vlm, pairs, toys.section(), folder / "prepared")
     assert prepared.way.shared

@@ -234,6 +234,6 @@ def fresh_vlm(family: str) -> Vlm:
 
 
 def picture(seed: int, width: int = 70, height: int = 60) -> Image.Image:
-    """A film of noise; the same seed gives the same film."""
+    """An image of noise; the same seed gives the same image."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     return Image.fromarray(noise).convert("RGB")

@@ -1,4 +1,4 @@
-"""A world small enough to train in: tiny models, noise films, and pairs with one or two films."""
+"""A world small enough to train in: tiny models, noise images, and pairs with one or two images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from radpref.models import Vlm, load
 from radpref.recipe import AlignSection, LoraSection, ModelSection, RunSection
-from radpref.records import Film, Pair, Question
+from radpref.records import ImageFile, Pair, Question
 from radpref.training import Prepared
 from tests import tiny
 
@@ -35,14 +35,14 @@ WORDS = [
 FLOAT32 = RunSection(device="cpu", precision="float32", threads=1)
 
 
-def films(folder: Path, n: int = 6) -> list[Film]:
+def images(folder: Path, n: int = 6) -> list[ImageFile]:
     random = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for i in range(n):
-        path = folder / f"film{i}.png"
+        path = folder / f"image{i}.png"
         Image.fromarray((random.random((70, 60)) * 255).astype("uint8")).save(path)
-        made.append(Film(path=str(path)))
+        made.append(ImageFile(path=str(path)))
     return made
 
 
@@ -51,14 +51,14 @@ def text(seed: int, words: int) -> str:
 
 
 def pairs(folder: Path, n: int = 8) -> list[Pair]:
-    """Every second pair has two films; answers are of different lengths."""
-    all_films = films(folder)
+    """Every second pair has two images; answers are of different lengths."""
+    all_images = images(folder)
     return [
         Pair(
             id=f"q{i}/0-1",
             question=f"q{i}",
             patient=f"p{i}",
-            films=tuple(all_films[(i + k) % len(all_films)] for k in range(1 + i % 2)),
+            images=tuple(all_images[(i + k) % len(all_images)] for k in range(1 + i % 2)),
             prompt=PROMPT,
             chosen=text(i, 3 + i % 4),
             rejected=text(100 + i, 7),
@@ -74,7 +74,7 @@ def questions(folder: Path, n: int = 8) -> list[Question]:
             study=pair.question,
             patient=pair.patient,
             split="train",
-            films=pair.films,
+            images=pair.images,
             prompt=pair.prompt,
             reference=pair.chosen,
         )

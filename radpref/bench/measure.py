@@ -43,7 +43,7 @@ class Row:
     objective: str
     phase: str
     """``steady``: forward, loss and backward on a ready batch; ``first_epoch``, ``three_epochs``: all from raw pairs
-    to the trained adapter, encoding films, references and caches included."""
+    to the trained adapter, encoding images, references and caches included."""
     other: str
     """``trl`` or ``published``."""
     ours_s: float
@@ -162,7 +162,7 @@ def _model(setting: Setting, folder: Path) -> Vlm:
 
 def _data(setting: Setting, folder: Path) -> list[Pair]:
     pixels = SHAPES[setting.shape].pixels if setting.shape in SHAPES else 512
-    return pairs(setting.pairs, pixels, folder / "films")
+    return pairs(setting.pairs, pixels, folder / "images")
 
 
 def _steady(setting: Setting, mine: Stepper, other: Stepper) -> Row:

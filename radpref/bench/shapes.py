@@ -1,4 +1,4 @@
-"""Models of known size, random weights, no hub: a LLaVA of a CLIP tower and a Llama decoder, with films and pairs."""
+"""Models of known size, random weights, no hub: a LLaVA of a CLIP tower and a Llama decoder, with images and pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from radpref.records import Film, Pair, Span
+from radpref.records import ImageFile, Pair, Span
 
 PROMPT = "Describe the findings of this chest X-ray."
 WORDS = [
@@ -99,17 +99,17 @@ def build(shape: Shape, folder: Path, seed: int = 0) -> Path:
 
 
 def pairs(count: int, pixels: int, folder: Path, seed: int = 0, words: tuple[int, int] = (12, 14)) -> list[Pair]:
-    """Pairs of random words on noise films, each with one span a side and a corrupted film.
+    """Pairs of random words on noise images, each with one span a side and a corrupted image.
 
     ``words`` are those of the chosen and of the rejected answer; the span is the two words in the middle.
     """
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
 
-    def film(name: str) -> Film:
+    def image(name: str) -> ImageFile:
         path = folder / f"{name}.png"
         Image.fromarray(random.integers(0, 256, (pixels, pixels), dtype=np.uint8)).save(path)
-        return Film(path=str(path))
+        return ImageFile(path=str(path))
 
     def answer(count: int) -> tuple[str, tuple[Span, ...]]:
         chosen = list(random.choice(WORDS, count))
@@ -124,13 +124,13 @@ def pairs(count: int, pixels: int, folder: Path, seed: int = 0, words: tuple[int
                 id=f"{number}",
                 question=f"{number}",
                 patient=f"{number}",
-                films=(film(f"{number}"),),
+                images=(image(f"{number}"),),
                 prompt=PROMPT,
                 chosen=chosen,
                 rejected=rejected,
                 chosen_spans=chosen_spans,
                 rejected_spans=rejected_spans,
-                corrupted=(film(f"{number}-corrupted"),),
+                corrupted=(image(f"{number}-corrupted"),),
             )
         )
     return made
@@ -138,10 +138,10 @@ def pairs(count: int, pixels: int, folder: Path, seed: int = 0, words: tuple[int
 
 def conversation(pair: Pair) -> dict[str, Any]:
     """A pair as TRL takes it."""
-    from radpref.images import read_film
+    from radpref.images import read_image
 
     return {
-        "images": [read_film(film) for film in pair.films],
+        "images": [read_image(image) for image in pair.images],
         "prompt": [{"role": "user", "content": pair.prompt}],
         "chosen": [{"role": "assistant", "content": pair.chosen}],
         "rejected": [{"role": "assistant", "content": pair.rejected}],

@@ -22,7 +22,7 @@ def table(rows: Sequence[Row]) -> Group:
         times.add_column(name, justify="right")
     for name in ("shape", "objective"):
         details.add_column(name)
-    for name in ("peak MB", "tokens/s", "films encoded", "loss differs", "gradient", "of machine"):
+    for name in ("peak MB", "tokens/s", "images encoded", "loss differs", "gradient", "of machine"):
         details.add_column(name, justify="right")
     for row in rows:
         phase = row.phase.replace("_", " ")

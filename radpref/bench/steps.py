@@ -15,7 +15,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from radpref.bench.shapes import conversation
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.models import Vlm, attach_lora, collate, encode_prompt, token_mask, unwrapped, vision_tower
 from radpref.recipe import AlignSection
 from radpref.records import Pair
@@ -79,7 +79,7 @@ def ours(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) -
         return training
 
     tokens = inputs["batch"]["rows"]["input_ids"].numel()
-    note = "encoded films kept" if prepared.features else "films encoded at every step"
+    note = "encoded images kept" if prepared.features else "images encoded at every step"
     return Stepper("radpref", step, student.model, epoch, tokens, "; ".join([note, *prepared.way.notes]))
 
 
@@ -160,7 +160,7 @@ def _same_answers(vlm: Vlm, pairs: Sequence[Pair], batch: Mapping[str, Tensor]) 
 def published_firempo(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) -> Stepper:
     """FiRe-MPO as its code does it: four policy and four reference forwards, full logits everywhere.
 
-    One forward for each of (film, chosen), (film, rejected), (corrupted film, chosen), (corrupted film, rejected),
+    One forward for each of (image, chosen), (image, rejected), (corrupted image, chosen), (corrupted image, rejected),
     under the policy and under the reference (the adapter switched off); log-softmax of all positions; the KL of both
     directions from the two distributions at the chosen answer's spans.
     """
@@ -170,7 +170,7 @@ def published_firempo(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, fo
     batches: dict[tuple[bool, bool], tuple[dict[str, Tensor], Tensor]] = {}
     for corrupted in (False, True):
         prompts = [
-            encode_prompt(vlm, p.prompt, [read_film(f) for f in (p.corrupted if corrupted else p.films)])
+            encode_prompt(vlm, p.prompt, [read_image(f) for f in (p.corrupted if corrupted else p.images)])
             for p in some
         ]
         for chosen in (True, False):
@@ -222,7 +222,7 @@ def published_firempo(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, fo
             optimizer.zero_grad()
 
     tokens = 2 * sum(inputs["input_ids"].numel() for inputs, _ in batches.values())
-    note = "an epoch goes over the first batch again and again, its films processed beforehand"
+    note = "an epoch goes over the first batch again and again, its images processed beforehand"
     return Stepper("published", step, student.model, epoch, tokens, note)
 
 

@@ -20,9 +20,7 @@ ROW = "row"
 """The first column of the output where the input has no id: where the row stands, ``line 12``."""
 
 
-def label_file(
-    source: Path, out: Path, *, fields: Sequence[str] = ("findings",), id_column: str | None = None
-) -> Done:
+def label_file(source: Path, out: Path, *, fields: Sequence[str] = ("findings",), id_column: str | None = None) -> Done:
     """Label every report of ``source`` (JSONL, CSV or Parquet) and write a CSV of its id and CheXpert's 14 columns.
 
     1 is positive, 0 negative, -1 uncertain, blank not mentioned; see `radpref.findings.labels`. The texts of several

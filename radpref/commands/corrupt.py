@@ -1,4 +1,4 @@
-"""``radpref corrupt preview``: films without their lesions, for the eye."""
+"""``radpref corrupt preview``: images without their lesions, for the eye."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from radpref.recipe import DataSection, Recipe
     from radpref.records import Study
 
-corrupt_app = typer.Typer(name="corrupt", help="Take lesions out of films, and look at it.", no_args_is_help=True)
+corrupt_app = typer.Typer(name="corrupt", help="Take lesions out of images, and look at it.", no_args_is_help=True)
 
 
 @corrupt_app.command(context_settings=TAKES_OVERRIDES)
@@ -33,7 +33,7 @@ def preview(
     side: Annotated[int, typer.Option(min=64, max=1024, help="Longest side of a picture on the sheet.")] = 256,
     recipe: Annotated[str, typer.Option(help="The recipe whose data and corrupt sections are used.")] = "chexalign",
 ) -> None:
-    """Draw clean, mask and corrupted films side by side (--data nih --data.root ... --corrupt.grow .03).
+    """Draw clean, mask and corrupted images side by side (--data nih --data.root ... --corrupt.grow .03).
 
     Of a data source, studies with masks or boxes come first.
     """
@@ -79,7 +79,7 @@ def _of_source(recipe: str, words: list[str], operators: list[str], count: int, 
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary).resolve()
         chosen = [as_pair(study) for study in _studies(loaded, home, count)]
-        return made_sheet(chosen, sections, home / "films", providers_of(section, loaded.run.device), side=side)
+        return made_sheet(chosen, sections, home / "images", providers_of(section, loaded.run.device), side=side)
 
 
 def _studies(recipe: Recipe, home: Path, count: int) -> list[Study]:
@@ -96,8 +96,8 @@ def _studies(recipe: Recipe, home: Path, count: int) -> list[Study]:
     found = SOURCES[section.source](_drawn(section, count), home, recipe.run.seed).studies
     if not found:
         raise DataError(f"{section.source}: no study to draw; check data.root and data.file")
-    with_marks = [study for study in found if any(map(marked, study.films))]
-    without = [study for study in found if study.films and not any(map(marked, study.films))]
+    with_marks = [study for study in found if any(map(marked, study.images))]
+    without = [study for study in found if study.images and not any(map(marked, study.images))]
     return [*with_marks, *without][:count]
 
 

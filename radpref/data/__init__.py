@@ -2,7 +2,7 @@
 
 A source is a function ``(section, cache, seed) -> Found`` in a module of its own, named in ``SOURCES``
 (``radpref.data.load``). It only says what is there. The gate (``load_studies``) refuses what cannot be used, decodes
-every film once, splits by patient and checks that no patient, study or film stands on both sides of a split.
+every image once, splits by patient and checks that no patient, study or image stands on both sides of a split.
 """
 
 from radpref.data.gate import MAX_CHARACTERS

@@ -1,4 +1,4 @@
-"""What sources of films with marked lesions share: boxes in any frame, names as in the lexicon, film files."""
+"""What sources of images with marked lesions share: boxes in any frame, names as in the lexicon, image files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from radpref.data.source import RowError
 from radpref.records import Box
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
-"""Kinds of film files; the first is taken where a film lies there twice."""
+"""Kinds of image files; the first is taken where an image lies there twice."""
 
 
 def box_of(left: float, top: float, right: float, bottom: float, frame: tuple[float, float]) -> Box:
     """Corners in pixels of a ``frame`` (width, height) as shares of it; what hangs over its edge is cut off.
 
-    The film's file may have any other size: shares are the same in it. Raises RowError (no number, no area, outside
+    The image's file may have any other size: shares are the same in it. Raises RowError (no number, no area, outside
     of the frame).
     """
     width, height = frame
     if not all(map(math.isfinite, (left, top, right, bottom, width, height))) or width <= 0 or height <= 0:
         raise RowError("box broken: a corner or the frame is no number")
     if left < -0.01 * width or top < -0.01 * height or right > 1.01 * width or bottom > 1.01 * height:
-        raise RowError("box outside of the film: it was drawn in a larger frame than the one that is given")
+        raise RowError("box outside of the image: it was drawn in a larger frame than the one that is given")
     corners = ((left, width), (top, height), (right, width), (bottom, height))
     sides = [min(max(value / size, 0.0), 1.0) for value, size in corners]
     if sides[0] >= sides[2] or sides[1] >= sides[3]:
@@ -53,8 +53,8 @@ def sentences(findings: Iterable[str]) -> str:
 
 
 def files_by_stem(root: Path) -> dict[str, Path]:
-    """Every film under the root by its name without suffix. Links that lead out of the root are left out."""
-    films: dict[str, Path] = {}
+    """Every image under the root by its name without suffix. Links that lead out of the root are left out."""
+    images: dict[str, Path] = {}
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
@@ -63,10 +63,10 @@ def files_by_stem(root: Path) -> dict[str, Path]:
                 continue
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 continue
-            old = films.get(path.stem)
+            old = images.get(path.stem)
             if old is None or _rank(path) < _rank(old):
-                films[path.stem] = path
-    return films
+                images[path.stem] = path
+    return images
 
 
 def _rank(path: Path) -> int:

@@ -1,6 +1,6 @@
-"""Pneumonia films with lesions outlined by radiologists (GeneralBlockchain's masks, ieee8023's films).
+"""Pneumonia images with lesions outlined by radiologists (GeneralBlockchain's masks, ieee8023's images).
 
-``data.root`` holds ``records.jsonl``, a row a film: ``image`` and ``masks`` (``{"consolidation": {"path": ...}}``)
+``data.root`` holds ``records.jsonl``, a row an image: ``image`` and ``masks`` (``{"consolidation": {"path": ...}}``)
 relative to it, ``patientid``, ``view``. Masks of lesions and devices are kept under the lexicon's names; those of
 lungs, heart and airways show no finding and are left out. The set has no reports: the reference is written from the
 masks.
@@ -14,7 +14,7 @@ from radpref.data import rows
 from radpref.data.boxes import sentences
 from radpref.data.source import DataError, Found, RowError, inside, quarantine, root_of, text_of
 from radpref.recipe import DataSection
-from radpref.records import Film, Quarantined, Study, View
+from radpref.records import ImageFile, Quarantined, Study, View
 
 NAMES = {
     "ground_glass_opacities": "lung opacity",
@@ -32,7 +32,7 @@ _VIEWS: dict[str, View] = {"PA": "frontal", "AP": "frontal", "AP Supine": "front
 
 
 def find(section: DataSection, cache: Path, seed: int) -> Found:
-    """Every film of ``records.jsonl`` as a study of its own, lesions before devices. Raises DataError."""
+    """Every image of ``records.jsonl`` as a study of its own, lesions before devices. Raises DataError."""
     root = root_of(section)
     path = root / "records.jsonl"
     if not path.is_file():
@@ -45,20 +45,20 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
             if entry.cells is None:
                 raise RowError(entry.reason)
             row = entry.cells
-            film = inside(root, text_of(row["image"]))
+            image = inside(root, text_of(row["image"]))
             given = {NAMES[name]: mask for name, mask in row["masks"].items() if name in NAMES}
             names = sorted(given, key=list(NAMES.values()).index)
             masks = {name: str(inside(root, text_of(given[name]["path"]))) for name in names}
-            shown = Film(path=str(film), view=_VIEWS.get(text_of(row.get("view")), "unknown"), masks=masks)
+            shown = ImageFile(path=str(image), view=_VIEWS.get(text_of(row.get("view")), "unknown"), masks=masks)
             studies.append(
                 Study(
-                    id=film.stem,
-                    patient=text_of(row.get("patientid")) or film.stem,
-                    films=(shown,),
+                    id=image.stem,
+                    patient=text_of(row.get("patientid")) or image.stem,
+                    images=(shown,),
                     findings=sentences(names),
                 )
             )
         except (RowError, TypeError, AttributeError, KeyError) as error:
             reason = str(error) if isinstance(error, RowError) else "row broken: image or masks are not as published"
             quarantined.append(quarantine(f"{path.name} {entry.place}", reason))
-    return Found(studies, quarantined, [f"covid: {len(studies):,} films with masks"])
+    return Found(studies, quarantined, [f"covid: {len(studies):,} images with masks"])

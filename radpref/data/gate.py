@@ -1,4 +1,4 @@
-"""What is refused whatever the source: rows without a usable id, report (or question) or film, and broken films."""
+"""What is refused whatever the source: rows without a usable id, report (or question) or image, and broken images."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radpref.data.source import quarantine
-from radpref.images import FilmError, decode, film_hash, pixel_hash
-from radpref.records import Film, Quarantined, Study
+from radpref.images import ImageError, decode, image_hash, pixel_hash
+from radpref.records import ImageFile, Quarantined, Study
 
 MAX_CHARACTERS = 20_000
 """Longest findings section. The longest of Open-i has under 1,000; more is a whole record or an unclosed quote."""
@@ -24,7 +24,7 @@ _VIEW_ORDER = {"frontal": 0, "unknown": 1, "lateral": 2}
 
 
 def admit(studies: Iterable[Study]) -> tuple[list[Study], list[Quarantined]]:
-    """Studies whose rows can be used, films frontal first, and the others with the reason. Reads no film."""
+    """Studies whose rows can be used, images frontal first, and the others with the reason. Reads no image."""
     good: list[Study] = []
     bad: list[Quarantined] = []
     seen: set[str] = set()
@@ -34,8 +34,8 @@ def admit(studies: Iterable[Study]) -> tuple[list[Study], list[Quarantined]]:
             bad.append(quarantine(study.id[:MAX_ID], reason))
             continue
         seen.add(study.id)
-        films = tuple(sorted(study.films, key=lambda film: _VIEW_ORDER[film.view]))
-        good.append(study if films == study.films else study.model_copy(update={"films": films}))
+        images = tuple(sorted(study.images, key=lambda image: _VIEW_ORDER[image.view]))
+        good.append(study if images == study.images else study.model_copy(update={"images": images}))
     return good, bad
 
 
@@ -52,33 +52,33 @@ def _problem(study: Study) -> str | None:
             f"report too long: {len(study.findings):,} characters, at most {MAX_CHARACTERS:,}; "
             "give the findings section alone"
         )
-    return _film_problem(study.films)
+    return _image_problem(study.images)
 
 
-def _film_problem(films: Sequence[Film]) -> str | None:
-    if not films:
-        return "no films"
-    if all(film.view == "lateral" for film in films):
-        return "no frontal film: laterals only"
+def _image_problem(images: Sequence[ImageFile]) -> str | None:
+    if not images:
+        return "no images"
+    if all(image.view == "lateral" for image in images):
+        return "no frontal image: laterals only"
     return None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one reading of a film told."""
+    """What one reading of an image told."""
 
     reason: str | None
     """Why it cannot be used; None when it can."""
     pixels: str = ""
-    """``images.pixel_hash`` of the decoded film."""
+    """``images.pixel_hash`` of the decoded image."""
     digest: str = ""
-    """``images.film_hash``: of the file's bytes."""
+    """``images.image_hash``: of the file's bytes."""
 
 
-class FilmCheck:
-    """Decodes films once, in threads, and remembers the good ones by path, size and time of change.
+class ImageCheck:
+    """Decodes images once, in threads, and remembers the good ones by path, size and time of change.
 
-    Only films that passed are remembered: a film that failed may be repaired, or its decoder installed, and is
+    Only images that passed are remembered: an image that failed may be repaired, or its decoder installed, and is
     tried again. The memory is a file of JSON lines in ``cache``, appended while the check runs, so that a check
     that was killed goes on where it stopped.
     """
@@ -86,7 +86,7 @@ class FilmCheck:
     _VERSION = 1  # part of every key: raise it when decoding or hashing changes
 
     def __init__(self, cache: Path, progress: Callable[[int], None] | None = None) -> None:
-        self._file = cache / "films-checked.jsonl"
+        self._file = cache / "images-checked.jsonl"
         self._progress = progress or (lambda _: None)
         self._known: dict[str, Verdict] = {}
         if self._file.is_file():
@@ -97,9 +97,9 @@ class FilmCheck:
                 except ValueError:
                     continue  # the line that was being written when a run was killed
 
-    def __call__(self, films: Sequence[Film]) -> dict[str, Verdict]:
-        """A verdict for the path of every film. Memory: one decoded film a thread."""
-        keys = {film.path: self._key(film.path) for film in films}
+    def __call__(self, images: Sequence[ImageFile]) -> dict[str, Verdict]:
+        """A verdict for the path of every image. Memory: one decoded image a thread."""
+        keys = {image.path: self._key(image.path) for image in images}
         verdicts = {path: self._known[key] for path, key in keys.items() if key in self._known}
         todo = [path for path in keys if path not in verdicts]
         self._progress(len(verdicts))
@@ -132,28 +132,28 @@ class FilmCheck:
 
 def _look(path: str) -> Verdict:
     try:
-        image, digest = decode(path), film_hash(Film(path=path))
-    except FilmError as error:
+        image, digest = decode(path), image_hash(ImageFile(path=path))
+    except ImageError as error:
         return Verdict(error.reason)
     if all(low == high for low, high in image.getextrema()):  # type: ignore[misc]  # RGB: one pair a channel
-        return Verdict("film blank: every pixel has the same value; give the original film")
+        return Verdict("image blank: every pixel has the same value; give the original image")
     return Verdict(None, pixel_hash(image), digest)
 
 
-def without_bad_films(study: Study, verdicts: dict[str, Verdict]) -> tuple[Study | None, list[Quarantined]]:
-    """The study with the films that decode, their digests filled in, and what goes into quarantine.
+def without_bad_images(study: Study, verdicts: dict[str, Verdict]) -> tuple[Study | None, list[Quarantined]]:
+    """The study with the images that decode, their digests filled in, and what goes into quarantine.
 
-    None where no film is left, or laterals only.
+    None where no image is left, or laterals only.
     """
     bad: list[Quarantined] = []
-    films: list[Film] = []
-    for number, film in enumerate(study.films, start=1):
-        verdict = verdicts[film.path]
+    images: list[ImageFile] = []
+    for number, image in enumerate(study.images, start=1):
+        verdict = verdicts[image.path]
         if verdict.reason is None:
-            films.append(film.model_copy(update={"digest": verdict.digest}))
+            images.append(image.model_copy(update={"digest": verdict.digest}))
         else:
-            bad.append(quarantine(f"{study.id}#film-{number}", verdict.reason))
-    reason = "no usable film left" if not films else _film_problem(films)
+            bad.append(quarantine(f"{study.id}#image-{number}", verdict.reason))
+    reason = "no usable image left" if not images else _image_problem(images)
     if reason:
-        return None, [*bad, quarantine(study.id, f"{reason}: see its films")]
-    return study.model_copy(update={"films": tuple(films)}), bad
+        return None, [*bad, quarantine(study.id, f"{reason}: see its images")]
+    return study.model_copy(update={"images": tuple(images)}), bad

@@ -36,7 +36,7 @@ def from_folder(folder: Path) -> dict[str, Part]:
 
 
 def from_hub(name: str, key: str) -> tuple[dict[str, Part], Path]:
-    """The parts of a data set of the hub, and the folder that their films may lie in.
+    """The parts of a data set of the hub, and the folder that their images may lie in.
 
     ``key`` is the recipe's key that named it. Raises DataError.
     """
@@ -46,8 +46,7 @@ def from_hub(name: str, key: str) -> tuple[dict[str, Part], Path]:
         found = _parts(datasets.load_dataset(name))
     except Exception as error:  # the hub's, the network's and the readers' own errors
         raise DataError(
-            f"{key} {name!r} is no path here, and as a data set of the hub it could not be loaded: "
-            f"{_first_line(error)}"
+            f"{key} {name!r} is no path here, and as a data set of the hub it could not be loaded: {_first_line(error)}"
         ) from error
     return found, Path(datasets.config.HF_DATASETS_CACHE).resolve()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from radpref.data import covid, ms_cxr, nih, openi, table, vindr, vqa_mimic, vqa_rad, vqa_slake
-from radpref.data.gate import FilmCheck, admit, without_bad_films
+from radpref.data.gate import ImageCheck, admit, without_bad_images
 from radpref.data.source import DataError, Found, Loaded, Source, nearest, quarantine
 from radpref.data.splits import SPLITS, draw, join_shared, leakage, split_by_patient
 from radpref.recipe import DataSection
@@ -50,16 +50,14 @@ SOURCES: dict[str, Source] = {
 """All data sets, by the name that ``data.source`` takes. A new one is a function here and a test."""
 
 
-def load_studies(
-    section: DataSection, cache: Path, seed: int, progress: Callable[[int], None] | None = None
-) -> Loaded:
+def load_studies(section: DataSection, cache: Path, seed: int, progress: Callable[[int], None] | None = None) -> Loaded:
     """Studies of ``section.source``, ready for use.
 
-    Rows without a usable id, report or film are quarantined; every film of a chosen study is decoded once (the
+    Rows without a usable id, report or image are quarantined; every image of a chosen study is decoded once (the
     result is kept in ``cache``). Patients are split by hash unless the source has splits; those that it lacks
     are taken out of its train patients. ``section.train``, ``.validation``, ``.test`` take the first so many in
-    the order of the hash. A film that stands in two splits keeps its held-out study and quarantines the other,
-    where the split is ours. ``progress`` is called with the number of films that were just checked.
+    the order of the hash. An image that stands in two splits keeps its held-out study and quarantines the other,
+    where the split is ours. ``progress`` is called with the number of images that were just checked.
 
     Raises DataError: no such source, folder, file or column; nothing usable; a split of the source that leaks.
     """
@@ -76,14 +74,14 @@ def load_studies(
     if not studies:
         raise DataError(f"{section.source}: no usable study among {len(quarantined)} rows ({_reasons(quarantined)})")
     published: dict[str, Split] = {study.id: study.split for study in studies} if found.split else {}
-    if found.split:  # films by path; their pixels are compared when they are decoded
-        _refuse_leaks(leakage(studies, {film.path: film.path for study in studies for film in study.films}))
+    if found.split:  # images by path; their pixels are compared when they are decoded
+        _refuse_leaks(leakage(studies, {image.path: image.path for study in studies for image in study.images}))
     studies, joined = join_shared(studies)
     if joined:
-        notes.append(f"{joined:,} patients share a film with another patient and are split together with it")
+        notes.append(f"{joined:,} patients share an image with another patient and are split together with it")
     studies, made = _split(studies, found.split, section, seed)
     notes += made
-    chosen, refused, leaks = _choose(studies, published, section, seed, FilmCheck(cache, progress))
+    chosen, refused, leaks = _choose(studies, published, section, seed, ImageCheck(cache, progress))
     _refuse_leaks(leaks)
     quarantined += refused
     if not chosen:
@@ -118,11 +116,11 @@ def _split(studies: list[Study], ready: bool, section: DataSection, seed: int) -
 
 
 def _choose(
-    studies: list[Study], published: dict[str, Split], section: DataSection, seed: int, check: FilmCheck
+    studies: list[Study], published: dict[str, Split], section: DataSection, seed: int, check: ImageCheck
 ) -> tuple[list[Study], list[Quarantined], list[str]]:
-    """The studies within the caps whose films decode, held-out splits first so that they keep shared films.
+    """The studies within the caps whose images decode, held-out splits first so that they keep shared images.
 
-    Films are checked in steps as they are needed, so that a cap saves the time for the rest.
+    Images are checked in steps as they are needed, so that a cap saves the time for the rest.
     """
     caps: dict[Split, int | None] = {"train": section.train, "validation": section.validation, "test": section.test}
     chosen: dict[Split, list[Study]] = {split: [] for split in SPLITS}
@@ -138,21 +136,21 @@ def _choose(
         while queue and len(chosen[split]) < cap:
             step = max(cap - len(chosen[split]), 32)
             batch, queue = queue[:step], queue[step:]
-            verdicts = check([film for study in batch for film in study.films])
+            verdicts = check([image for study in batch for image in study.images])
             for study in batch:
                 if len(chosen[split]) == cap:
                     break
-                usable, bad = without_bad_films(study, verdicts)
+                usable, bad = without_bad_images(study, verdicts)
                 quarantined += bad
                 if usable is None:
                     continue
-                pixels = [verdicts[film.path].pixels for film in usable.films]
+                pixels = [verdicts[image.path].pixels for image in usable.images]
                 other = next((owner[hashed] for hashed in pixels if hashed in owner), None)
                 if other is not None and other.split != split:
                     if published.get(other.id) != published.get(study.id):
                         leaks[f"{split} and {other.split}"] += 1
                     else:
-                        quarantined.append(quarantine(study.id, f"film shared: the same picture is in {other.split}"))
+                        quarantined.append(quarantine(study.id, f"image shared: the same picture is in {other.split}"))
                     continue
                 owner.update(dict.fromkeys(pixels, usable))
                 chosen[split].append(usable)
@@ -168,7 +166,7 @@ def _choose(
         study if study.prior is None or study.prior in kept else study.model_copy(update={"prior": None})
         for study in result
     ]
-    return result, quarantined, [f"{n} studies whose film stands in {pair}" for pair, n in sorted(leaks.items())]
+    return result, quarantined, [f"{n} studies whose image stands in {pair}" for pair, n in sorted(leaks.items())]
 
 
 def _refuse_leaks(problems: list[str]) -> None:

@@ -2,8 +2,8 @@
 
 ``data.root`` holds ``MS_CXR_Local_Alignment_v*.csv`` (columns ``dicom_id``, ``category_name``, ``label_text``,
 ``path``, ``x``, ``y``, ``w``, ``h``, ``image_width``, ``image_height``; the ``split`` of version 1.1 is not read,
-because it is another one than MIMIC-CXR's) and, anywhere below, the films of MIMIC-CXR-JPG by their name. A study is
-one film; its reference is its phrases, each once.
+because it is another one than MIMIC-CXR's) and, anywhere below, the images of MIMIC-CXR-JPG by their name. A study is
+one image; its reference is its phrases, each once.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from radpref.data import rows
 from radpref.data.boxes import box_of, files_by_stem, names_of, number
 from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
 from radpref.recipe import DataSection
-from radpref.records import Box, Film, Quarantined, Study
+from radpref.records import Box, ImageFile, Quarantined, Study
 
 COLUMNS = ("dicom_id", "category_name", "label_text", "path", "x", "y", "w", "h", "image_width", "image_height")
 
 
 def find(section: DataSection, cache: Path, seed: int) -> Found:
-    """Every film with a phrase that lies under ``data.root``; splits are left to the gate. Raises DataError."""
+    """Every image with a phrase that lies under ``data.root``; splits are left to the gate. Raises DataError."""
     root = root_of(section)
     path = next(iter(sorted(root.rglob("MS_CXR_Local_Alignment_v*.csv"), reverse=True)), None)
     if path is None:
         raise DataError(
             f"data.root {str(root)!r} holds no MS_CXR_Local_Alignment_v*.csv; give the folder that holds it and the "
-            "films of MIMIC-CXR-JPG"
+            "images of MIMIC-CXR-JPG"
         )
     rows.require(path, [("published", name) for name in COLUMNS])
-    films = files_by_stem(root)
+    images = files_by_stem(root)
     boxes: dict[str, dict[str, list[Box]]] = defaultdict(lambda: defaultdict(list))
     phrases: dict[str, dict[str, None]] = defaultdict(dict)
     patients: dict[str, str] = {}
@@ -50,15 +50,15 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
             patients[stem] = found[1] if found else stem
         except RowError as error:
             quarantined.append(quarantine(f"{path.name} {entry.place}", str(error)))
-    absent = sorted(stem for stem in boxes if stem not in films)
-    quarantined += [quarantine(stem, "film missing: named in the table, not under data.root") for stem in absent]
+    absent = sorted(stem for stem in boxes if stem not in images)
+    quarantined += [quarantine(stem, "image missing: named in the table, not under data.root") for stem in absent]
     studies = [
         Study(
             id=stem,
             patient=patients[stem],
-            films=(
-                Film(
-                    path=str(films[stem]),
+            images=(
+                ImageFile(
+                    path=str(images[stem]),
                     view="frontal",
                     boxes={name: tuple(drawn) for name, drawn in boxes[stem].items()},
                 ),
@@ -66,6 +66,6 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
             findings=" ".join(f"{phrase.rstrip('.')}." for phrase in phrases[stem] if phrase),
         )
         for stem in boxes
-        if stem in films
+        if stem in images
     ]
-    return Found(studies, quarantined, [f"ms-cxr: {len(studies):,} films with boxes from {path.name}"])
+    return Found(studies, quarantined, [f"ms-cxr: {len(studies):,} images with boxes from {path.name}"])

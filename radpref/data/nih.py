@@ -1,8 +1,8 @@
-"""NIH ChestX-ray14 (Wang et al., CVPR 2017): frontal films with mined labels, some with boxes around the lesion.
+"""NIH ChestX-ray14 (Wang et al., CVPR 2017): frontal images with mined labels, some with boxes around the lesion.
 
 ``data.root`` alone is enough. Either it holds the tables as published, ``Data_Entry_2017*.csv`` and, where there are
 boxes, ``BBox_List_2017.csv`` (with ``train_val_list.txt`` and ``test_list.txt`` the published split is kept), or one
-``annotations.jsonl`` with a row a film, which may carry the boxes of the RSNA Pneumonia Challenge as well. Films are
+``annotations.jsonl`` with a row an image, which may carry the boxes of the RSNA Pneumonia Challenge as well. Images are
 found anywhere under the root by their name and may have any size: boxes are of the published frame, 1024 by 1024.
 
 The set has no reports. The reference of a study is written from its labels and says so nowhere else: it is good for
@@ -20,7 +20,7 @@ from radpref.data import rows
 from radpref.data.boxes import box_of, files_by_stem, names_of, number, sentences
 from radpref.data.source import DataError, Found, RowError, inside, quarantine, root_of, text_of
 from radpref.recipe import DataSection
-from radpref.records import Box, Film, Quarantined, Split, Study, View
+from radpref.records import Box, ImageFile, Quarantined, Split, Study, View
 
 FRAME = (1024.0, 1024.0)
 """Width and height of the published PNG files, which the boxes are drawn on."""
@@ -46,7 +46,7 @@ _VIEWS: dict[str, View] = {"PA": "frontal", "AP": "frontal"}
 
 
 def find(section: DataSection, cache: Path, seed: int) -> Found:
-    """Every film of the tables that lies under ``data.root``, as a study of its own. Raises DataError."""
+    """Every image of the tables that lies under ``data.root``, as a study of its own. Raises DataError."""
     root = root_of(section)
     single = root / "annotations.jsonl"
     return _from_jsonl(single, root) if single.is_file() else _from_tables(root)
@@ -57,10 +57,10 @@ def _from_tables(root: Path) -> Found:
     if entries is None:
         raise DataError(
             f"data.root {str(root)!r} holds no table of ChestX-ray14: looked for Data_Entry_2017*.csv and "
-            "annotations.jsonl; put Data_Entry_2017_v2020.csv beside the films"
+            "annotations.jsonl; put Data_Entry_2017_v2020.csv beside the images"
         )
     rows.require(entries, [("published", name) for name in ("Image Index", "Finding Labels", "Patient ID")])
-    films = files_by_stem(root)
+    images = files_by_stem(root)
     boxes, quarantined = _boxes(root / "BBox_List_2017.csv")
     splits = _splits(root)
     studies: list[Study] = []
@@ -70,26 +70,26 @@ def _from_tables(root: Path) -> Found:
             quarantined.append(quarantine(f"{entries.name} {entry.place}", entry.reason))
             continue
         stem = Path(text_of(entry.cells["Image Index"])).stem
-        if stem not in films:
+        if stem not in images:
             absent += 1
         elif splits and stem not in splits:
             unlisted += 1
         else:
             labels = [label for label in text_of(entry.cells["Finding Labels"]).split("|") if label in NAMES]
             view = _VIEWS.get(text_of(entry.cells.get("View Position")), "unknown")
-            film = Film(path=str(films[stem]), view=view, boxes=_frozen(boxes.get(stem, {})))
+            image = ImageFile(path=str(images[stem]), view=view, boxes=_frozen(boxes.get(stem, {})))
             patient = text_of(entry.cells["Patient ID"])
-            studies.append(_study(stem, patient, film, labels, splits.get(stem, "train")))
-    notes = [f"nih: {len(studies):,} films, {sum(bool(study.films[0].boxes) for study in studies):,} with boxes"]
+            studies.append(_study(stem, patient, image, labels, splits.get(stem, "train")))
+    notes = [f"nih: {len(studies):,} images, {sum(bool(study.images[0].boxes) for study in studies):,} with boxes"]
     if absent:
-        notes.append(f"nih: {absent:,} rows of {entries.name} have no film under data.root")
+        notes.append(f"nih: {absent:,} rows of {entries.name} have no image under data.root")
     if unlisted:
-        notes.append(f"nih: {unlisted:,} films stand in neither train_val_list.txt nor test_list.txt")
+        notes.append(f"nih: {unlisted:,} images stand in neither train_val_list.txt nor test_list.txt")
     return Found(studies, quarantined, notes, split=bool(splits))
 
 
 def _boxes(path: Path) -> tuple[dict[str, dict[str, list[Box]]], list[Quarantined]]:
-    """Film to finding to boxes. The header spreads ``Bbox [x,y,w,h]`` over four columns."""
+    """Image to finding to boxes. The header spreads ``Bbox [x,y,w,h]`` over four columns."""
     found: dict[str, dict[str, list[Box]]] = defaultdict(lambda: defaultdict(list))
     quarantined: list[Quarantined] = []
     if not path.is_file():
@@ -123,7 +123,7 @@ def _from_jsonl(path: Path, root: Path) -> Found:
             if entry.cells is None:
                 raise RowError(entry.reason)
             row = entry.cells
-            film = inside(root, text_of(row.get("image")))
+            image = inside(root, text_of(row.get("image")))
             frame = tuple(map(number, row.get("box_frame") or FRAME))
             if len(frame) != 2:
                 raise RowError("box frame broken: width and height of the picture that the boxes were drawn on")
@@ -133,18 +133,16 @@ def _from_jsonl(path: Path, root: Path) -> Found:
                     box = _of_xywh(corners, frame)
                     boxes[name].append(box)
                 except RowError as error:
-                    quarantined.append(quarantine(f"{film.stem}#box-{place}", str(error)))
+                    quarantined.append(quarantine(f"{image.stem}#box-{place}", str(error)))
             labels = [label for label in row.get("nih_labels") or () if label in NAMES]
             view = _VIEWS.get(text_of(row.get("view")), "unknown")
-            shown = Film(path=str(film), view=view, boxes=_frozen(boxes))
-            studies.append(_study(film.stem, text_of(row.get("patient_id")), shown, labels, "train"))
+            shown = ImageFile(path=str(image), view=view, boxes=_frozen(boxes))
+            studies.append(_study(image.stem, text_of(row.get("patient_id")), shown, labels, "train"))
         except (RowError, TypeError, AttributeError) as error:
-            reason = (
-                str(error) if isinstance(error, RowError) else "row broken: a cell of another kind than published"
-            )
+            reason = str(error) if isinstance(error, RowError) else "row broken: a cell of another kind than published"
             quarantined.append(quarantine(f"{path.name} {entry.place}", reason))
-    marked = sum(bool(study.films[0].boxes) for study in studies)
-    return Found(studies, quarantined, [f"nih: {len(studies):,} films, {marked:,} with boxes"])
+    marked = sum(bool(study.images[0].boxes) for study in studies)
+    return Found(studies, quarantined, [f"nih: {len(studies):,} images, {marked:,} with boxes"])
 
 
 def _drawn(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -164,7 +162,7 @@ def _frozen(boxes: dict[str, list[Box]]) -> dict[str, tuple[Box, ...]]:
     return {name: tuple(drawn) for name, drawn in boxes.items()}
 
 
-def _study(stem: str, patient: str, film: Film, labels: list[str], split: Split) -> Study:
+def _study(stem: str, patient: str, image: ImageFile, labels: list[str], split: Split) -> Study:
     names = names_of(labels, NAMES)
-    text = sentences(dict.fromkeys((*names, *film.boxes)))
-    return Study(id=stem, patient=patient or stem, films=(film,), findings=text, split=split)
+    text = sentences(dict.fromkeys((*names, *image.boxes)))
+    return Study(id=stem, patient=patient or stem, images=(image,), findings=text, split=split)

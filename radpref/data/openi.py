@@ -1,8 +1,8 @@
 """Open-i, the Indiana University chest X-ray collection (Demner-Fushman et al., JAMIA 2016;23(2):304).
 
-``data.root`` alone is enough. Reports are found in it as ``reports.jsonl`` (one row a report, with the films' true
+``data.root`` alone is enough. Reports are found in it as ``reports.jsonl`` (one row a report, with the images' true
 size and projection), as ``NLMCXR_reports.tgz``, or as the XML files of that archive in any folder; ``data.file``
-names one of them where there are several. Films are found anywhere under the root by their name: the published
+names one of them where there are several. Images are found anywhere under the root by their name: the published
 ``CXR1_1_IM-0001-3001.png`` or ``.jpg``, or ``1_IM-0001-3001.dcm.png`` (or ``.jpg``, ``.dcm``) of its conversions.
 ``indiana_projections.csv``, where it lies in the root, tells frontal from lateral for the XML layout.
 
@@ -26,23 +26,23 @@ from defusedxml.common import DefusedXmlException
 
 from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
 from radpref.recipe import DataSection
-from radpref.records import Film, Quarantined, Study, View
+from radpref.records import ImageFile, Quarantined, Study, View
 
 MAX_XML = 1_000_000
 """Bytes of one report; the largest of the collection has 30,000."""
 _ARCHIVES = (".tgz", ".tar.gz", ".tar")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")  # the first is taken where a film lies there twice
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")  # the first is taken where an image lies there twice
 _SECTIONS = ("findings", "impression", "indication", "comparison")
 
 
 def find(section: DataSection, cache: Path, seed: int) -> Found:
-    """All reports under ``data.root`` with their films; splits are left to the gate. Raises DataError."""
+    """All reports under ``data.root`` with their images; splits are left to the gate. Raises DataError."""
     root = root_of(section)
     reports = _reports(root, section.file)
-    films = _films(root)
-    if not films:
+    images = _images(root)
+    if not images:
         raise DataError(
-            f"data.root {str(root)!r} holds no film of Open-i (CXR1_1_IM-0001-3001.png and the like); "
+            f"data.root {str(root)!r} holds no image of Open-i (CXR1_1_IM-0001-3001.png and the like); "
             "put NLMCXR_png, or a folder of its JPEGs, inside it (a link that leads out of it is not followed)"
         )
     studies: list[Study] = []
@@ -55,31 +55,29 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
             quarantined.append(row)
             continue
         identifier = f"CXR{row['uid']}"
-        here: list[Film] = []
-        for number, image in enumerate(row["images"], start=1):
-            key = _key(str(image.get("file") or image.get("xml_id") or ""))
-            if key not in films:
+        here: list[ImageFile] = []
+        for number, picture in enumerate(row["images"], start=1):
+            key = _key(str(picture.get("file") or picture.get("xml_id") or ""))
+            if key not in images:
                 missing += 1
                 quarantined.append(
                     quarantine(
-                        f"{identifier}#film-{number}", "film missing: named in the report, not under data.root"
+                        f"{identifier}#image-{number}", "image missing: named in the report, not under data.root"
                     )
                 )
                 continue
-            view = _view(image) if "projection" in image else projections.get(key, "unknown")
-            here.append(Film(path=str(films[key]), view=view, rows=image.get("rows"), cols=image.get("cols")))
+            view = _view(picture) if "projection" in picture else projections.get(key, "unknown")
+            here.append(ImageFile(path=str(images[key]), view=view, rows=picture.get("rows"), cols=picture.get("cols")))
         try:
             texts = {name: text_of(row.get(name)) for name in _SECTIONS}
         except RowError as error:
             quarantined.append(quarantine(identifier, str(error)))
             continue
         labels = row.get("chexpert_labeler_on_findings") or {}
-        studies.append(Study(id=identifier, patient=identifier, films=tuple(here), labels=labels, **texts))
-    notes = [f"openi: {len(studies):,} reports from {reports.name}, {len(films):,} films"]
-    if studies and all(film.view == "unknown" for study in studies for film in study.films):
-        notes.append(
-            "openi: views unknown; put indiana_projections.csv into data.root to show the frontal film first"
-        )
+        studies.append(Study(id=identifier, patient=identifier, images=tuple(here), labels=labels, **texts))
+    notes = [f"openi: {len(studies):,} reports from {reports.name}, {len(images):,} images"]
+    if studies and all(image.view == "unknown" for study in studies for image in study.images):
+        notes.append("openi: views unknown; put indiana_projections.csv into data.root to show the frontal image first")
     return Found(studies, quarantined, notes)
 
 
@@ -108,9 +106,9 @@ def _reports(root: Path, given: str | None) -> Path:
     )
 
 
-def _films(root: Path) -> dict[str, Path]:
-    """Every film under the root, by its key. Links that lead out of the root are left out."""
-    films: dict[str, Path] = {}
+def _images(root: Path) -> dict[str, Path]:
+    """Every image under the root, by its key. Links that lead out of the root are left out."""
+    images: dict[str, Path] = {}
     for folder, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
@@ -119,10 +117,10 @@ def _films(root: Path) -> dict[str, Path]:
             path = Path(folder, name)
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 continue
-            old = films.get(_key(name))
+            old = images.get(_key(name))
             if old is None or _rank(path) < _rank(old):
-                films[_key(name)] = path
-    return films
+                images[_key(name)] = path
+    return images
 
 
 def _rank(path: Path) -> int:
@@ -191,9 +189,7 @@ def _archive(path: Path) -> Iterator[tuple[str, bytes]]:
                     stream = archive.extractfile(member)
                     yield member.name, stream.read(MAX_XML + 1) if stream else b""
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(
-            f"{path.name} cannot be read to its end ({type(error).__name__}); download it again"
-        ) from error
+        raise DataError(f"{path.name} cannot be read to its end ({type(error).__name__}); download it again") from error
 
 
 def _parse(report: Element) -> dict[str, Any]:

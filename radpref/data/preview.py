@@ -14,9 +14,9 @@ from radpref.recipe import DataSection
 
 
 def preview_sheet(section: DataSection, *, count: int, seed: int) -> Image.Image:
-    """One RGB picture of the first ``count`` films, with lesion masks where they are known.
+    """One RGB picture of the first ``count`` images, with lesion masks where they are known.
 
-    Phantoms are drawn with their masks outlined and their truth written below; of any other source the films stand
+    Phantoms are drawn with their masks outlined and their truth written below; of any other source the images stand
     as a model would be shown them, with the view.
 
     Raises:
@@ -24,9 +24,9 @@ def preview_sheet(section: DataSection, *, count: int, seed: int) -> Image.Image
     """
     if section.source == "phantom":
         world = section.phantom
-        films = [phantom.draw(index, seed=world.seed, size=max(256, world.size)) for index in range(count)]
-        return phantom.contact_sheet(films)
+        images = [phantom.draw(index, seed=world.seed, size=max(256, world.size)) for index in range(count)]
+        return phantom.contact_sheet(images)
     with tempfile.TemporaryDirectory() as cache:
         studies = load_studies(section, Path(cache), seed).studies
-        cells = [(film, film.view) for study in studies for film in study.films[: section.max_films]]
+        cells = [(image, image.view) for study in studies for image in study.images[: section.max_images]]
         return contact_sheet(cells[:count], masks=True)

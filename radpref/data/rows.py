@@ -14,7 +14,7 @@ from radpref.data.source import DataError, listed, nearest
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 PARQUET_ROWS = 32
-"""Rows in memory at a time where each may hold its films."""
+"""Rows in memory at a time where each may hold its images."""
 _LOOKED_AT = 100
 """Rows of a JSONL file that are asked for its columns."""
 _MARKS = (b"\xff\xfe", b"\xfe\xff")

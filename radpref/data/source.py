@@ -79,15 +79,15 @@ def inside(root: Path, given: str) -> Path:
     """
     given = given.strip()
     if not given:
-        raise RowError("no films: the path is empty")
+        raise RowError("no images: the path is empty")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", given):
-        raise RowError("film is a URL: nothing is fetched while data is read; download it and give its path")
+        raise RowError("image is a URL: nothing is fetched while data is read; download it and give its path")
     try:
         path = (root / given.replace("\\", "/")).resolve()
     except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name with a NUL or too long
         raise RowError(f"path cannot be followed: {type(error).__name__}; check the row") from None
     if not path.is_relative_to(root):
-        raise RowError("path leads out of data.root: films are read from inside it only; move or copy the film there")
+        raise RowError("path leads out of data.root: images are read from inside it only; move or copy the image there")
     return path
 
 

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from radpref.images import film_hash
+from radpref.images import image_hash
 from radpref.records import Split, Study
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -44,31 +44,31 @@ def split_by_patient(
 
 
 def leakage(studies: Sequence[Study], hashes: Mapping[str, str] | None = None) -> list[str]:
-    """What stands in more than one split: a sentence each for patients, study ids and films; empty when clean.
+    """What stands in more than one split: a sentence each for patients, study ids and images; empty when clean.
 
-    ``hashes``: a film's path to its hash. Without it ``Film.digest`` serves, and where that is empty the film's
-    bytes are read (FilmError if they cannot be).
+    ``hashes``: an image's path to its hash. Without it ``ImageFile.digest`` serves, and where that is empty the image's
+    bytes are read (ImageError if they cannot be).
     The sentences hold counts and no identifiers.
     """
 
     def of(path: str) -> str:
-        return hashes[path] if hashes is not None else films[path].digest or film_hash(films[path])
+        return hashes[path] if hashes is not None else images[path].digest or image_hash(images[path])
 
-    films = {film.path: film for study in studies for film in study.films}
-    where: dict[str, dict[str, set[Split]]] = {"patient": {}, "study id": {}, "film": {}}
+    images = {image.path: image for study in studies for image in study.images}
+    where: dict[str, dict[str, set[Split]]] = {"patient": {}, "study id": {}, "image": {}}
     for study in studies:
         where["patient"].setdefault(study.patient, set()).add(study.split)
         where["study id"].setdefault(study.id, set()).add(study.split)
-        for film in study.films:
-            where["film"].setdefault(of(film.path), set()).add(study.split)
+        for image in study.images:
+            where["image"].setdefault(of(image.path), set()).add(study.split)
     return [sentence for what, splits in where.items() if (sentence := _sentence(what, splits.values()))]
 
 
 def join_shared(studies: Sequence[Study]) -> tuple[list[Study], int]:
-    """Patients that share a film file become one patient (the least id), so that they are split together.
+    """Patients that share an image file become one patient (the least id), so that they are split together.
 
     Returns the studies and the number of patients that were joined to another. A table of many questions on one
-    film, without a patient column, needs this.
+    image, without a patient column, needs this.
     """
     parent: dict[str, str] = {}
 
@@ -80,8 +80,8 @@ def join_shared(studies: Sequence[Study]) -> tuple[list[Study], int]:
 
     holders: defaultdict[str, set[str]] = defaultdict(set)
     for study in studies:
-        for film in study.films:
-            holders[film.path].add(study.patient)
+        for image in study.images:
+            holders[image.path].add(study.patient)
     for patients in holders.values():
         if len(patients) > 1:
             roots = sorted(root(patient) for patient in patients)

@@ -5,7 +5,7 @@ name of a data set on the hub (``owner/name``, the only thing here that reaches 
 the one table in ``data.root`` is taken. ``data.table`` maps the columns; a column that is needed and missing is an
 error before any row is read.
 
-A cell of films is one path, a list of paths, a list written as text (``["a.png", "b.png"]`` or ``a.png;b.png``), or
+A cell of images is one path, a list of paths, a list written as text (``["a.png", "b.png"]`` or ``a.png;b.png``), or
 Hugging Face images, whose bytes are kept unchanged in the cache. Paths are relative to ``data.root``, or to the
 table's folder where no root is given, and never lead out of it.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from radpref.data import hugging_face
-from radpref.data.film_cells import films_of
+from radpref.data.image_cells import images_of
 from radpref.data.rows import SUFFIXES, Entry, is_unicode, stream
 from radpref.data.rows import columns as columns_of
 from radpref.data.source import DataError, Found, RowError, listed, nearest, quarantine, root_of, text_of
@@ -50,7 +50,7 @@ class Table:
     columns: list[str]
     rows: Iterable[Entry]
     roots: tuple[Path, ...]
-    """Folders that films may lie in, resolved; relative paths start at the first."""
+    """Folders that images may lie in, resolved; relative paths start at the first."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -79,7 +79,7 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
                 Study(
                     id=identifier,
                     patient=text_of(cell("patient")) or identifier,
-                    films=tuple(films_of(cell("images"), table.roots, cache / "films")),
+                    images=tuple(images_of(cell("images"), table.roots, cache / "images")),
                     findings=text_of(cell("findings")),
                     impression=text_of(cell("impression")),
                     indication=text_of(cell("indication")),

@@ -1,12 +1,12 @@
-"""VinDr-CXR (Nguyen et al., Scientific Data 2022;9:429): films with boxes by radiologists, three a training film.
+"""VinDr-CXR (Nguyen et al., Scientific Data 2022;9:429): images with boxes by radiologists, three a training image.
 
 ``data.root`` holds ``annotations_train.csv`` and ``annotations_test.csv`` in it or in ``annotations/`` (columns
 ``image_id``, ``class_name``, ``x_min``, ``y_min``, ``x_max``, ``y_max``, for training ``rad_id``), and anywhere below
-the films by their name. Boxes are in pixels of the original film: that size is the DICOM's own, or stands as ``dim0``
-(rows) and ``dim1`` (columns) in ``train_meta.csv`` or ``test_meta.csv`` where films have been made smaller; the size
+the images by their name. Boxes are in pixels of the original image: that size is the DICOM's own, or stands as ``dim0``
+(rows) and ``dim1`` (columns) in ``train_meta.csv`` or ``test_meta.csv`` where images have been made smaller; the size
 of any other picture is taken for the original's, and a box that does not fit in it is quarantined.
 
-The set names no patients and has no reports: a film is a patient, and its reference is written from the boxes. Boxes
+The set names no patients and has no reports: an image is a patient, and its reference is written from the boxes. Boxes
 of one finding by several readers are all kept; their union is its lesion.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 from radpref.data import rows
 from radpref.data.boxes import box_of, files_by_stem, names_of, number, sentences
 from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
-from radpref.images import FilmError, film_size
+from radpref.images import ImageError, image_size
 from radpref.recipe import DataSection
-from radpref.records import Box, Film, Quarantined, Split, Study
+from radpref.records import Box, ImageFile, Quarantined, Split, Study
 
 COLUMNS = ("image_id", "class_name", "x_min", "y_min", "x_max", "y_max")
 NAMES = {
@@ -40,9 +40,9 @@ _TABLES: tuple[tuple[str, Split], ...] = (("train", "train"), ("test", "test"))
 
 
 def find(section: DataSection, cache: Path, seed: int) -> Found:
-    """Every film of the tables that lies under ``data.root``, in the published split. Raises DataError."""
+    """Every image of the tables that lies under ``data.root``, in the published split. Raises DataError."""
     root = root_of(section)
-    films = files_by_stem(root)
+    images = files_by_stem(root)
     studies: list[Study] = []
     quarantined: list[Quarantined] = []
     absent = 0
@@ -62,23 +62,23 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
                     raise RowError(entry.reason)
                 stem, label = text_of(entry.cells["image_id"]), text_of(entry.cells["class_name"])
                 here = boxes[stem]
-                if label == NOTHING or stem not in films:
+                if label == NOTHING or stem not in images:
                     continue
                 if stem not in frames:
-                    frames[stem] = film_size(films[stem])
+                    frames[stem] = image_size(images[stem])
                 left, top, right, bottom = (number(entry.cells[name]) for name in COLUMNS[2:])
                 box = box_of(left, top, right, bottom, frames[stem])
                 here[names_of([label], NAMES)[0]].append(box)
-            except (RowError, FilmError) as error:
+            except (RowError, ImageError) as error:
                 quarantined.append(quarantine(f"{path.name} {entry.place}", str(error)))
-        absent += sum(stem not in films for stem in boxes)
+        absent += sum(stem not in images for stem in boxes)
         studies += [
             Study(
                 id=stem,
                 patient=stem,
-                films=(
-                    Film(
-                        path=str(films[stem]),
+                images=(
+                    ImageFile(
+                        path=str(images[stem]),
                         view="frontal",
                         boxes={name: tuple(drawn) for name, drawn in marked.items()},
                     ),
@@ -87,11 +87,11 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
                 split=split,
             )
             for stem, marked in boxes.items()
-            if stem in films
+            if stem in images
         ]
-    notes = [f"vindr: {len(studies):,} films, {sum(bool(study.films[0].boxes) for study in studies):,} with boxes"]
+    notes = [f"vindr: {len(studies):,} images, {sum(bool(study.images[0].boxes) for study in studies):,} with boxes"]
     if absent:
-        notes.append(f"vindr: {absent:,} films of the tables are not under data.root")
+        notes.append(f"vindr: {absent:,} images of the tables are not under data.root")
     return Found(studies, quarantined, notes, split=True)
 
 
@@ -100,7 +100,7 @@ def _table(root: Path, name: str) -> Path | None:
 
 
 def _frames(path: Path | None) -> dict[str, tuple[float, float]]:
-    """Film to the (width, height) of its original; empty where there is no such table."""
+    """Image to the (width, height) of its original; empty where there is no such table."""
     if path is None:
         return {}
     rows.require(path, [("known as", name) for name in ("image_id", "dim0", "dim1")])

@@ -1,6 +1,6 @@
-"""What the readers of question data sets share: rows of questions gathered into studies, films inside the root.
+"""What the readers of question data sets share: rows of questions gathered into studies, images inside the root.
 
-A reader turns its files into ``Row``s; ``gather`` makes one study of all rows that ask about the same films, so that
+A reader turns its files into ``Row``s; ``gather`` makes one study of all rows that ask about the same images, so that
 a split by study is a split by image. Findings stay empty: such a source has questions instead of reports.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from radpref.data.rows import Entry, stream
 from radpref.data.source import DataError, RowError, inside, quarantine, text_of
-from radpref.records import Asked, Film, Quarantined, QuestionTask, Split, Study
+from radpref.records import Asked, ImageFile, Quarantined, QuestionTask, Split, Study
 
 MAX_CHARACTERS = 4_000
 """Longest question or answer; more is an unclosed quote or another column."""
@@ -30,7 +30,7 @@ class Row:
 
     study: str
     patient: str
-    films: tuple[Film, ...]
+    images: tuple[ImageFile, ...]
     asked: Asked
     split: Split = "train"
 
@@ -57,7 +57,7 @@ def gather(rows: Iterable[Row | Quarantined]) -> tuple[list[Study], list[Quarant
         Study(
             id=study,
             patient=row.patient,
-            films=row.films,
+            images=row.images,
             findings="",
             questions=tuple(asked[study]),
             split=row.split,
@@ -122,10 +122,10 @@ def cell(cells: Mapping[str, Any], name: str) -> str:
     return text_of(cells.get(name))
 
 
-def film(root: Path, folders: Iterable[str], given: str) -> str:
-    """The path of a film that lies in one of ``folders`` below ``root``, whichever has it first. Raises RowError."""
+def image(root: Path, folders: Iterable[str], given: str) -> str:
+    """The path of an image that lies in one of ``folders`` below ``root``, whichever has it first. Raises RowError."""
     paths = [inside(root, f"{folder}/{given}") for folder in folders]
     for path in paths:
         if path.is_file():
             return str(path)
-    raise RowError("film missing: named in the row, not under data.root")
+    raise RowError("image missing: named in the row, not under data.root")

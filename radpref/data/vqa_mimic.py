@@ -1,15 +1,15 @@
-"""Questions about films of MIMIC-CXR-JPG: MIMIC-CXR-VQA, MIMIC-Diff-VQA (Medical-Diff-VQA) and Medical-CXR-VQA.
+"""Questions about images of MIMIC-CXR-JPG: MIMIC-CXR-VQA, MIMIC-Diff-VQA (Medical-Diff-VQA) and Medical-CXR-VQA.
 
-In ``data.root``, anywhere down to the third folder, lie the films as MIMIC-CXR-JPG has them
+In ``data.root``, anywhere down to the third folder, lie the images as MIMIC-CXR-JPG has them
 (``files/p10/p10000032/s50414267/DICOM.jpg``) and the questions as they are published:
 
 - ``mimic-cxr-vqa`` (Bae et al., EHRXQA, NeurIPS 2023): ``train.json``, ``valid.json``, ``test.json`` with answers.
 - ``mimic-diff-vqa`` (Hu et al., KDD 2023): ``mimic_pair_questions.csv``; a row names a study and, for a difference,
-  the earlier study that it is compared with. Such a pair is a study of its own, with both films, the current first.
+  the earlier study that it is compared with. Such a pair is a study of its own, with both images, the current first.
 - ``medical-cxr-vqa`` (Hu et al., Med Image Anal 2024): ``medical-cxr-vqa-questions.csv``.
 
-The CSV files name no film: ``mimic_all.csv`` of MIMIC-Diff-VQA (``study_id``, ``dicom_id``, ``view``, ``split``)
-does, and without it the study's only film is taken. Their splits are those of a ``split`` column, else of
+The CSV files name no image: ``mimic_all.csv`` of MIMIC-Diff-VQA (``study_id``, ``dicom_id``, ``view``, ``split``)
+does, and without it the study's only image is taken. Their splits are those of a ``split`` column, else of
 ``mimic_all.csv``, else patients are split by hash. Where a data set's own splits share a patient, reading it fails.
 """
 
@@ -26,7 +26,7 @@ from radpref.data.source import DataError, Found, RowError, inside, root_of
 from radpref.data.table import SPLIT_NAMES
 from radpref.data.vqa import Row, ask, cell, entries, gather, refused
 from radpref.recipe import DataSection
-from radpref.records import Film, Quarantined, Split, View
+from radpref.records import ImageFile, Quarantined, Split, View
 
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
 _VIEWS: dict[str, View] = {
@@ -42,7 +42,7 @@ _NUMBER = re.compile(r"\d+")
 
 
 def find_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
-    """MIMIC-CXR-VQA: a study a film, with the published split. Raises DataError."""
+    """MIMIC-CXR-VQA: a study an image, with the published split. Raises DataError."""
     root = root_of(section)
     names: dict[str, Split] = {"train.json": "train", "valid.json": "validation", "test.json": "test"}
     found = {path: split for name, split in names.items() if (path := _find(root, name)) is not None}
@@ -51,7 +51,7 @@ def find_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
             f"data.root {str(root)!r} holds no questions of MIMIC-CXR-VQA: looked for {', '.join(names)}, which its "
             "build script writes (the files that begin with _ have no answers)"
         )
-    films = _Films(root, {})
+    images = _Images(root, {})
 
     def rows() -> Iterator[Row | Quarantined]:
         for file, split in found.items():
@@ -71,23 +71,23 @@ def find_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
                         kind={"plane": "view"}.get(content, content),
                         closed=semantic in ("verify", "choose"),
                     )
-                    path = films.at(cell(cells, "image_path"))
+                    path = images.at(cell(cells, "image_path"))
                     subject = _digits(cells, "subject_id")
                 except RowError as error:
                     yield refused(entry, file, str(error))
                     continue
-                yield Row(Path(path).stem, f"p{subject}", (Film(path=path),), asked, split)
+                yield Row(Path(path).stem, f"p{subject}", (ImageFile(path=path),), asked, split)
 
     return _found("mimic-cxr-vqa", rows(), split=True)
 
 
 def find_diff_vqa(section: DataSection, cache: Path, seed: int) -> Found:
-    """MIMIC-Diff-VQA: a study a film, and one more for each pair that is compared. Raises DataError."""
+    """MIMIC-Diff-VQA: a study an image, and one more for each pair that is compared. Raises DataError."""
     return _from_csv("mimic-diff-vqa", ("mimic_pair_questions.csv",), section)
 
 
 def find_medical_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
-    """Medical-CXR-VQA: a study a film. Raises DataError."""
+    """Medical-CXR-VQA: a study an image. Raises DataError."""
     return _from_csv("medical-cxr-vqa", ("medical-cxr-vqa-questions.csv", "mimic_llm_questions.csv"), section)
 
 
@@ -99,7 +99,7 @@ def _from_csv(name: str, files: tuple[str, ...], section: DataSection) -> Found:
         raise DataError(f"data.root {str(root)!r} holds no questions of {name}: looked for {', '.join(wanted)}")
     require(file, [(column, column) for column in ("study_id", "subject_id", "question_type", "question", "answer")])
     studies = _study_table(root)
-    films = _Films(root, studies)
+    images = _Images(root, studies)
     splits: set[bool] = set()
 
     def rows() -> Iterator[Row | Quarantined]:
@@ -112,11 +112,11 @@ def _from_csv(name: str, files: tuple[str, ...], section: DataSection) -> Found:
                 subject, study = _digits(cells, "subject_id"), _digits(cells, "study_id")
                 kind = cell(cells, "question_type").lower()
                 compared = kind == "difference"
-                shown = [films.of(subject, study)]
+                shown = [images.of(subject, study)]
                 key = f"s{study}"
                 if compared:
                     earlier = _digits(cells, "ref_id")
-                    shown.append(films.of(subject, earlier))
+                    shown.append(images.of(subject, earlier))
                     key = f"s{study}-s{earlier}"
                 asked = ask(
                     number,
@@ -143,7 +143,7 @@ def _found(name: str, rows: Iterator[Row | Quarantined], *, split: bool) -> Foun
     studies, quarantined = gather(rows)
     questions = sum(len(study.questions) for study in studies)
     return Found(
-        studies, quarantined, [f"{name}: {questions:,} questions about {len(studies):,} films or pairs"], split
+        studies, quarantined, [f"{name}: {questions:,} questions about {len(studies):,} images or pairs"], split
     )
 
 
@@ -170,32 +170,32 @@ def _study_table(root: Path) -> Mapping[str, _Listed]:
     return listed
 
 
-class _Films:
-    """Where a film of MIMIC-CXR-JPG lies under the root."""
+class _Images:
+    """Where an image of MIMIC-CXR-JPG lies under the root."""
 
     def __init__(self, root: Path, studies: Mapping[str, _Listed]) -> None:
         self._root, self._studies = root, studies
         self._home = next((path for depth in _DEPTHS for path in sorted(root.glob(f"{depth}files"))), root)
 
     def at(self, given: str) -> str:
-        """The film of a path like ``p10/p10000032/s50414267/DICOM.jpg``. Raises RowError."""
+        """The image of a path like ``p10/p10000032/s50414267/DICOM.jpg``. Raises RowError."""
         path = inside(self._root, str(self._home / given.removeprefix("files/")))
         if not path.is_file():
-            raise RowError("film missing: named in the row, not under data.root")
+            raise RowError("image missing: named in the row, not under data.root")
         return str(path)
 
-    def of(self, subject: str, study: str) -> Film:
-        """The film of a study: the one that ``mimic_all.csv`` names, else its only one. Raises RowError."""
+    def of(self, subject: str, study: str) -> ImageFile:
+        """The image of a study: the one that ``mimic_all.csv`` names, else its only one. Raises RowError."""
         folder = f"p{subject[:2]}/p{subject}/s{study}"
         listed = self._studies.get(study)
         if listed is not None:
-            return Film(path=self.at(f"{folder}/{listed.dicom}.jpg"), view=listed.view)
-        films = sorted((self._home / folder).glob("*.jpg"))
-        if len(films) == 1:
-            return Film(path=self.at(f"{folder}/{films[0].name}"))
-        if films:
-            raise RowError("film not named: the study has several; put mimic_all.csv into data.root")
-        raise RowError("film missing: no film of the study under data.root")
+            return ImageFile(path=self.at(f"{folder}/{listed.dicom}.jpg"), view=listed.view)
+        images = sorted((self._home / folder).glob("*.jpg"))
+        if len(images) == 1:
+            return ImageFile(path=self.at(f"{folder}/{images[0].name}"))
+        if images:
+            raise RowError("image not named: the study has several; put mimic_all.csv into data.root")
+        raise RowError("image missing: no image of the study under data.root")
 
 
 def _find(root: Path, name: str) -> Path | None:

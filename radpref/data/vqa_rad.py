@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from radpref.data.source import DataError, Found, RowError, root_of
-from radpref.data.vqa import Row, ask, cell, entries, film, gather, refused
+from radpref.data.vqa import Row, ask, cell, entries, gather, image, refused
 from radpref.recipe import DataSection
-from radpref.records import Film, Quarantined
+from radpref.records import ImageFile, Quarantined
 
 FILES = ("VQA_RAD Dataset Public.json", "VQA_RAD Dataset.json", "trainset.json", "testset.json", "chest_qa.jsonl")
 FOLDERS = ("VQA_RAD Image Folder", "images", ".")
@@ -55,7 +55,7 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
                     if cell(entry.cells, "image_organ").upper() not in ("CHEST", ""):
                         others += 1
                         continue
-                    image = cell(entry.cells, "image_name")
+                    picture = cell(entry.cells, "image_name")
                     names = [name.strip() for name in cell(entry.cells, "question_type").upper().split(",")]
                     asked = ask(
                         entry.cells.get("qid", entry.place.replace(" ", "-")),
@@ -64,14 +64,14 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
                         kind=KINDS.get(names[0], names[0].lower()),
                         closed=cell(entry.cells, "answer_type").upper() == "CLOSED",
                     )
-                    path = film(root, FOLDERS, image)
+                    path = image(root, FOLDERS, picture)
                 except RowError as error:
                     yield refused(entry, file, str(error))
                     continue
-                official["test" if _published_test(entry.cells, file) else "train"].add(image)
+                official["test" if _published_test(entry.cells, file) else "train"].add(picture)
                 case = cell(entry.cells, "image_case_url")
-                study = Path(image).stem
-                yield Row(study, case or study, (Film(path=path),), asked)
+                study = Path(picture).stem
+                yield Row(study, case or study, (ImageFile(path=path),), asked)
 
     studies, quarantined = gather(rows())
     questions = sum(len(study.questions) for study in studies)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from radpref.data.source import DataError, Found, RowError, root_of
-from radpref.data.vqa import Row, ask, cell, entries, film, gather, refused
+from radpref.data.vqa import Row, ask, cell, entries, gather, image, refused
 from radpref.recipe import DataSection
-from radpref.records import Film, Quarantined, Split
+from radpref.records import ImageFile, Quarantined, Split
 
 FILES: dict[str, Split] = {"train.json": "train", "validate.json": "validation", "test.json": "test"}
 FOLDERS = ("imgs", "Slake1.0/imgs", ".")
@@ -42,10 +42,10 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
                     if cell(entry.cells, "q_lang").lower() not in ("en", ""):
                         left["in another language"] += 1
                         continue
-                    if not _chest_film(cell(entry.cells, "modality"), cell(entry.cells, "location")):
+                    if not _chest_image(cell(entry.cells, "modality"), cell(entry.cells, "location")):
                         left["about other images"] += 1
                         continue
-                    image = cell(entry.cells, "img_name")
+                    picture = cell(entry.cells, "img_name")
                     content = cell(entry.cells, "content_type").lower()
                     asked = ask(
                         entry.cells.get("qid"),
@@ -54,21 +54,19 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
                         kind=KINDS.get(content, content),
                         closed=cell(entry.cells, "answer_type").upper() == "CLOSED",
                     )
-                    path = film(root, FOLDERS, image)
+                    path = image(root, FOLDERS, picture)
                 except RowError as error:
                     yield refused(entry, file, str(error))
                     continue
-                study = image.split("/")[0] if "/" in image else Path(image).stem
-                yield Row(study, study, (Film(path=path),), asked, split)
+                study = picture.split("/")[0] if "/" in picture else Path(picture).stem
+                yield Row(study, study, (ImageFile(path=path),), asked, split)
 
     studies, quarantined = gather(rows())
-    notes = [
-        f"slake: {sum(len(study.questions) for study in studies):,} questions about {len(studies):,} chest X-rays"
-    ]
+    notes = [f"slake: {sum(len(study.questions) for study in studies):,} questions about {len(studies):,} chest X-rays"]
     if left:
         notes.append("slake: left out " + ", ".join(f"{count:,} {what}" for what, count in left.items()))
     return Found(studies, quarantined, notes, split=True)
 
 
-def _chest_film(modality: str, location: str) -> bool:
+def _chest_image(modality: str, location: str) -> bool:
     return modality.lower() in ("x-ray", "xray", "x ray") and location.lower() in ("lung", "chest", "")

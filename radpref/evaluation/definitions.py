@@ -10,7 +10,7 @@ from radpref.evaluation.metrics import Array, Definition, Sums
 
 
 def _not_of_texts(sums: Sums) -> Array:
-    """Grounding is measured on films (``radpref.grounding``), not summed from texts."""
+    """Grounding is measured on images (``radpref.grounding``), not summed from texts."""
     raise NotImplementedError("grounding is measured by radpref.grounding, not from the counts of texts")
 
 

@@ -33,9 +33,7 @@ def terminal_table(
     """
     names = headline(metric.name for metric in metrics) if names is None else names
     systems = list(dict.fromkeys(metric.system for metric in metrics))
-    models, trivial = (
-        [name for name in systems if (name in baselines) == is_trivial] for is_trivial in (False, True)
-    )
+    models, trivial = ([name for name in systems if (name in baselines) == is_trivial] for is_trivial in (False, True))
     parts = ((title, models), ("trivial answers", trivial))
     return Group(*(_systems_table(metrics, some, names, heading) for heading, some in parts if some))
 

@@ -1,7 +1,7 @@
 """Measure answers to questions: right or not by named rules, by task and kind, with intervals over patients.
 
 An accuracy alone says little: beside it stand what the most frequent answer reaches, whether a question and its
-negation are answered alike, and what is left of the accuracy without the right film (``tasks.controls``).
+negation are answered alike, and what is left of the accuracy without the right image (``tasks.controls``).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def measure_questions(
 
 
 def question_baselines(train: Sequence[Question], test: Sequence[Question]) -> dict[str, dict[str, str]]:
-    """What answers that see no film reach: the most frequent one in train of each kind, and of each question's words.
+    """What answers that see no image reach: the most frequent one in train of each kind, and of each question's words.
 
     ``most frequent answer``: of the same task, kind and form (closed or open); of a kind that train lacks, of the
     form. ``most frequent answer to the question``: of the same question, where train asks it; else as above. Ties go

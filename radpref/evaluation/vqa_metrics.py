@@ -1,4 +1,4 @@
-"""The numbers of questions: accuracy by task and kind, recall of words, consistency, and what needs no film.
+"""The numbers of questions: accuracy by task and kind, recall of words, consistency, and what needs no image.
 
 Which tasks and kinds there are depends on the data, so a metric's definition follows from its name:
 ``vqa_accuracy_closed``, ``vqa_accuracy_kind=location``, ``vqa_accuracy_blank``. Counts are summed over questions (a
@@ -15,7 +15,7 @@ from radpref.evaluation.metrics import Array, Definition, Sums, ratio
 
 PREFIX = "vqa_"
 CONTROLS = ("swapped", "blank")
-"""Altered questions that keep the answer: another patient's film, no film."""
+"""Altered questions that keep the answer: another patient's image, no image."""
 
 _RULE = (
     "share of the questions whose answer matches the reference: the first yes or no word, else the same findings and "
@@ -49,10 +49,10 @@ def _above(control: str) -> Definition:
             sums[f"{control}:right"], sums[f"{control}:n"]
         )
 
-    what = {"swapped": "another patient's film", "blank": "a grey film"}[control]
+    what = {"swapped": "another patient's image", "blank": "a grey image"}[control]
     return Definition(
         f"Gain over {what}",
-        f"accuracy with the right film less accuracy with {what}, on the same questions",
+        f"accuracy with the right image less accuracy with {what}, on the same questions",
         value,
         count=f"{control}:n",
     )
@@ -86,8 +86,8 @@ FIXED: dict[str, Definition] = {
         "Right both ways",
         "share of the yes/no questions that are answered right both as asked and asked for the opposite",
     ),
-    "vqa_accuracy_swapped": _accuracy("swapped", "Accuracy, swapped film", "each asked about another patient's film"),
-    "vqa_accuracy_blank": _accuracy("blank", "Accuracy, blank film", "each asked about a grey film"),
+    "vqa_accuracy_swapped": _accuracy("swapped", "Accuracy, swapped image", "each asked about another patient's image"),
+    "vqa_accuracy_blank": _accuracy("blank", "Accuracy, blank image", "each asked about a grey image"),
     "vqa_gain_swapped": _above("swapped"),
     "vqa_gain_blank": _above("blank"),
     "vqa_accuracy_yes": _accuracy("yes", "Accuracy where yes is right", "yes/no questions with the answer yes"),

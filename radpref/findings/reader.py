@@ -174,9 +174,7 @@ def _of(found: Sequence[Item], state: Item) -> bool:
 
 def _state_next(found: Sequence[Item], index: int) -> bool:
     """Whether the same subject is told another state: ``the aorta is tortuous and heavily calcified``."""
-    after = [i for i in found if i.start >= found[index].end and i.kind in ("join", "state", "structure", "break")][
-        :2
-    ]
+    after = [i for i in found if i.start >= found[index].end and i.kind in ("join", "state", "structure", "break")][:2]
     return [item.value if item.kind == "join" else item.kind for item in after] == ["and", "state"]
 
 

@@ -1,4 +1,4 @@
-"""What all formats share: which pairs can be written, where their films lie, and lines of JSON."""
+"""What all formats share: which pairs can be written, where their images lie, and lines of JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from radpref.errors import RadprefError
-from radpref.images import FilmError, is_plain, read_film
-from radpref.records import Film, Pair, Quarantined
+from radpref.images import ImageError, is_plain, read_image
+from radpref.records import ImageFile, Pair, Quarantined
 from radpref.store import replacing, write_atomically
 
 STAGE = "export"
 TAGS = ("<image>", "<video>", "<audio>")
-"""What other tools put a film in the place of, wherever it stands in a text."""
+"""What other tools put an image in the place of, wherever it stands in a text."""
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ class Written(NamedTuple):
     quarantined: list[Quarantined]
     """Pairs that were left out, with the reason."""
     visual: int = 0
-    """Rows of film against corrupted film, where the format has them."""
+    """Rows of image against corrupted image, where the format has them."""
 
 
 def usable(
@@ -48,9 +48,9 @@ def usable(
         try:
             for name, text in (("prompt", pair.prompt), ("chosen", pair.chosen), ("rejected", pair.rejected)):
                 if tag := next((tag for tag in TAGS if tag in text), None):
-                    raise FormatError(f"image token in the text: the {name} spells {tag}, which stands for a film")
+                    raise FormatError(f"image token in the text: the {name} spells {tag}, which stands for an image")
             yield pair, make(pair)
-        except (FilmError, FormatError) as error:
+        except (ImageError, FormatError) as error:
             quarantined.append(Quarantined(id=pair.id, stage=STAGE, reason=str(error)))
 
 
@@ -59,9 +59,9 @@ def unfinished(pair: Pair, side: str) -> bool:
     return pair.provenance.get(f"{side}_finished", "yes") != "yes"
 
 
-def png(film: Film) -> bytes:
-    """What the model is shown, ``read_film(film)``, as an 8-bit PNG without any metadata of the file."""
-    picture = read_film(film)
+def png(image: ImageFile) -> bytes:
+    """What the model is shown, ``read_image(image)``, as an 8-bit PNG without any metadata of the file."""
+    picture = read_image(image)
     red, green, blue = (band.tobytes() for band in picture.split())
     mode, pixels = ("L", red) if red == green == blue else ("RGB", picture.tobytes())
     file = io.BytesIO()
@@ -69,28 +69,28 @@ def png(film: Film) -> bytes:
     return file.getvalue()
 
 
-class Films:
-    """How the rows of a file name their films.
+class Images:
+    """How the rows of a file name their images.
 
-    By default a film stays where it is and is named by its absolute path. Where another program would not read
+    By default an image stays where it is and is named by its absolute path. Where another program would not read
     from it what the model is shown (DICOM, 16 bits, squashed out of its aspect ...), or with ``copy``, it is
-    written as a PNG to ``films/`` in ``folder``, named by its content, and the row holds that relative path.
+    written as a PNG to ``images/`` in ``folder``, named by its content, and the row holds that relative path.
     """
 
     def __init__(self, folder: Path, copy: bool) -> None:
         self._folder, self._copy = folder, copy
         self._named = functools.cache(self._name)
 
-    def __call__(self, films: Iterable[Film]) -> list[str]:
-        """The paths of a row's films, in their order. Raises FilmError."""
-        return [self._named(film.path, film.rows, film.cols) for film in films]
+    def __call__(self, images: Iterable[ImageFile]) -> list[str]:
+        """The paths of a row's images, in their order. Raises ImageError."""
+        return [self._named(image.path, image.rows, image.cols) for image in images]
 
     def _name(self, path: str, rows: int | None, cols: int | None) -> str:
-        film = Film(path=path, rows=rows, cols=cols)
-        if not self._copy and is_plain(film):
+        image = ImageFile(path=path, rows=rows, cols=cols)
+        if not self._copy and is_plain(image):
             return str(Path(path).absolute())
-        content = png(film)
-        name = Path("films") / f"{hashlib.blake2b(content, digest_size=16).hexdigest()}.png"
+        content = png(image)
+        name = Path("images") / f"{hashlib.blake2b(content, digest_size=16).hexdigest()}.png"
         if not (self._folder / name).exists():
             write_atomically(self._folder / name, content)
         return name.as_posix()

@@ -21,7 +21,7 @@ class Said(NamedTuple):
     chosen: str
     rejected: str
     moved: bool
-    """Whether a film stood after words of the prompt."""
+    """Whether an image stood after words of the prompt."""
 
 
 class _Turn(NamedTuple):
@@ -30,12 +30,12 @@ class _Turn(NamedTuple):
     """With an ``<image>`` for every image part."""
 
 
-def answered(prompt: Any, chosen: Any, rejected: Any, films: int) -> Said:
+def answered(prompt: Any, chosen: Any, rejected: Any, images: int) -> Said:
     """Prompt and answers of a row, each a text or a list of messages.
 
     A message has ``role`` and ``content``, or ``from`` and ``value``. Conversations may begin with the prompt. A
     system message goes before the user's words, as the templates of models without a system role have it.
-    ``<image>`` tags and image parts of the prompt are taken out; there must be none, or one for each of ``films``.
+    ``<image>`` tags and image parts of the prompt are taken out; there must be none, or one for each of ``images``.
 
     Raises RowError for several turns, roles out of place, and image tokens that do not match.
     """
@@ -51,8 +51,8 @@ def answered(prompt: Any, chosen: Any, rejected: Any, films: int) -> Said:
         raise RowError("several turns: a pair has one prompt of the user, after a system message at most")
     words = "\n\n".join(turn.text for turn in turns if turn.text)
     tags = words.count(IMAGE)
-    if tags not in (0, films):
-        raise RowError(f"image tokens do not match: {tags} in the prompt, {films} films")
+    if tags not in (0, images):
+        raise RowError(f"image tokens do not match: {tags} in the prompt, {images} images")
     moved = bool(words[: words.rfind(IMAGE)].replace(IMAGE, "").strip()) if tags else False
     return Said(_TAG.sub("", words).strip(), good, bad, moved)
 
@@ -70,11 +70,7 @@ def _split(cell: Any) -> tuple[list[_Turn], str]:
 
 def _turns(cell: Any, role: str) -> list[_Turn]:
     """A cell's turns; a plain text is one of ``role``."""
-    if (
-        not isinstance(cell, Sequence)
-        or isinstance(cell, str | bytes)
-        or not all(isinstance(m, Mapping) for m in cell)
-    ):
+    if not isinstance(cell, Sequence) or isinstance(cell, str | bytes) or not all(isinstance(m, Mapping) for m in cell):
         text = text_of(cell)
         return [_Turn(role, text)] if text else []
     return [_turn(message) for message in cell]

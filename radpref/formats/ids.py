@@ -1,4 +1,4 @@
-"""What may be shared of pairs whose texts and films may not: ids, where the sides differ, scores, provenance."""
+"""What may be shared of pairs whose texts and images may not: ids, where the sides differ, scores, provenance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from radpref.formats.common import Row, Written, write_lines
-from radpref.records import Film, Pair
+from radpref.records import ImageFile, Pair
 
 FILE = "ids.jsonl"
 _LONGEST = 80
@@ -19,17 +19,17 @@ def write(pairs: Iterable[Pair], folder: Path) -> Written:
 
 
 def row(pair: Pair) -> Row:
-    """A pair without prompt, answers, films, paths and patient.
+    """A pair without prompt, answers, images, paths and patient.
 
-    Films are there as the hash of their files' bytes, which who has them can compare; lengths, so that spans can be
+    Images are there as the hash of their files' bytes, which who has them can compare; lengths, so that spans can be
     read as shares of a text. Of the provenance, values that hold a blank or more than 80 characters are left out:
     they may quote a report.
     """
     return {
         "id": pair.id,
         "question": pair.question,
-        "films": [_film(film) for film in pair.films],
-        "corrupted": [_film(film) for film in pair.corrupted],
+        "images": [_image(image) for image in pair.images],
+        "corrupted": [_image(image) for image in pair.corrupted],
         "chosen": _side(pair.chosen, pair.chosen_score, [[s.start, s.end] for s in pair.chosen_spans]),
         "rejected": _side(pair.rejected, pair.rejected_score, [[s.start, s.end] for s in pair.rejected_spans]),
         "weight": pair.weight,
@@ -37,8 +37,8 @@ def row(pair: Pair) -> Row:
     }
 
 
-def _film(film: Film) -> Row:
-    return {"digest": film.digest, "view": film.view}
+def _image(image: ImageFile) -> Row:
+    return {"digest": image.digest, "view": image.view}
 
 
 def _side(text: str, score: float | None, spans: list[list[int]]) -> Row:

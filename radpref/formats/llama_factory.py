@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from radpref.formats.common import Films, Row, Written, usable, write_lines
+from radpref.formats.common import Images, Row, Written, usable, write_lines
 from radpref.pairs import unpair
 from radpref.records import Pair, Quarantined
 from radpref.store import write_atomically
@@ -21,15 +21,15 @@ NAME = "radpref"
 FILE = "pairs.jsonl"
 
 
-def write(pairs: Iterable[Pair], folder: Path, *, copy_films: bool = False, unpaired: bool = False) -> Written:
+def write(pairs: Iterable[Pair], folder: Path, *, copy_images: bool = False, unpaired: bool = False) -> Written:
     """Write ``FOLDER/pairs.jsonl`` and ``FOLDER/dataset_info.json``. Raises StoreError."""
-    films = Films(folder, copy_films)
+    images = Images(folder, copy_images)
     quarantined: list[Quarantined] = []
     written = 0
 
     def make(pair: Pair) -> list[Row]:
-        images = films(pair.films)
-        return [{**row, "images": images} for row in (sides(pair) if unpaired else [preference(pair)])]
+        pictures = images(pair.images)
+        return [{**row, "images": pictures} for row in (sides(pair) if unpaired else [preference(pair)])]
 
     def lines() -> Iterable[Row]:
         nonlocal written
@@ -65,7 +65,7 @@ def sides(pair: Pair) -> list[Row]:
 
 
 def _asked(pair: Pair) -> dict[str, str]:
-    return {"from": "human", "value": "<image>" * len(pair.films) + pair.prompt}
+    return {"from": "human", "value": "<image>" * len(pair.images) + pair.prompt}
 
 
 def _info(unpaired: bool) -> Row:

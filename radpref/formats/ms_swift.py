@@ -1,7 +1,7 @@
 """ms-swift: lines of ``messages`` with ``rejected_response`` or ``label``, and ``images`` for the ``<image>`` tags.
 
 "Custom dataset" of ms-swift's documentation. It has a form for the visual term as well: where a pair has corrupted
-films, ``visual.jsonl`` holds its chosen answer with the films against the same answer with the corrupted ones
+images, ``visual.jsonl`` holds its chosen answer with the images against the same answer with the corrupted ones
 (``rejected_messages``, ``rejected_images``). That is a file of its own, because ms-swift drops a row whose
 ``rejected_response`` is empty or equal to the answer.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from radpref.formats.common import Films, Row, Written, usable, write_lines
+from radpref.formats.common import Images, Row, Written, usable, write_lines
 from radpref.pairs import unpair
 from radpref.records import Pair, Quarantined
 
@@ -19,18 +19,18 @@ FILE = "pairs.jsonl"
 VISUAL = "visual.jsonl"
 
 
-def write(pairs: Iterable[Pair], folder: Path, *, copy_films: bool = False, unpaired: bool = False) -> Written:
-    """Write ``FOLDER/pairs.jsonl``, and ``FOLDER/visual.jsonl`` where pairs have corrupted films. Raises StoreError.
+def write(pairs: Iterable[Pair], folder: Path, *, copy_images: bool = False, unpaired: bool = False) -> Written:
+    """Write ``FOLDER/pairs.jsonl``, and ``FOLDER/visual.jsonl`` where pairs have corrupted images. Raises StoreError.
 
     With ``unpaired`` (KTO) there is no visual file: it needs pairs.
     """
-    films = Films(folder, copy_films)
+    images = Images(folder, copy_images)
     quarantined: list[Quarantined] = []
     kept: list[Pair] = []
 
     def make(pair: Pair) -> list[Row]:
-        images = films(pair.films)
-        return [{**row, "images": images} for row in (sides(pair) if unpaired else [preference(pair)])]
+        pictures = images(pair.images)
+        return [{**row, "images": pictures} for row in (sides(pair) if unpaired else [preference(pair)])]
 
     def lines() -> Iterable[Row]:
         for pair, rows in usable(pairs, make, quarantined):
@@ -42,7 +42,7 @@ def write(pairs: Iterable[Pair], folder: Path, *, copy_films: bool = False, unpa
     visual = 0
     if contrasts:
         broken: list[Quarantined] = []
-        made = usable(contrasts, lambda pair: [contrast(pair, films)], broken)
+        made = usable(contrasts, lambda pair: [contrast(pair, images)], broken)
         visual = write_lines(folder / VISUAL, (row for _, rows in made for row in rows))
         quarantined += [row.model_copy(update={"id": f"{row.id}/visual"}) for row in broken]
     return Written(len(kept), count, quarantined, visual)
@@ -58,20 +58,20 @@ def sides(pair: Pair) -> list[Row]:
     return [{"id": one.id, "messages": _messages(pair, one.text), "label": one.desirable} for one in unpair([pair])]
 
 
-def contrast(pair: Pair, films: Films) -> Row:
-    """The chosen answer, with the films preferred to with the corrupted ones. Raises FilmError."""
+def contrast(pair: Pair, images: Images) -> Row:
+    """The chosen answer, with the images preferred to with the corrupted ones. Raises ImageError."""
     messages = _messages(pair, pair.chosen)
     return {
         "id": f"{pair.id}/visual",
         "messages": messages,
-        "images": films(pair.films),
+        "images": images(pair.images),
         "rejected_messages": messages,
-        "rejected_images": films(pair.corrupted),
+        "rejected_images": images(pair.corrupted),
     }
 
 
 def _messages(pair: Pair, answer: str) -> list[dict[str, str]]:
     return [
-        {"role": "user", "content": "<image>" * len(pair.films) + pair.prompt},
+        {"role": "user", "content": "<image>" * len(pair.images) + pair.prompt},
         {"role": "assistant", "content": answer},
     ]

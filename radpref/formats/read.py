@@ -1,6 +1,6 @@
 """Pairs that were made elsewhere: a preference data set in TRL's layout, or the table of pairs of another run.
 
-Nothing is taken for granted of what others wrote: a row without films, with an empty answer, with two answers of the
+Nothing is taken for granted of what others wrote: a row without images, with an empty answer, with two answers of the
 same words, with image tokens where no image belongs, or with several turns is told apart with its reason.
 """
 
@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from radpref.data import MAX_CHARACTERS, hugging_face
-from radpref.data.film_cells import films_of
-from radpref.data.gate import MAX_ID, FilmCheck
+from radpref.data.gate import MAX_ID, ImageCheck
+from radpref.data.image_cells import images_of
 from radpref.data.rows import SUFFIXES, Entry, columns, stream
 from radpref.data.source import DataError, RowError, listed, nearest, text_of
 from radpref.formats.common import TAGS
 from radpref.formats.conversations import answered
-from radpref.images import FilmError, film_hash
+from radpref.images import ImageError, image_hash
 from radpref.records import Pair, Quarantined
 from radpref.store import content_key
 
@@ -31,7 +31,7 @@ HUB = "hub:"
 _OURS = {"id", "key", "row"}
 """What every line of our own tables holds."""
 _CHUNK = 256
-"""Pairs whose films are decoded together."""
+"""Pairs whose images are decoded together."""
 
 
 class Imported(NamedTuple):
@@ -48,7 +48,7 @@ class _Opened(NamedTuple):
     columns: Sequence[str]
     rows: Iterable[Entry]
     folder: Path
-    """Where relative paths of films start, unless a root is given."""
+    """Where relative paths of images start, unless a root is given."""
 
 
 def read_pairs(
@@ -66,13 +66,13 @@ def read_pairs(
     ``train``, where it has several), ``hub:OWNER/NAME``, or the ``pairs.jsonl`` of a run. TRL's columns are
     ``chosen`` and ``rejected``, ``prompt`` (or one that both conversations begin with), and ``images`` or ``image``;
     ``id``, ``patient``, ``score_chosen`` and ``score_rejected`` are read where they are there. Plain texts and
-    conversations are taken. Films stand before the words of a prompt, wherever the file has them.
+    conversations are taken. Images stand before the words of a prompt, wherever the file has them.
 
-    A film is read from ``root`` (by default the file's folder) or from below a folder of ``also``; images inside the
-    file are kept in ``store``. Every film is decoded once. Without a column of patients the digest of a pair's first
-    film stands for the patient; pairs of equal prompt and films belong to one question.
+    An image is read from ``root`` (by default the file's folder) or from below a folder of ``also``; images inside the
+    file are kept in ``store``. Every image is decoded once. Without a column of patients the digest of a pair's first
+    image stands for the patient; pairs of equal prompt and images belong to one question.
 
-    Rows come one at a time; in memory stay texts and paths. ``progress`` is called with the films just checked.
+    Rows come one at a time; in memory stay texts and paths. ``progress`` is called with the images just checked.
 
     Raises:
         DataError: no such file or column, or nothing in it can be used.
@@ -84,8 +84,8 @@ def read_pairs(
         make = _our_reader(Path(file))
     else:
         _require(opened.columns, file)
-        make = _trl_reader(roots, store / "films")
-    check = FilmCheck(store, progress)
+        make = _trl_reader(roots, store / "images")
+    check = ImageCheck(store, progress)
     pairs: list[Pair] = []
     quarantined: list[Quarantined] = []
     seen: set[str] = set()
@@ -112,23 +112,23 @@ def read_pairs(
 
     rows = read()
     while (limit is None or len(pairs) < limit) and (chunk := list(islice(rows, min(_CHUNK, limit or _CHUNK)))):
-        verdicts = check([film for pair, _ in chunk for film in pair.films])
+        verdicts = check([image for pair, _ in chunk for image in pair.images])
         for pair, turned in chunk:
-            digests = {path: verdicts[path].digest for path in (film.path for film in pair.films)}
-            bad = [reason for film in pair.films if (reason := verdicts[film.path].reason)]
+            digests = {path: verdicts[path].digest for path in (image.path for image in pair.images)}
+            bad = [reason for image in pair.images if (reason := verdicts[image.path].reason)]
             try:
                 if bad:
                     raise RowError(bad[0])
                 pairs.append(_placed(pair, digests))
                 moved += turned
-            except (RowError, FilmError) as error:
+            except (RowError, ImageError) as error:
                 quarantined.append(Quarantined(id=pair.id, stage=STAGE, reason=str(error)))
     if not pairs:
         why = quarantined[0].reason if quarantined else "it holds no row"
         raise DataError(f"pair.file {file!r}: none of {len(quarantined):,} rows can be used; the first: {why}")
     notes = [f"pairs of {Path(file).name}: {len(pairs):,} read, {len(quarantined):,} in quarantine"]
     if moved:
-        notes.append(f"{moved:,} prompts had films after words; a model is shown the films first")
+        notes.append(f"{moved:,} prompts had images after words; a model is shown the images first")
     return Imported(pairs[:limit], _unique(quarantined), notes)
 
 
@@ -181,16 +181,16 @@ def _name(entry: Entry) -> str:
 
 
 def _trl_reader(roots: Sequence[Path], store: Path) -> Callable[[str, Mapping[str, Any]], tuple[Pair, bool]]:
-    """A reader of rows in TRL's layout: the pair, and whether its films stood after words."""
+    """A reader of rows in TRL's layout: the pair, and whether its images stood after words."""
 
     def make(name: str, cells: Mapping[str, Any]) -> tuple[Pair, bool]:
-        films = tuple(films_of(cells.get("images") or cells.get("image"), roots, store))
-        said = answered(cells.get("prompt"), cells.get("chosen"), cells.get("rejected"), len(films))
+        images = tuple(images_of(cells.get("images") or cells.get("image"), roots, store))
+        said = answered(cells.get("prompt"), cells.get("chosen"), cells.get("rejected"), len(images))
         pair = Pair(
             id=name,
             question="",
             patient=text_of(cells.get("patient")),
-            films=films,
+            images=images,
             prompt=said.prompt,
             chosen=said.chosen,
             rejected=said.rejected,
@@ -233,19 +233,19 @@ def _problem(pair: Pair) -> str | None:
             return f"image token in the text: {name} spells {tag}"
     if pair.chosen.split() == pair.rejected.split():
         return "same words: chosen and rejected do not differ"
-    return None if pair.films else "no films"
+    return None if pair.images else "no images"
 
 
 def _placed(pair: Pair, digests: Mapping[str, str]) -> Pair:
-    """The pair with its films' digests, and what follows from them where the file does not say."""
-    films = tuple(film.model_copy(update={"digest": digests[film.path]}) for film in pair.films)
-    question = pair.question or content_key(pair.prompt, [film.digest for film in films])
-    corrupted = tuple(film.model_copy(update={"digest": film_hash(film)}) for film in pair.corrupted)
+    """The pair with its images' digests, and what follows from them where the file does not say."""
+    images = tuple(image.model_copy(update={"digest": digests[image.path]}) for image in pair.images)
+    question = pair.question or content_key(pair.prompt, [image.digest for image in images])
+    corrupted = tuple(image.model_copy(update={"digest": image_hash(image)}) for image in pair.corrupted)
     update = {
-        "films": films,
+        "images": images,
         "corrupted": corrupted,
         "question": question,
-        "patient": pair.patient or films[0].digest,
+        "patient": pair.patient or images[0].digest,
     }
     return pair.model_copy(update=update)
 

@@ -16,28 +16,28 @@ from typing import Any
 from radpref.formats.common import Row, Written, png, usable
 from radpref.images import is_plain
 from radpref.pairs import unpair
-from radpref.records import Film, Pair, Quarantined
+from radpref.records import ImageFile, Pair, Quarantined
 from radpref.store import replacing
 
 FILE = "train.parquet"
 _BATCH = 32
-"""Rows in memory; each may hold its films."""
+"""Rows in memory; each may hold its images."""
 
 
-def write(pairs: Iterable[Pair], folder: Path, *, copy_films: bool = False, unpaired: bool = False) -> Written:
+def write(pairs: Iterable[Pair], folder: Path, *, copy_images: bool = False, unpaired: bool = False) -> Written:
     """Write ``FOLDER/train.parquet``, which ``datasets.load_dataset(FOLDER)`` reads with its images.
 
-    A film is a path where another program reads from it what the model is shown, else a PNG inside the file; with
-    ``copy_films`` always the latter, so that the folder can be moved. Raises StoreError.
+    An image is a path where another program reads from it what the model is shown, else a PNG inside the file; with
+    ``copy_images`` always the latter, so that the folder can be moved. Raises StoreError.
     """
     import pyarrow
     import pyarrow.parquet
 
     quarantined: list[Quarantined] = []
-    picture = lru_cache(8)(partial(_picture, embed=copy_films))  # pairs on one film stand together
+    picture = lru_cache(8)(partial(_picture, embed=copy_images))  # pairs on one image stand together
 
     def make(pair: Pair) -> list[Row]:
-        images = [picture(film.path, film.rows, film.cols) for film in pair.films]
+        images = [picture(image.path, image.rows, image.cols) for image in pair.images]
         return [{**row, "images": images} for row in (sides(pair) if unpaired else [preference(pair)])]
 
     schema = _features(unpaired).arrow_schema
@@ -82,9 +82,9 @@ def _said(role: str, text: str) -> list[dict[str, str]]:
 
 
 def _picture(path: str, rows: int | None, cols: int | None, embed: bool) -> dict[str, bytes | str | None]:
-    film = Film(path=path, rows=rows, cols=cols)
-    if embed or not is_plain(film):
-        return {"bytes": png(film), "path": None}
+    image = ImageFile(path=path, rows=rows, cols=cols)
+    if embed or not is_plain(image):
+        return {"bytes": png(image), "path": None}
     return {"bytes": None, "path": str(Path(path).absolute())}
 
 

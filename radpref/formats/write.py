@@ -24,22 +24,22 @@ _TRAIN = {
     "trl": '`trl {loss} --dataset_name FOLDER ...`, or `datasets.load_dataset("FOLDER")`',
     "llama-factory": "`dataset_dir: FOLDER`, `dataset: radpref`, `stage: {loss}` in a LLaMA-Factory recipe",
     "ms-swift": "`swift rlhf --rlhf_type {loss} --dataset FOLDER/pairs.jsonl ...`, with `ROOT_IMAGE_DIR=FOLDER` in "
-    "the environment for films that lie here",
+    "the environment for images that lie here",
 }
 
 
 def write_pairs(
-    to: str, pairs: Sequence[Pair], folder: Path, *, copy_films: bool = False, unpaired: bool = False
+    to: str, pairs: Sequence[Pair], folder: Path, *, copy_images: bool = False, unpaired: bool = False
 ) -> Written:
     """Write pairs for the tool ``to`` into a folder, with ``ids.jsonl``, ``README.md`` and ``quarantined.jsonl``.
 
-    ``to`` is a key of `WRITERS`, or ``ids`` for what holds no text and no film. A pair whose film cannot be read is
+    ``to`` is a key of `WRITERS`, or ``ids`` for what holds no text and no image. A pair whose image cannot be read is
     left out and stands in ``quarantined.jsonl`` with the reason. Raises StoreError.
     """
     if to == "ids":
         written = ids.write(pairs, folder)
     else:
-        written = WRITERS[to](pairs, folder, copy_films=copy_films, unpaired=unpaired)
+        written = WRITERS[to](pairs, folder, copy_images=copy_images, unpaired=unpaired)
         left_out = {row.id for row in written.quarantined}
         ids.write((pair for pair in pairs if pair.id not in left_out), folder)
     if written.quarantined:
@@ -53,7 +53,7 @@ def _page(to: str, pairs: Sequence[Pair], written: Written, unpaired: bool) -> s
     """What the folder holds, for who finds it."""
     lines = [f"# Preference pairs ({to})", "", f"{written.pairs:,} pairs, written by radpref {__version__}.", ""]
     if to == "ids":
-        lines.append("`ids.jsonl`: ids, spans, scores, lengths and provenance. No text, no film, no patient.")
+        lines.append("`ids.jsonl`: ids, spans, scores, lengths and provenance. No text, no image, no patient.")
     else:
         kind = f"{written.rows:,} rows, one a side" if unpaired else "one row a pair"
         train = _TRAIN[to].format(loss="kto" if unpaired else "dpo")
@@ -62,7 +62,7 @@ def _page(to: str, pairs: Sequence[Pair], written: Written, unpaired: bool) -> s
             "- `ids.jsonl`: spans, scores and provenance of each pair, by id.",
         ]
         if written.visual:
-            lines.append(f"- `visual.jsonl`: {written.visual:,} rows of film against corrupted film.")
+            lines.append(f"- `visual.jsonl`: {written.visual:,} rows of image against corrupted image.")
         cut = sum(unfinished(pair, side) for pair in pairs for side in ("chosen", "rejected"))
         if cut:
             lines.append(f"- {cut:,} answers were cut where sampling stopped; other tools put an end token there.")

@@ -1,13 +1,13 @@
 """Grounding, measured: does a model look at the lesion, and does its answer depend on it?
 
 ``looks`` holds attention, layer by layer, against the lesion's mask; ``drops`` is the causal test, which removes the
-lesion from the film; ``measure_grounding`` does both for a model and gives metrics with intervals and tests.
+lesion from the image; ``measure_grounding`` does both for a model and gives metrics with intervals and tests.
 Equations, sources and traps: docs/grounding.md.
 """
 
 from radpref.grounding.attention import attention_maps, watched
 from radpref.grounding.causal import Drop, GroundingError, drops, token_logps
-from radpref.grounding.geometry import FilmTokens, Geometry, film_tokens, inside, to_film, to_grid
+from radpref.grounding.geometry import Geometry, ImageTokens, image_tokens, inside, to_grid, to_image
 from radpref.grounding.looking import GENERAL, Agreement, Look, looks
 from radpref.grounding.measure import (
     Grounding,
@@ -28,10 +28,10 @@ __all__ = [
     "GENERAL",
     "Agreement",
     "Drop",
-    "FilmTokens",
     "Geometry",
     "Grounding",
     "GroundingError",
+    "ImageTokens",
     "Look",
     "Target",
     "Value",
@@ -43,7 +43,7 @@ __all__ = [
     "drop_metrics",
     "drop_tests",
     "drops",
-    "film_tokens",
+    "image_tokens",
     "inside",
     "js",
     "kl",
@@ -58,8 +58,8 @@ __all__ = [
     "relative",
     "reward_share",
     "targets",
-    "to_film",
     "to_grid",
+    "to_image",
     "token_logps",
     "watched",
 ]

@@ -1,4 +1,4 @@
-"""How much the words of an answer attend to each place of a film, layer by layer.
+"""How much the words of an answer attend to each place of an image, layer by layer.
 
 Attention is averaged over heads. It is read from the eager implementation, which alone hands its weights out; that
 is switched on in the language model for the call and off again, and each layer's weights are reduced to the rows and
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from radpref.grounding.geometry import film_tokens
+from radpref.grounding.geometry import image_tokens
 from radpref.models import (
     ModelError,
     Vlm,
@@ -93,19 +93,19 @@ def answer_tokens(vlm: Vlm, answer: str, spans: Sequence[Span]) -> list[int]:
 
 @torch.no_grad()
 def attention_maps(
-    vlm: Vlm, prompt: str, images: Sequence[Image.Image], answer: str = "", spans: Sequence[Span] = ()
+    vlm: Vlm, prompt: str, pictures: Sequence[Image.Image], answer: str = "", spans: Sequence[Span] = ()
 ) -> list[NDArray[np.float32]]:
-    """Attention to the cells of each film: one float32 (layers, rows, cols) a film, mean over heads and queries.
+    """Attention to the cells of each image: one float32 (layers, rows, cols) an image, mean over heads and queries.
 
     The query is the last token of the prompt, from which the answer begins; with ``spans`` of an ``answer``, the
     positions that predict the spans' tokens: each the token before. Weights are those of the softmax over all keys,
-    so a map sums to the share of attention that its film gets (0 to 1), not to 1. A layer with a sliding window
-    gives nothing to a film outside it.
+    so a map sums to the share of attention that its image gets (0 to 1), not to 1. A layer with a sliding window
+    gives nothing to an image outside it.
 
-    Raises ModelError (``film_tokens``, ``watched``), ValueError for spans that hold no token.
+    Raises ModelError (``image_tokens``, ``watched``), ValueError for spans that hold no token.
     """
-    encoded = encode_prompt(vlm, prompt, images)
-    films = film_tokens(vlm, encoded, images)
+    encoded = encode_prompt(vlm, prompt, pictures)
+    images = image_tokens(vlm, encoded, pictures)
     length = encoded["input_ids"].shape[1]
     queries = [length - 1]
     inputs: dict[str, Tensor] = encoded
@@ -117,18 +117,16 @@ def attention_maps(
 
     def see(layer: int, weights: Tensor) -> None:
         mean = weights[0][:, queries].float().mean((0, 1)).cpu()
-        seen[layer] = [mean[film.positions].numpy() for film in films]
+        seen[layer] = [mean[image.positions].numpy() for image in images]
 
     keep = (
-        {"logits_to_keep": 1}
-        if "logits_to_keep" in inspect.signature(unwrapped(vlm.model).forward).parameters
-        else {}
+        {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(unwrapped(vlm.model).forward).parameters else {}
     )
     with watched(vlm, see), autocast(vlm):
         vlm.model(**{name: value.to(vlm.device) for name, value in inputs.items()}, use_cache=False, **keep)
     return [
         np.stack([seen[layer][number] for layer in sorted(seen)]).reshape(
-            len(seen), film.geometry.rows, film.geometry.cols
+            len(seen), image.geometry.rows, image.geometry.cols
         )
-        for number, film in enumerate(films)
+        for number, image in enumerate(images)
     ]

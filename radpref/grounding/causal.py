@@ -1,6 +1,6 @@
-"""The causal test: does an answer's finding lose probability when its lesion is removed from the film?
+"""The causal test: does an answer's finding lose probability when its lesion is removed from the image?
 
-Attention shows where a model looks, not what it uses. Here the film is changed: once the lesion is removed, and a few
+Attention shows where a model looks, not what it uses. Here the image is changed: once the lesion is removed, and a few
 times a patch of the same shape somewhere else in the body. What the words of the finding lose more by the first than
 by the second is due to the lesion; a model that does not look loses nothing, or the same by both.
 """
@@ -21,20 +21,20 @@ from torch import Tensor
 from radpref.errors import RadprefError
 from radpref.grounding.attention import answer_tokens
 from radpref.grounding.targets import STAGE, Target
-from radpref.images import FilmError, corrupt, grown, own_mask, read_film, seed_of
+from radpref.images import ImageError, corrupt, grown, own_mask, read_image, seed_of
 from radpref.models import ModelError, Vlm, autocast, collate, encode_answer, encode_prompt, unwrapped
 from radpref.recipe import CorruptSection
-from radpref.records import Film, Quarantined, Record
+from radpref.records import ImageFile, Quarantined, Record
 
 Scope = Literal["words", "sentence"]
 SCOPES: tuple[Scope, ...] = ("words", "sentence")
 Mask = NDArray[np.bool_]
 MARGIN = 0.02
-"""How far a removed patch reaches beyond the mask, as a share of the film's shorter side: lesions have soft edges."""
+"""How far a removed patch reaches beyond the mask, as a share of the image's shorter side: lesions have soft edges."""
 BODY = 0.1
-"""What is brighter than this share of the film's range (1st to 99th percentile), or enclosed by it, is body."""
+"""What is brighter than this share of the image's range (1st to 99th percentile), or enclosed by it, is body."""
 _SMOOTHING = 1 / 128
-"""Blur before the body is told from the air, as a share of the film's shorter side: grain is no body."""
+"""Blur before the body is told from the air, as a share of the image's shorter side: grain is no body."""
 
 
 class GroundingError(RadprefError, ValueError):
@@ -42,7 +42,7 @@ class GroundingError(RadprefError, ValueError):
 
 
 class Drop(Record):
-    """Log-probs of one finding's words on the clean film, without its lesion, and without a patch elsewhere."""
+    """Log-probs of one finding's words on the clean image, without its lesion, and without a patch elsewhere."""
 
     id: str
     """``{system}/{question}/{finding}/{scope}``."""
@@ -56,12 +56,12 @@ class Drop(Record):
     """``words``: those that name the finding; ``sentence``: the whole sentence around them."""
     tokens: int
     clean: float
-    """Sum over the tokens of log p(token | films, prompt, the answer so far), in nats."""
+    """Sum over the tokens of log p(token | images, prompt, the answer so far), in nats."""
     removed: float
     elsewhere: tuple[float, ...]
     """One a placement."""
     changed: float
-    """Mean absolute change of the removed pixels, 0 to 1 of the film's range."""
+    """Mean absolute change of the removed pixels, 0 to 1 of the image's range."""
     changed_elsewhere: float
     """The same for the patches elsewhere: far below ``changed``, the control has changed less of the picture."""
 
@@ -89,14 +89,14 @@ def drops(
     section: CorruptSection,
     placements: int = 4,
     batch: int = 32,
-    read: Callable[[Film], Image.Image] = read_film,
+    read: Callable[[ImageFile], Image.Image] = read_image,
     done: Collection[str] = (),
 ) -> Iterator[list[Drop] | Quarantined]:
     """For every target one ``Drop`` a scope, or why there is none; targets whose ids are in ``done`` are left out.
 
-    The lesion is removed, by the operator of ``section``, from every film that marks it, with ``MARGIN`` around it;
+    The lesion is removed, by the operator of ``section``, from every image that marks it, with ``MARGIN`` around it;
     patches elsewhere are moved copies of the same shape (``moved``). Everything follows from the question's id and
-    the film's digest. ``batch`` counts rows of the model, ``2 + placements`` a target.
+    the image's digest. ``batch`` counts rows of the model, ``2 + placements`` a target.
 
     Raises ModelError for a tokenizer that does not tell which characters its tokens stand for.
     """
@@ -118,33 +118,33 @@ def drops(
 class _Prepared(NamedTuple):
     target: Target
     rows: list[tuple[dict[str, Tensor], list[int]]]
-    """Prompt and answer with the clean films, without the lesion, and without a patch elsewhere, once a placement."""
+    """Prompt and answer with the clean images, without the lesion, and without a patch elsewhere, once a placement."""
     tokens: dict[Scope, list[int]]
     changed: tuple[float, float]
     """Of the lesion, and of the patches elsewhere."""
 
 
 def _prepare(
-    vlm: Vlm, target: Target, section: CorruptSection, placements: int, read: Callable[[Film], Image.Image]
+    vlm: Vlm, target: Target, section: CorruptSection, placements: int, read: Callable[[ImageFile], Image.Image]
 ) -> _Prepared | Quarantined:
     question = target.question
     try:
         tokens = {scope: answer_tokens(vlm, target.answer, [getattr(target, scope)]) for scope in SCOPES}
         answer = encode_answer(vlm, target.answer)
-        clean = [read(film) for film in question.films]
+        clean = [read(image) for image in question.images]
         variants = [[*clean] for _ in range(1 + placements)]
-        changes = np.zeros((len(target.films), 1 + placements))
-        for order, number in enumerate(target.films):
-            film, pixels = question.films[number], np.asarray(clean[number])
-            seed = seed_of(target.id, film.digest)
-            for place, mask in enumerate(patches(film, target.finding, pixels, placements, seed)):
+        changes = np.zeros((len(target.images), 1 + placements))
+        for order, number in enumerate(target.images):
+            image, pixels = question.images[number], np.asarray(clean[number])
+            seed = seed_of(target.id, image.digest)
+            for place, mask in enumerate(patches(image, target.finding, pixels, placements, seed)):
                 without = corrupt(pixels, mask, section, seed + place)
                 variants[place][number] = Image.fromarray(without)
                 changes[order, place] = np.abs(without[mask].astype(float) - pixels[mask]).mean() / 255
         prompts = [encode_prompt(vlm, question.prompt, images) for images in (clean, *variants)]
     except ModelError:  # of the model and not of this target
         raise
-    except (FilmError, GroundingError, ValueError) as error:
+    except (ImageError, GroundingError, ValueError) as error:
         return Quarantined(id=target.id, stage=STAGE, reason=str(error))
     changed = (float(changes[:, 0].mean()), float(changes[:, 1:].mean()))
     return _Prepared(target, [(prompt, answer) for prompt in prompts], tokens, changed)
@@ -201,20 +201,20 @@ def token_logps(vlm: Vlm, rows: Sequence[tuple[Mapping[str, Tensor], Sequence[in
 # ------------------------------------------------------------------------------------------------- patches
 
 
-def patches(film: Film, finding: str, pixels: NDArray[np.uint8], placements: int, seed: int) -> list[Mask]:
+def patches(image: ImageFile, finding: str, pixels: NDArray[np.uint8], placements: int, seed: int) -> list[Mask]:
     """The lesion's mask with its margin, then ``placements`` copies of it elsewhere: bool (height, width) each.
 
-    ``pixels`` is ``read_film``'s picture, (height, width, 3). Raises GroundingError for a mask that is empty, covers
+    ``pixels`` is ``read_image``'s picture, (height, width, 3). Raises GroundingError for a mask that is empty, covers
     everything or cannot be read, and where the body has no room for an equal patch away from every marked lesion.
     """
     size = (pixels.shape[1], pixels.shape[0])
-    lesion = own_mask(film, size, [finding])
+    lesion = own_mask(image, size, [finding])
     if lesion.mask is None or not lesion.mask.any():
         raise GroundingError(f"no lesion to remove: {lesion.why or 'the mask is empty'}")
     if lesion.mask.all():
-        raise GroundingError("no lesion to remove: the mask covers the whole film")
+        raise GroundingError("no lesion to remove: the mask covers the whole image")
     patch = grown(lesion.mask, MARGIN)
-    others = own_mask(film, size).mask
+    others = own_mask(image, size).mask
     lesions = patch if others is None else patch | grown(others, MARGIN)
     found = moved(patch, body(pixels) & ~lesions, placements, np.random.default_rng(seed))
     if not found:
@@ -226,9 +226,9 @@ def patches(film: Film, finding: str, pixels: NDArray[np.uint8], placements: int
 
 
 def body(pixels: NDArray[np.uint8]) -> Mask:
-    """What of a film is body and not air around it or collimation: bool (height, width) from (height, width, 3).
+    """What of an image is body and not air around it or collimation: bool (height, width) from (height, width, 3).
 
-    The largest connected part that is brighter than ``BODY`` of the film's range, with all that it encloses: the
+    The largest connected part that is brighter than ``BODY`` of the image's range, with all that it encloses: the
     lungs are as dark as the air.
     """
     from scipy import ndimage

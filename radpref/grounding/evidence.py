@@ -1,4 +1,4 @@
-"""Where in its films a model found its words: attention to the image, weighted by what it did for them.
+"""Where in its images a model found its words: attention to the image, weighted by what it did for them.
 
 For the log-probability L of the words, the relevance of an image token is the mean over layers and heads of
 max(0, A * dL/dA), A the attention to it from the positions that predict the words: the gradient-weighted attention of
@@ -19,23 +19,23 @@ from PIL import Image
 from torch import Tensor
 
 from radpref.grounding.attention import watched
-from radpref.grounding.geometry import film_tokens, to_film
+from radpref.grounding.geometry import image_tokens, to_image
 from radpref.images import Located
 from radpref.models import ModelError, Vlm, autocast, collate, encode_answer, encode_prompt, token_mask, unwrapped
 from radpref.records import Pair, Span
 
 
 def evidence(
-    vlm: Vlm, prompt: str, images: Sequence[Image.Image], answer: str, spans: Sequence[Span]
+    vlm: Vlm, prompt: str, pictures: Sequence[Image.Image], answer: str, spans: Sequence[Span]
 ) -> list[NDArray[np.float32]]:
-    """The relevance of every pixel of each film for the words of ``spans``: float32 (height, width) a film, >= 0.
+    """The relevance of every pixel of each image for the words of ``spans``: float32 (height, width) an image, >= 0.
 
-    The scale is the films' own: compare places and films of one call, not calls. Weights are not changed and get no
+    The scale is the images' own: compare places and images of one call, not calls. Weights are not changed and get no
     gradient. Raises ModelError (a family whose attention or image tokens cannot be mapped), ValueError for spans that
     hold no token, or an answer that spells a special token.
     """
-    encoded = encode_prompt(vlm, prompt, images)
-    films = film_tokens(vlm, encoded, images)
+    encoded = encode_prompt(vlm, prompt, pictures)
+    images = image_tokens(vlm, encoded, pictures)
     tokens = [number for number, marked in enumerate(token_mask(vlm, answer, spans)) if marked]
     if not tokens:
         raise ValueError("the spans hold no token of the answer")
@@ -60,15 +60,17 @@ def evidence(
             used = (layer * gradient).detach()[0].float().clamp(min=0)
             relevance += used.index_select(1, places + start).sum(1).mean(0).cpu() / len(layers)
     return [
-        to_film(
-            relevance[film.positions].view(film.geometry.rows, film.geometry.cols).numpy(), film.geometry, image.size
+        to_image(
+            relevance[image.positions].view(image.geometry.rows, image.geometry.cols).numpy(),
+            image.geometry,
+            picture.size,
         )
-        for film, image in zip(films, images, strict=True)
+        for image, picture in zip(images, pictures, strict=True)
     ]
 
 
 def brightest(heats: Sequence[NDArray[np.float32]], quantile: float) -> list[NDArray[np.bool_]]:
-    """Masks of the pixels at or above the ``quantile`` (0 to 1) of all films together, but of none that is 0.
+    """Masks of the pixels at or above the ``quantile`` (0 to 1) of all images together, but of none that is 0.
 
     A grid cell is taken or left as a whole, so that the masks may cover more than 1 - quantile of a coarse grid.
     """

@@ -11,11 +11,11 @@ from PIL import Image
 
 from radpref.grounding import metrics
 from radpref.grounding.attention import attention_maps
-from radpref.grounding.geometry import film_tokens, inside, to_grid
+from radpref.grounding.geometry import image_tokens, inside, to_grid
 from radpref.grounding.targets import STAGE, Target
-from radpref.images import FilmError, own_mask, read_film
+from radpref.images import ImageError, own_mask, read_image
 from radpref.models import ModelError, Vlm, encode_prompt
-from radpref.records import Film, Quarantined, Record
+from radpref.records import ImageFile, Quarantined, Record
 
 GENERAL = "Write a general description of the image."
 """The prompt that attention is divided by (Zhang et al., *MLLMs Know Where to Look*, ICLR 2025)."""
@@ -24,7 +24,7 @@ Source = Literal["relative", "raw", "relative, another mask", "raw, another mask
 SOURCES: tuple[Source, ...] = ("relative", "raw", "relative, another mask", "raw, another mask", "uniform", "centre")
 """``relative``: attention divided by the general prompt's, as published; ``raw``: as it is. ``another mask``: the
 same map against the mask of another patient, with the same finding where there is one: what it reaches comes from
-knowing where such lesions lie, not from this film. ``uniform`` and ``centre`` are maps that know no film."""
+knowing where such lesions lie, not from this image. ``uniform`` and ``centre`` are maps that know no image."""
 
 
 class Agreement(Record):
@@ -49,7 +49,7 @@ class Look(Record):
     patient: str
     finding: str
     share: tuple[float, ...]
-    """Share of all attention that the film gets, a layer."""
+    """Share of all attention that the image gets, a layer."""
     inside: float
     """Share of the mask that the processor shows to the model."""
     agreement: dict[Source, tuple[Agreement, ...]]
@@ -65,14 +65,14 @@ def looks(
     query: Query = "words",
     general: str = GENERAL,
     tolerance: int = 0,
-    read: Callable[[Film], Image.Image] = read_film,
+    read: Callable[[ImageFile], Image.Image] = read_image,
     done: Collection[str] = (),
 ) -> Iterator[Look | Quarantined]:
     """One ``Look`` a target, or why there is none; targets whose ids are in ``done`` are left out.
 
     ``query`` says whose attention it is: ``words``, that of the positions which predict the words naming the finding;
     ``prompt``, that of the prompt's last token (as published, for questions that name what they ask for). Either is
-    divided by that of the last token of ``general`` on the same films. Measured on the first film that marks the
+    divided by that of the last token of ``general`` on the same images. Measured on the first image that marks the
     finding. ``tolerance`` is the pointing game's, in cells.
 
     Raises ModelError where the family's geometry is not known.
@@ -83,14 +83,14 @@ def looks(
     for target in targets:
         if target.id in done:
             continue
-        question, number = target.question, target.films[0]
+        question, number = target.question, target.images[0]
         try:
-            images = [read(film) for film in question.films]
+            images = [read(image) for image in question.images]
             if question.id not in below:
                 below = {question.id: attention_maps(vlm, general, images)}
             spans = [target.words] if query == "words" else []
             maps = attention_maps(vlm, question.prompt, images, target.answer if spans else "", spans)[number]
-            geometry = film_tokens(vlm, encode_prompt(vlm, question.prompt, images), images)[number].geometry
+            geometry = image_tokens(vlm, encode_prompt(vlm, question.prompt, images), images)[number].geometry
             size = images[number].size
             lesion = _mask(target, size)
             mask = to_grid(lesion, geometry)
@@ -98,11 +98,11 @@ def looks(
                 raise ValueError("lesion out of sight: the processor shows the model no part of its mask")
             other = others.get(target.id)
             elsewhere = (
-                None if other is None else to_grid(_resized(_mask(other, read(_film(other)).size), size), geometry)
+                None if other is None else to_grid(_resized(_mask(other, read(_image(other)).size), size), geometry)
             )
         except ModelError:  # of the model and not of this target
             raise
-        except (FilmError, ValueError) as error:
+        except (ImageError, ValueError) as error:
             yield Quarantined(id=target.id, stage=STAGE, reason=str(error))
             continue
         yield Look(
@@ -165,14 +165,14 @@ def _others(targets: Sequence[Target]) -> Mapping[str, Target]:
     return chosen
 
 
-def _film(target: Target) -> Film:
-    """The film that a target is measured on: the first that marks its finding."""
-    return target.question.films[target.films[0]]
+def _image(target: Target) -> ImageFile:
+    """The image that a target is measured on: the first that marks its finding."""
+    return target.question.images[target.images[0]]
 
 
 def _mask(target: Target, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask of the target's finding on its film, whose picture is of ``size`` (width, height)."""
-    located = own_mask(_film(target), size, [target.finding])
+    """The mask of the target's finding on its image, whose picture is of ``size`` (width, height)."""
+    located = own_mask(_image(target), size, [target.finding])
     if located.mask is None or not located.mask.any():
         raise ValueError(f"no mask: {located.why or 'the mask is empty'}")
     return located.mask

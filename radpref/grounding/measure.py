@@ -13,10 +13,10 @@ from radpref.grounding.looking import SOURCES, Look, Query, looks
 from radpref.grounding.metrics import over_layers, pass_at
 from radpref.grounding.summary import Value, mean_metric, paired_mean
 from radpref.grounding.targets import targets
-from radpref.images import read_film
+from radpref.images import read_image
 from radpref.models import Vlm
 from radpref.recipe import CorruptSection
-from radpref.records import Comparison, Film, Metric, Quarantined, Question
+from radpref.records import Comparison, ImageFile, Metric, Quarantined, Question
 
 Measure = Literal["ratio", "kl", "js", "hit"]
 MEASURES: dict[Measure, str] = {
@@ -56,16 +56,16 @@ def measure_grounding(
     seed: int = 17,
     known: Sequence[Look | Drop] = (),
     keep: Callable[[Look | Drop], None] = lambda row: None,
-    read: Callable[[Film], Image.Image] = read_film,
+    read: Callable[[ImageFile], Image.Image] = read_image,
 ) -> Grounding:
-    """Attention and the causal test for every finding that a film marks and the answer states.
+    """Attention and the causal test for every finding that an image marks and the answer states.
 
     ``answers`` (question id to text) are the reference reports where they are left out: the same words for every
     model. ``attention`` False leaves attention out: the causal test needs no knowledge of a family's geometry.
     ``keep`` is called with each row as soon as it is there, and ``known`` are rows that an earlier, cut-off call gave
     to it: their targets are not computed again. ``looks`` and ``drops`` say what the other arguments are.
 
-    Raises ModelError for a family whose attention cannot be read or mapped to the film.
+    Raises ModelError for a family whose attention cannot be read or mapped to the image.
     """
     wanted, quarantined = targets(questions, answers)
     seen = {row.id: row for row in known if isinstance(row, Look) and row.system == system}
@@ -116,7 +116,7 @@ def look_metrics(rows: Sequence[Look], *, resamples: int = 1000, seed: int = 17)
     for system in dict.fromkeys(row.system for row in rows):
         mine = [row for row in rows if row.system == system]
         shares = [Value(row.patient, over_layers(row.share)) for row in mine]
-        found.append(mean_metric(system, "film_share_mean", shares, resamples=resamples, seed=seed))
+        found.append(mean_metric(system, "image_share_mean", shares, resamples=resamples, seed=seed))
         for source in SOURCES:
             some = [row for row in mine if source in row.agreement]
             name = f"{system}: {source}"
@@ -127,9 +127,7 @@ def look_metrics(rows: Sequence[Look], *, resamples: int = 1000, seed: int = 17)
                 depth = max((len(layers) for _, layers in table), default=0)
                 for layer in range(depth if depth > 1 else 0):
                     values = [Value(patient, layers[layer]) for patient, layers in table]
-                    found.append(
-                        mean_metric(name, f"{measure}_layer-{layer}", values, resamples=resamples, seed=seed)
-                    )
+                    found.append(mean_metric(name, f"{measure}_layer-{layer}", values, resamples=resamples, seed=seed))
     return found
 
 

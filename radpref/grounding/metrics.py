@@ -1,7 +1,7 @@
 """Pure measures: attention against a mask, reward on clinical words, pass@k.
 
 Maps and masks are grids (rows, cols); a mask holds the share of each cell that the lesion covers (``to_grid``), so
-that a sum over the grid equals the sum over the film's pixels. A measure that is undefined is None, never 0.
+that a sum over the grid equals the sum over the image's pixels. A measure that is undefined is None, never 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FLOOR = 1e-8
 def relative(question: NDArray[np.floating], general: NDArray[np.floating]) -> Map | None:
     """Attention for a question over attention for a general prompt, cell by cell; same shape, at least 0.
 
-    What every prompt looks at (the film's border, sinks) cancels. None where the layer gives the film nothing under
+    What every prompt looks at (the image's border, sinks) cancels. None where the layer gives the image nothing under
     either prompt. Zhang et al., *MLLMs Know Where to Look*, ICLR 2025.
     """
     if not (question.sum() > 0 and general.sum() > 0):

@@ -1,4 +1,4 @@
-"""What is measured: answers that name a finding whose place in the film is known."""
+"""What is measured: answers that name a finding whose place in the image is known."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n\s*\n")
 
 
 class Target(NamedTuple):
-    """A finding that an answer says is there, and that a film of the question shows."""
+    """A finding that an answer says is there, and that an image of the question shows."""
 
     id: str
     """``{question}/{finding}``."""
     question: Question
     finding: str
-    films: tuple[int, ...]
-    """Numbers of the films with a mask or box of it."""
+    images: tuple[int, ...]
+    """Numbers of the images with a mask or box of it."""
     answer: str
     words: Span
     """The words that name it, the first time that the answer says it is there."""
@@ -33,7 +33,7 @@ class Target(NamedTuple):
 def targets(
     questions: Sequence[Question], answers: Mapping[str, str] | None = None
 ) -> tuple[list[Target], list[Quarantined]]:
-    """A target for every finding that a film of the question marks and the answer says is there.
+    """A target for every finding that an image of the question marks and the answer says is there.
 
     ``answers`` maps question ids to texts; without it the references are taken, so that several models are measured
     on the same words. A marked finding that the answer leaves out, denies or doubts has no words to measure and comes
@@ -44,17 +44,15 @@ def targets(
     for question in questions:
         text = question.reference if answers is None else answers.get(question.id, "")
         stated = read(text)
-        for name in dict.fromkeys(name for film in question.films for name in marked(film)):
+        for name in dict.fromkeys(name for image in question.images for name in marked(image)):
             spans = [f.span for f in stated if f.name == name and f.presence == "present" and f.span is not None]
             if not spans:
                 reason = "finding not in the answer: it has a mask, but the answer does not say that it is there"
                 without.append(Quarantined(id=f"{question.id}/{name}", stage=STAGE, reason=reason))
                 continue
             words = min(spans, key=lambda span: span.start)
-            films = tuple(number for number, film in enumerate(question.films) if name in marked(film))
-            found.append(
-                Target(f"{question.id}/{name}", question, name, films, text, words, sentence_of(text, words))
-            )
+            images = tuple(number for number, image in enumerate(question.images) if name in marked(image))
+            found.append(Target(f"{question.id}/{name}", question, name, images, text, words, sentence_of(text, words)))
     return found, without
 
 

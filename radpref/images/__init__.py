@@ -1,19 +1,19 @@
-"""Films: from any file a hospital hands over to one upright RGB picture in its true aspect, or a clear refusal.
+"""Images: from any file a hospital hands over to one upright RGB picture in its true aspect, or a clear refusal.
 
-``read_film`` is the only way in; it either gives a picture or raises ``FilmError`` with a reason that says what is
+``read_image`` is the only way in; it either gives a picture or raises ``ImageError`` with a reason that says what is
 wrong and what to do. Nothing here knows of studies, models or tasks.
 """
 
 from radpref.images.corruption import corrupt, save, seed_of, strength_of
-from radpref.images.film import decode, film_hash, film_key, film_size, is_plain, pixel_hash, read_film, read_mask
 from radpref.images.masks import Located, Mask, draw_boxes, grown, marked, own_mask
 from radpref.images.preview import contact_sheet, data_uri, picture_table, thumbnail, tinted
-from radpref.images.values import MAX_PIXELS, MIN_SIDE, FilmError
+from radpref.images.read import decode, image_hash, image_key, image_size, is_plain, pixel_hash, read_image, read_mask
+from radpref.images.values import MAX_PIXELS, MIN_SIDE, ImageError
 
 __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE",
-    "FilmError",
+    "ImageError",
     "Located",
     "Mask",
     "contact_sheet",
@@ -21,16 +21,16 @@ __all__ = [
     "data_uri",
     "decode",
     "draw_boxes",
-    "film_hash",
-    "film_key",
-    "film_size",
     "grown",
+    "image_hash",
+    "image_key",
+    "image_size",
     "is_plain",
     "marked",
     "own_mask",
     "picture_table",
     "pixel_hash",
-    "read_film",
+    "read_image",
     "read_mask",
     "save",
     "seed_of",

@@ -1,6 +1,6 @@
-"""Take the lesion out of a film: the other image of FiRe-MPO's visual term and of mDPO's conditional one.
+"""Take the lesion out of an image: the other image of FiRe-MPO's visual term and of mDPO's conditional one.
 
-The published setting (FiRe-MPO) is Gaussian noise of 45 on 0..255 inside the lesion, and of 12 over the whole film
+The published setting (FiRe-MPO) is Gaussian noise of 45 on 0..255 inside the lesion, and of 12 over the whole image
 where no lesion is known; mDPO (Wang et al., EMNLP 2024) crops. The others are for comparison.
 """
 
@@ -19,7 +19,7 @@ from radpref.images.masks import Mask
 from radpref.recipe import CorruptSection
 
 Values = NDArray[np.float64]
-"""(height, width, channels), 0 the least and 1 the greatest value of the film's range."""
+"""(height, width, channels), 0 the least and 1 the greatest value of the image's range."""
 
 STRENGTH = {
     "noise": 45 / 255,
@@ -32,13 +32,13 @@ STRENGTH = {
 }
 """What ``corrupt.strength`` is where the recipe sets none."""
 WHOLE = frozenset({"whole-noise", "crop", "black"})
-"""Operators that need no mask: they change the whole film."""
+"""Operators that need no mask: they change the whole image."""
 COARSE = 96
 """Longest side, in blocks, of the picture that inpainting solves its equation on."""
 
 
 def seed_of(question: str, digest: str) -> int:
-    """64 bits that follow from a question's id and a film's digest alone, in any order and process."""
+    """64 bits that follow from a question's id and an image's digest alone, in any order and process."""
     return int.from_bytes(hashlib.blake2b(f"{question}\0{digest}".encode(), digest_size=8).digest(), "big")
 
 
@@ -48,10 +48,10 @@ def strength_of(section: CorruptSection) -> float:
 
 
 def corrupt(pixels: NDArray[Any], mask: Mask | None, section: CorruptSection, seed: int) -> NDArray[Any]:
-    """The film with its lesion, or the whole of it, corrupted; same shape and dtype, same pixels outside the mask.
+    """The image with its lesion, or the whole of it, corrupted; same shape and dtype, same pixels outside the mask.
 
-    The range that strength is a share of is 0..255 for uint8 and the film's own least to greatest value for any other
-    dtype, as in ``read_film``; nothing leaves it. Channels get the same noise: a grey film stays grey.
+    The range that strength is a share of is 0..255 for uint8 and the image's own least to greatest value for any other
+    dtype, as in ``read_image``; nothing leaves it. Channels get the same noise: a grey image stays grey.
 
     Args:
         pixels: (height, width) or (height, width, channels), any real dtype.
@@ -96,7 +96,7 @@ def save(pixels: NDArray[np.uint8], path: Path) -> None:
 
 
 def _noise(values: Values, mask: Mask, section: CorruptSection, rng: np.random.Generator) -> Values:
-    """Grains are drawn for the whole film, so that a place has the same noise under any mask."""
+    """Grains are drawn for the whole image, so that a place has the same noise under any mask."""
     cell = max(1, round(section.grain * min(mask.shape)))
     coarse = rng.standard_normal([-(-side // cell) for side in mask.shape])
     noise = coarse.repeat(cell, 0).repeat(cell, 1)[: mask.shape[0], : mask.shape[1]]
@@ -116,7 +116,7 @@ def _mean(values: Values, mask: Mask, section: CorruptSection, rng: np.random.Ge
 
 
 def _inpaint(values: Values, mask: Mask, section: CorruptSection, rng: np.random.Generator) -> Values:
-    """The membrane that is stretched over the hole from its border, with the film's grain.
+    """The membrane that is stretched over the hole from its border, with the image's grain.
 
     It is solved on blocks of pixels, at most ``COARSE`` a side: a surface that smooth shows no difference.
     """
@@ -133,7 +133,7 @@ def _inpaint(values: Values, mask: Mask, section: CorruptSection, rng: np.random
     padded = (np.array(solved.shape[:2]) * block).tolist()
     smooth = resize(solved, (*padded, values.shape[-1]), order=1, mode="edge")[: mask.shape[0], : mask.shape[1]]
     fine = np.abs(values - gaussian(values, 1, mode="nearest", channel_axis=-1))[~mask]
-    grain = 1.4826 * np.median(fine)  # the sd of noise, whatever edges the film has
+    grain = 1.4826 * np.median(fine)  # the sd of noise, whatever edges the image has
     return _mixed(values, smooth + grain * rng.standard_normal(mask.shape)[..., None], strength_of(section))
 
 

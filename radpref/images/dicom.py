@@ -1,4 +1,4 @@
-"""Read one DICOM film (extra ``dicom``): PS3.3 C.11.1 modality transform, C.11.2 VOI transform, C.7.6.3 pixels."""
+"""Read one DICOM image (extra ``dicom``): PS3.3 C.11.1 modality transform, C.11.2 VOI transform, C.7.6.3 pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from radpref.images.values import FilmError, check_size, to_8_bit
+from radpref.images.values import ImageError, check_size, to_8_bit
 
 SUFFIXES = frozenset({".dcm", ".dicom", ".dic"})
 
@@ -23,26 +23,26 @@ def is_dicom(path: Path) -> bool:
 
 
 def decode_dicom(path: Path) -> Image.Image:
-    """The film as it is meant to be shown, RGB, 8 bits; grey films windowed by their own range after VOI.
+    """The image as it is meant to be shown, RGB, 8 bits; grey images windowed by their own range after VOI.
 
-    Raises FilmError (pydicom missing, no pixels, several frames, no decoder for the transfer syntax, broken).
+    Raises ImageError (pydicom missing, no pixels, several frames, no decoder for the transfer syntax, broken).
     """
     try:
         import pydicom
         from pydicom.errors import InvalidDicomError
         from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
     except ImportError:
-        raise FilmError("film is DICOM: pydicom is not installed; pip install 'radpref[dicom]'") from None
+        raise ImageError("image is DICOM: pydicom is not installed; pip install 'radpref[dicom]'") from None
     # its warnings about odd values print the values, and those may name a patient
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     try:
         header = pydicom.dcmread(path, force=path.suffix.lower() in SUFFIXES)
         rows, cols = header.get("Rows"), header.get("Columns")
         if not rows or not cols or "PixelData" not in header:
-            raise FilmError("DICOM without pixels: it is no image, or cut short; take the image object of the study")
+            raise ImageError("DICOM without pixels: it is no image, or cut short; take the image object of the study")
         check_size(int(cols), int(rows))
         if int(header.get("NumberOfFrames") or 1) > 1:
-            raise FilmError(
+            raise ImageError(
                 f"DICOM with several frames: {int(header.NumberOfFrames)}; export the one frame that is meant"
             )
         if "TransferSyntaxUID" not in header.file_meta:  # allowed without preamble; this is its default
@@ -56,12 +56,12 @@ def decode_dicom(path: Path) -> Image.Image:
         padding = _padding(header, pixels)
         shown = apply_voi_lut(apply_modality_lut(pixels, header), header, index=0).astype(np.float32)
         return Image.fromarray(to_8_bit(-shown if colour == "MONOCHROME1" else shown, ignore=padding)).convert("RGB")
-    except FilmError:
+    except ImageError:
         raise
     except InvalidDicomError:
-        raise FilmError("DICOM broken: the header cannot be read; export it again") from None
-    except Exception as error:  # pydicom raises what its handlers raise; a bad film must not end a run
-        raise FilmError(f"DICOM broken: {_first_line(error)}; export it again") from error
+        raise ImageError("DICOM broken: the header cannot be read; export it again") from None
+    except Exception as error:  # pydicom raises what its handlers raise; a bad image must not end a run
+        raise ImageError(f"DICOM broken: {_first_line(error)}; export it again") from error
 
 
 def _pixels(header: Any, pixel_array: Any) -> NDArray[Any]:
@@ -71,7 +71,7 @@ def _pixels(header: Any, pixel_array: Any) -> NDArray[Any]:
         syntax = getattr(header.file_meta.TransferSyntaxUID, "name", "unknown")
         if not header.file_meta.TransferSyntaxUID.is_compressed:
             raise
-        raise FilmError(
+        raise ImageError(
             f"DICOM compressed as {syntax}: no installed decoder reads it ({_first_line(error)}); "
             "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress the file"
         ) from error

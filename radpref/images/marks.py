@@ -1,6 +1,6 @@
-"""Marks that point out one part of a film: an arrow, a star, a box, a contour (CheXPO's region questions).
+"""Marks that point out one part of an image: an arrow, a star, a box, a contour (CheXPO's region questions).
 
-Strokes, heads and halos are shares of the film's shorter side, so that a mark looks alike at 128 and at 3,000 pixels;
+Strokes, heads and halos are shares of the image's shorter side, so that a mark looks alike at 128 and at 3,000 pixels;
 edges are anti-aliased. The colour is drawn among those that stand out from the grey values under the mark, and a halo
 of the opposite lightness holds where it crosses both dark and bright parts.
 """
@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from radpref.images.film import film_hash, film_key
 from radpref.images.masks import Mask
-from radpref.records import Film
+from radpref.images.read import image_hash, image_key
+from radpref.records import ImageFile
 from radpref.store import content_key
 
 Mark = Literal["arrow", "star", "box", "contour"]
@@ -37,7 +37,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 STANDS_OUT = 40.0
 """Least distance (CIE76) between a mark's colour and the greys under it; black and white are 100 apart."""
 DRAWING = 1
-"""Version of the drawing, part of a marked film's name: raise it with any change that changes a pixel."""
+"""Version of the drawing, part of a marked image's name: raise it with any change that changes a pixel."""
 
 _STROKE, _MARGIN, _LENGTH, _HEAD, _STAR = 0.009, 0.02, 0.17, 0.05, 0.035  # shares of the shorter side
 _LEAST_STROKE = 1.4  # pixels
@@ -93,23 +93,23 @@ def draw_mark(image: Image.Image, mask: Mask, mark: Mark, *, seed: str = "") -> 
     return Marked(Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8)), mark, colour)
 
 
-def marked_film(
-    film: Film, image: Image.Image, mask: Mask, mark: Mark, folder: Path, *, seed: str = ""
-) -> tuple[Film, Marked]:
-    """The film with a mark as a PNG in ``folder``, named by what decides its pixels, and what was drawn.
+def marked_image(
+    image: ImageFile, picture: Image.Image, mask: Mask, mark: Mark, folder: Path, *, seed: str = ""
+) -> tuple[ImageFile, Marked]:
+    """The image with a mark as a PNG in ``folder``, named by what decides its pixels, and what was drawn.
 
-    ``image`` is ``read_film(film)``. A file that is there is kept. Masks and boxes stay with the film. Raises
-    FilmError (the file cannot be hashed), ValueError (as ``draw_mark``).
+    ``image`` is ``read_image(image)``. A file that is there is kept. Masks and boxes stay with the image. Raises
+    ImageError (the file cannot be hashed), ValueError (as ``draw_mark``).
     """
-    marked = draw_mark(image, mask, mark, seed=seed)
-    key = content_key("mark", DRAWING, film_key(film), mark, seed, mask.shape, np.packbits(mask).tobytes().hex())
+    marked = draw_mark(picture, mask, mark, seed=seed)
+    key = content_key("mark", DRAWING, image_key(image), mark, seed, mask.shape, np.packbits(mask).tobytes().hex())
     path = folder.resolve() / f"{key}.png"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         marked.image.save(beside, format="PNG", compress_level=1)
         beside.replace(path)
-    made = film.model_copy(update={"path": str(path), "digest": film_hash(Film(path=str(path)))})
+    made = image.model_copy(update={"path": str(path), "digest": image_hash(ImageFile(path=str(path)))})
     return made, marked
 
 

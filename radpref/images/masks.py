@@ -1,4 +1,4 @@
-"""Where the lesion is: masks and boxes that came with a film, as one mask of the picture's own size."""
+"""Where the lesion is: masks and boxes that came with an image, as one mask of the picture's own size."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from radpref.images.film import read_mask
-from radpref.images.values import FilmError
-from radpref.records import Box, Film
+from radpref.images.read import read_mask
+from radpref.images.values import ImageError
+from radpref.records import Box, ImageFile
 
 Mask = NDArray[np.bool_]
 """(height, width), True on the lesion."""
@@ -18,7 +18,7 @@ Source = Literal["mask", "box", "segmenter", "evidence"]
 
 
 class Located(NamedTuple):
-    """Where somebody sees the lesion on one film, or why nowhere."""
+    """Where somebody sees the lesion on one image, or why nowhere."""
 
     mask: Mask | None
     by: Source
@@ -49,33 +49,33 @@ def grown(mask: Mask, share: float) -> Mask:
     return wider
 
 
-def marked(film: Film) -> tuple[str, ...]:
-    """Names of the findings that a mask or box of the film shows, masks first."""
-    return tuple(dict.fromkeys((*film.masks, *film.boxes)))
+def marked(image: ImageFile) -> tuple[str, ...]:
+    """Names of the findings that a mask or box of the image shows, masks first."""
+    return tuple(dict.fromkeys((*image.masks, *image.boxes)))
 
 
-def own_mask(film: Film, size: tuple[int, int], names: Iterable[str] | None = None) -> Located:
-    """The union of what the film's own masks and boxes say of ``names`` (None: of all findings).
+def own_mask(image: ImageFile, size: tuple[int, int], names: Iterable[str] | None = None) -> Located:
+    """The union of what the image's own masks and boxes say of ``names`` (None: of all findings).
 
-    ``size`` is the (width, height) of the picture (``read_film(film).size``). Of a finding with both, its mask
+    ``size`` is the (width, height) of the picture (``read_image(image).size``). Of a finding with both, its mask
     counts. A mask file that cannot be used is left out and its reason kept; the rest still counts.
     """
-    wanted = marked(film) if names is None else tuple(name for name in names if name in marked(film))
+    wanted = marked(image) if names is None else tuple(name for name in names if name in marked(image))
     if not wanted:
-        why = "film without mask or box" if not marked(film) else "no mask or box of these findings"
+        why = "image without mask or box" if not marked(image) else "no mask or box of these findings"
         return Located(None, "mask", why)
     whole = np.zeros(size[::-1], np.bool_)
     broken: list[str] = []
     by: Source = "box"
     drawn = False
     for name in wanted:
-        if name not in film.masks:
-            whole |= draw_boxes(film.boxes[name], size)
+        if name not in image.masks:
+            whole |= draw_boxes(image.boxes[name], size)
             drawn = True
             continue
         try:
-            whole |= read_mask(film, name, size)
+            whole |= read_mask(image, name, size)
             by, drawn = "mask", True
-        except FilmError as error:
+        except ImageError as error:
             broken.append(f"mask of {name}: {error.reason}")
     return Located(whole if drawn else None, by, "" if drawn else "mask not usable", tuple(broken))

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from radpref.images.film import read_film
 from radpref.images.masks import Mask, marked, own_mask
-from radpref.images.values import FilmError
-from radpref.records import Film
+from radpref.images.read import read_image
+from radpref.images.values import ImageError
+from radpref.records import ImageFile
 
 COLOURS = (
     (230, 159, 0),
@@ -28,42 +28,42 @@ _LINE = 12
 _GAP = 4
 
 
-def thumbnail(film: Film, side: int = 256, *, masks: bool = False) -> Image.Image:
-    """The film, RGB, at most ``side`` pixels high and wide, aspect kept; with its masks and boxes tinted on request.
+def thumbnail(image: ImageFile, side: int = 256, *, masks: bool = False) -> Image.Image:
+    """The image, RGB, at most ``side`` pixels high and wide, aspect kept; with its masks and boxes tinted on request.
 
-    They take ``COLOURS`` in the order of ``marked(film)``; a mask that cannot be used is left out. Raises FilmError.
+    They take ``COLOURS`` in the order of ``marked(image)``; a mask that cannot be used is left out. Raises ImageError.
     """
-    image = read_film(film)
+    picture = read_image(image)
     if masks:
-        for number, name in enumerate(marked(film)):
-            mask = own_mask(film, image.size, [name]).mask
-            image = image if mask is None else tinted(image, mask, _colour(number))
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return image
+        for number, name in enumerate(marked(image)):
+            mask = own_mask(image, picture.size, [name]).mask
+            picture = picture if mask is None else tinted(picture, mask, _colour(number))
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return picture
 
 
 def contact_sheet(
-    cells: Sequence[tuple[Film, str]], *, side: int = 192, columns: int = 6, masks: bool = False
+    cells: Sequence[tuple[ImageFile, str]], *, side: int = 192, columns: int = 6, masks: bool = False
 ) -> Image.Image:
-    """Films in rows of ``columns``, each with a caption of up to three lines; RGB.
+    """Images in rows of ``columns``, each with a caption of up to three lines; RGB.
 
-    A film that cannot be read stands as a grey cell with the reason. The names of masks are written in their colours.
+    An image that cannot be read stands as a grey cell with the reason. The names of masks are written in their colours.
     """
     rows = -(-len(cells) // columns)
     step = side + _GAP
     height = step + 3 * _LINE
     sheet = Image.new("RGB", (columns * step + _GAP, max(rows, 1) * height + _GAP), "black")
     draw = ImageDraw.Draw(sheet)
-    for number, (film, caption) in enumerate(cells):
+    for number, (image, caption) in enumerate(cells):
         left, top = _GAP + (number % columns) * step, _GAP + (number // columns) * height
         try:
-            picture = thumbnail(film, side, masks=masks)
+            picture = thumbnail(image, side, masks=masks)
             sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
-        except FilmError as error:
+        except ImageError as error:
             draw.rectangle((left, top, left + side, top + side), fill=(60, 60, 60))
             caption = f"{caption}\n{error.reason}"
         if masks:
-            for line, name in enumerate(marked(film)):
+            for line, name in enumerate(marked(image)):
                 draw.text((left + 2, top + 1 + line * _LINE), name, fill=_colour(line))
         for line, text in enumerate(caption.splitlines()[:3]):
             draw.text((left, top + side + line * _LINE), _fit(draw, text, side), fill="white")
@@ -90,7 +90,7 @@ def picture_table(rows: Sequence[Sequence[tuple[Image.Image, str]]], side: int =
             left, top = _GAP + column * step, _GAP + row * height
             small = picture.convert("RGB")
             small.thumbnail((side, side), Image.Resampling.LANCZOS)
-            if max(small.size) < side:  # a small film is shown larger
+            if max(small.size) < side:  # a small image is shown larger
                 scale = side / max(small.size)
                 small = small.resize((round(small.width * scale), round(small.height * scale)))
             sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from radpref.errors import RadprefError
 
 MIN_SIDE = 8
-"""Least height and width of a film in pixels; a smaller one shows nothing and is refused."""
+"""Least height and width of an image in pixels; a smaller one shows nothing and is refused."""
 MAX_PIXELS = 80_000_000
-"""Most pixels of a film (a full 43 x 35 cm detector at 0.05 mm has 60 million); more is taken for a bomb."""
+"""Most pixels of an image (a full 43 x 35 cm detector at 0.05 mm has 60 million); more is taken for a bomb."""
 
 
-class FilmError(RadprefError, ValueError):
-    """A film that cannot be used. The message names the cause and the remedy, never the file or the patient."""
+class ImageError(RadprefError, ValueError):
+    """An image that cannot be used. The message names the cause and the remedy, never the file or the patient."""
 
     @property
     def reason(self) -> str:
@@ -24,15 +24,15 @@ class FilmError(RadprefError, ValueError):
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a film by its header, before any pixel is decoded. Raises FilmError."""
+    """Refuse an image by its header, before any pixel is decoded. Raises ImageError."""
     if width * height > MAX_PIXELS:
-        raise FilmError(
-            f"film too large: {width} x {height} pixels, at most {MAX_PIXELS:,} in all; scale it down, "
-            "or take it out if it is not a film"
+        raise ImageError(
+            f"image too large: {width} x {height} pixels, at most {MAX_PIXELS:,} in all; scale it down, "
+            "or take it out if it is not an image"
         )
     if min(width, height) < MIN_SIDE:
-        raise FilmError(
-            f"film too small: {width} x {height} pixels, at least {MIN_SIDE} a side; give the original film"
+        raise ImageError(
+            f"image too small: {width} x {height} pixels, at least {MIN_SIDE} a side; give the original image"
         )
 
 

@@ -104,9 +104,7 @@ class _Worker:
                 raise JudgeError(f"RadEval's {self._metric.name} gave no score for each of {len(some)} reports.")
             for score in scores:
                 yield (
-                    Verdict(None, "radeval: the metric failed")
-                    if score is None
-                    else Verdict(self._metric.score(score))
+                    Verdict(None, "radeval: the metric failed") if score is None else Verdict(self._metric.score(score))
                 )
 
     def _say(self, line: dict[str, Any]) -> dict[str, Any]:

@@ -143,9 +143,7 @@ class Server:
                 if attempt == self._section.retries:
                     raise Failure(failure.reason) from None
                 log.info("judge server: %s; try %d follows", failure.reason, attempt + 2)
-                doubled = (
-                    _FIRST_PAUSE * 2**attempt * random.uniform(0.75, 1.25)
-                )  # so that threads do not march in step
+                doubled = _FIRST_PAUSE * 2**attempt * random.uniform(0.75, 1.25)  # so that threads do not march in step
                 time.sleep(min(failure.pause if failure.pause is not None else doubled, _LONGEST_PAUSE))
         raise AssertionError("not reached")
 

@@ -43,9 +43,7 @@ class Ranking(NamedTuple):
 
 
 LOSSES: Mapping[str, Ranking] = {
-    "dpo": Ranking(
-        lambda c, r, s, _: ranking.dpo(c, r, beta=s.beta, label_smoothing=s.label_smoothing), smooths=True
-    ),
+    "dpo": Ranking(lambda c, r, s, _: ranking.dpo(c, r, beta=s.beta, label_smoothing=s.label_smoothing), smooths=True),
     "robust": Ranking(
         lambda c, r, s, _: ranking.robust(c, r, beta=s.beta, label_smoothing=s.label_smoothing), smooths=True
     ),
@@ -122,12 +120,10 @@ class Objective(NamedTuple):
 
     @property
     def corrupted_sides(self) -> tuple[str, ...]:
-        """The sides that are scored on the corrupted films as well."""
+        """The sides that are scored on the corrupted images as well."""
         if not self.section.visual.weight:
             return ()
-        return {"swap": ("chosen", "rejected"), "chosen": ("chosen",), "cross": ("rejected",)}[
-            self.section.visual.form
-        ]
+        return {"swap": ("chosen", "rejected"), "chosen": ("chosen",), "cross": ("rejected",)}[self.section.visual.form]
 
 
 def objective(section: AlignSection) -> Objective:
@@ -217,9 +213,9 @@ class Sides(NamedTuple):
     kl: Tensor | None = None
     """(Bk,) log-ratios of mismatched rows (KTO)."""
     grounded: Tensor | None = None
-    """(G,) int64: the pairs that have corrupted films; None without a visual term."""
+    """(G,) int64: the pairs that have corrupted images; None without a visual term."""
     corrupted_chosen: Scored | None = None
-    """(G, T) the chosen answers of those pairs on the corrupted films."""
+    """(G, T) the chosen answers of those pairs on the corrupted images."""
     corrupted_rejected: Scored | None = None
     """(G, T) the rejected answers on them."""
 
@@ -266,7 +262,7 @@ def evaluate(whole: Objective, sides: Sides) -> Evaluated:
             value = seen.loss * sides.weight[sides.grounded]
             margin = seen.chosen_reward - seen.rejected_reward
         parts["visual"] = section.visual.weight, value
-    # means over all rows: a pair without corrupted films has no visual term (h = 0), and still counts
+    # means over all rows: a pair without corrupted images has no visual term (h = 0), and still counts
     rows = len(sides.weight)
     loss = torch.stack([weight * value.sum() / rows for weight, value in parts.values()]).sum()
     values = {name: value.detach() for name, (_, value) in parts.items()}
@@ -274,7 +270,7 @@ def evaluate(whole: Objective, sides: Sides) -> Evaluated:
 
 
 def _visual(form: str, sides: Sides, grounded: Tensor) -> tuple[Scored, Scored]:
-    """What a visual term ranks higher, and what lower, over the pairs that have corrupted films."""
+    """What a visual term ranks higher, and what lower, over the pairs that have corrupted images."""
     if form == "swap":  # (v', r) over (v', c)
         assert sides.corrupted_rejected is not None
         assert sides.corrupted_chosen is not None

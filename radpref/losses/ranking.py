@@ -1,6 +1,6 @@
 """Ranking losses: each prefers one answer to another, as a function of their log-probs.
 
-Notation: x a prompt with its films, y an answer, pi the policy, ref the frozen reference, c the chosen answer,
+Notation: x a prompt with its images, y an answer, pi the policy, ref the frozen reference, c the chosen answer,
 r the rejected one; ``R(y) = sum_t w_t [log pi(y_t | x, y_<t) - log ref(y_t | x, y_<t)]`` with w_t = 1, or 1 on
 the rewarded spans and 0 beside them; ``|y|`` is the number of tokens that count, ``D = R(c) - R(r)`` and
 ``s`` the logistic function.

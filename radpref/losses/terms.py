@@ -1,4 +1,4 @@
-"""Terms that stand beside a ranking loss: likelihood, anchor, divergence from the reference, corrupted films."""
+"""Terms that stand beside a ranking loss: likelihood, anchor, divergence from the reference, corrupted images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Mining: which questions a model gets wrong, how sure it was, what lies near them, and how many of each to take.
 
 ``mine`` does it all from rows, verdicts, confidences and vectors. Its parts stand alone: ``confidence`` and
-``cells``, ``calibration``, the vectors of texts, films and findings, the exact ``search``, ``apportion`` and the hit
+``cells``, ``calibration``, the vectors of texts, images and findings, the exact ``search``, ``apportion`` and the hit
 rates.
 """
 

@@ -1,4 +1,4 @@
-"""Encoders of others, for retrieval: sentence-transformers for texts, CLIP-like models for films. All are extras.
+"""Encoders of others, for retrieval: sentence-transformers for texts, CLIP-like models for images. All are extras.
 
 Only safetensors are read, and no code of a checkpoint is run.
 """
@@ -46,7 +46,7 @@ def sentence_vectors(texts: Sequence[str], model: str, *, device: str = "cpu", b
 
 
 def image_encoder(model: str, device: torch.device) -> Encode:
-    """Films by the image side of a CLIP-like model.
+    """Images by the image side of a CLIP-like model.
 
     CLIP, SigLIP and their kin come through transformers, others (BiomedCLIP) through open_clip, as
     ``open_clip:FOLDER``.
@@ -73,8 +73,8 @@ def image_encoder(model: str, device: torch.device) -> Encode:
         )
     network = network.to(device).eval()
 
-    def encode(films: Sequence[Image.Image]) -> Tensor:
-        pixels = processor(images=[film.convert("RGB") for film in films], return_tensors="pt").to(device)
+    def encode(images: Sequence[Image.Image]) -> Tensor:
+        pixels = processor(images=[image.convert("RGB") for image in images], return_tensors="pt").to(device)
         with torch.no_grad():
             out = network.get_image_features(**pixels)
         vectors: Tensor = out if isinstance(out, Tensor) else out.pooler_output
@@ -101,8 +101,8 @@ def _open_clip(folder: Path, device: torch.device) -> Encode:
     network, processor = open_clip.create_model_from_pretrained(f"local-dir:{folder}", device=device)
     network.eval()
 
-    def encode(films: Sequence[Image.Image]) -> Tensor:
-        pixels = torch.stack([processor(film.convert("RGB")) for film in films]).to(device)
+    def encode(images: Sequence[Image.Image]) -> Tensor:
+        pixels = torch.stack([processor(image.convert("RGB")) for image in images]).to(device)
         with torch.no_grad():
             vectors: Tensor = network.encode_image(pixels)
         return vectors.float().cpu()

@@ -1,4 +1,4 @@
-"""What questions are compared by: vectors of their texts, films and findings, all offline by default.
+"""What questions are compared by: vectors of their texts, images and findings, all offline by default.
 
 Cosine is asked of unit vectors on a grid (``unit``); findings are compared by ``signs``, whose inner product is the
 number of agreements less that of differences. Sums of products of either are exact in float64, in any order:
@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from radpref.findings import read
-from radpref.images import FilmError, read_film
+from radpref.images import ImageError, read_image
 from radpref.models import Vlm, autocast, encode_prompt, image_token_ids, unwrapped
 from radpref.models.chat import pad
-from radpref.records import Film, Finding, Quarantined, Question
+from radpref.records import Finding, ImageFile, Quarantined, Question
 
 GRID = 2.0**-20
 """Step of the coordinates of unit vectors; it moves a cosine by less than 1e-6."""
@@ -100,17 +100,17 @@ def finding_vectors(rows: Sequence[Iterable[Finding]]) -> tuple[Tensor, list[str
 
 
 Encode = Callable[[Sequence[Image.Image]], Tensor]
-"""Films (n) to vectors (n, D), float32 on the CPU. Raises ValueError where a film cannot be encoded."""
+"""Images (n) to vectors (n, D), float32 on the CPU. Raises ValueError where an image cannot be encoded."""
 
 
 def tower(vlm: Vlm) -> Encode:
-    """The mean of what the model's own tower and projector hand to its language model, over all places of a film."""
+    """The mean of what the model's own tower and projector hand to its language model, over all places of an image."""
     model = unwrapped(vlm.model)
     known = inspect.signature(model.get_image_features).parameters.keys() - {"input_ids"}
     places = torch.tensor(sorted(image_token_ids(vlm)))
 
-    def encode(films: Sequence[Image.Image]) -> Tensor:
-        prompts = [encode_prompt(vlm, "", [film]) for film in films]
+    def encode(images: Sequence[Image.Image]) -> Tensor:
+        prompts = [encode_prompt(vlm, "", [image]) for image in images]
         inputs = {name: value.to(vlm.device) for name, value in pad(vlm, prompts, "left").items() if name in known}
         with torch.no_grad(), autocast(vlm):
             out = model.get_image_features(**inputs, return_dict=True).pooler_output
@@ -122,51 +122,51 @@ def tower(vlm: Vlm) -> Encode:
 
 
 def image_vectors(
-    encode: Encode, films: Sequence[Film], *, batch: int, read: Callable[[Film], Image.Image] = read_film
-) -> Iterator[tuple[Film, Tensor | Quarantined]]:
-    """The vector of each film, (D,) float32, in the order of the films; of one that cannot be used, the reason."""
-    for start in range(0, len(films), batch):
-        group = films[start : start + batch]
-        images = [_opened(film, read) for film in group]
-        good = [image for image in images if not isinstance(image, Quarantined)]
+    encode: Encode, images: Sequence[ImageFile], *, batch: int, read: Callable[[ImageFile], Image.Image] = read_image
+) -> Iterator[tuple[ImageFile, Tensor | Quarantined]]:
+    """The vector of each image, (D,) float32, in the order of the images; of one that cannot be used, the reason."""
+    for start in range(0, len(images), batch):
+        group = images[start : start + batch]
+        pictures = [_opened(image, read) for image in group]
+        good = [picture for picture in pictures if not isinstance(picture, Quarantined)]
         try:
             vectors: list[Tensor | str] = [*encode(good)] if good else []
         except ValueError:
-            vectors = [_alone(encode, image) for image in good]
+            vectors = [_alone(encode, picture) for picture in good]
         found = iter(vectors)
-        for film, image in zip(group, images, strict=True):
-            vector = image if isinstance(image, Quarantined) else next(found)
-            yield film, _refused(film, vector) if isinstance(vector, str) else vector
+        for image, picture in zip(group, pictures, strict=True):
+            vector = picture if isinstance(picture, Quarantined) else next(found)
+            yield image, _refused(image, vector) if isinstance(vector, str) else vector
 
 
-def _opened(film: Film, read: Callable[[Film], Image.Image]) -> Image.Image | Quarantined:
+def _opened(image: ImageFile, read: Callable[[ImageFile], Image.Image]) -> Image.Image | Quarantined:
     try:
-        return read(film)
-    except FilmError as error:
-        return _refused(film, str(error))
+        return read(image)
+    except ImageError as error:
+        return _refused(image, str(error))
 
 
-def _alone(encode: Encode, film: Image.Image) -> Tensor | str:
+def _alone(encode: Encode, image: Image.Image) -> Tensor | str:
     try:
-        return encode([film])[0]
+        return encode([image])[0]
     except ValueError as error:
         return str(error)
 
 
-def _refused(film: Film, reason: str) -> Quarantined:
-    return Quarantined(id=film.digest, stage="mine", reason=reason)
+def _refused(image: ImageFile, reason: str) -> Quarantined:
+    return Quarantined(id=image.digest, stage="mine", reason=reason)
 
 
-def mean_vectors(questions: Sequence[Question], films: dict[str, Tensor]) -> Tensor:
-    """One ``unit`` vector a question: the mean over its films' own vectors, scaled to the same length.
+def mean_vectors(questions: Sequence[Question], images: dict[str, Tensor]) -> Tensor:
+    """One ``unit`` vector a question: the mean over its images' own vectors, scaled to the same length.
 
-    ``films`` is keyed by ``Film.digest``; films that are not in it are left out, and a question without any has
+    ``images`` is keyed by ``ImageFile.digest``; images that are not in it are left out, and a question without any has
     zeros.
     """
-    width = len(next(iter(films.values()))) if films else 1
+    width = len(next(iter(images.values()))) if images else 1
     rows = torch.zeros(len(questions), width)
     for number, question in enumerate(questions):
-        own = [films[film.digest] for film in question.films if film.digest in films]
+        own = [images[image.digest] for image in question.images if image.digest in images]
         if own:
             rows[number] = torch.stack([vector / max(float(vector.norm()), 1e-20) for vector in own]).mean(0)
     return unit(rows)

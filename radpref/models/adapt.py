@@ -37,9 +37,7 @@ def attach_lora(vlm: Vlm, section: LoraSection) -> Vlm:
     if section.rank == 0:
         raise ModelError("lora.rank is 0, which trains the language model in full and needs no adapter")
     if hasattr(vlm.model, "peft_config"):
-        raise ModelError(
-            f"{vlm.name} has an adapter already; merge it first (radpref.models.merged) or train that one"
-        )
+        raise ModelError(f"{vlm.name} has an adapter already; merge it first (radpref.models.merged) or train that one")
     config = LoraConfig(
         r=section.rank,
         lora_alpha=section.alpha,

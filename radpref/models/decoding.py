@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from radpref.images import FilmError, read_film
+from radpref.images import ImageError, read_image
 from radpref.models.chat import collate, encode_answer, encode_prompt, pad
 from radpref.models.vlm import ModelError, Vlm, autocast, image_token_ids, unwrapped
-from radpref.records import Completion, Film, Quarantined, Question, TokenScores
+from radpref.records import Completion, ImageFile, Quarantined, Question, TokenScores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -41,7 +41,7 @@ def generate(
     batch: int,
     seed: int,
     scores: bool = False,
-    read: Callable[[Film], Image.Image] = read_film,
+    read: Callable[[ImageFile], Image.Image] = read_image,
 ) -> Iterator[tuple[Question, list[Completion] | Quarantined]]:
     """``n`` answers to every question, in the order of the questions, as soon as their batch is done.
 
@@ -50,10 +50,10 @@ def generate(
     order and after any resume, up to the rounding of the logits (exact ties of float32 are rare; under bfloat16
     the batch's composition can turn a close draw). ``top_p`` keeps the smallest set of most likely tokens that
     holds that much probability. ``batch`` counts questions; a batch decodes ``batch * n`` rows after prefilling
-    each prompt, and encoding each film, once. ``scores`` fills ``Completion.scores``, at the cost of a softmax over
+    each prompt, and encoding each image, once. ``scores`` fills ``Completion.scores``, at the cost of a softmax over
     the vocabulary a token.
 
-    A question that cannot be put to the model (a film that cannot be read, a prompt that leaves no room in the
+    A question that cannot be put to the model (an image that cannot be read, a prompt that leaves no room in the
     context) comes back with a ``Quarantined`` row in place of answers; the caller decides what to do with it.
     """
     if temperature is not None and temperature <= 0:
@@ -212,11 +212,11 @@ def draw(probabilities: Tensor, top_p: float, uniform: Tensor) -> Tensor:
 
 
 def _encode(
-    vlm: Vlm, question: Question, read: Callable[[Film], Image.Image], max_new_tokens: int
+    vlm: Vlm, question: Question, read: Callable[[ImageFile], Image.Image], max_new_tokens: int
 ) -> dict[str, Tensor] | Quarantined:
     try:
-        prompt = encode_prompt(vlm, question.prompt, [read(film) for film in question.films])
-    except (FilmError, ValueError) as error:
+        prompt = encode_prompt(vlm, question.prompt, [read(image) for image in question.images])
+    except (ImageError, ValueError) as error:
         return Quarantined(id=question.id, stage="generate", reason=str(error))
     length, context = prompt["input_ids"].shape[1], context_length(vlm)
     if length + max_new_tokens > context:
@@ -224,7 +224,7 @@ def _encode(
             id=question.id,
             stage="generate",
             reason=f"{length} prompt tokens and up to {max_new_tokens} new ones exceed the model's context of "
-            f"{context}; show fewer films (data.max_films) or lower max_new_tokens",
+            f"{context}; show fewer images (data.max_images) or lower max_new_tokens",
         )
     return prompt
 
@@ -248,9 +248,7 @@ def _completions(
                 text=texts[number * n + index].strip(),
                 tokens=len(rows[number * n + index][0]),
                 finished=rows[number * n + index][1],
-                scores=None
-                if sure is None
-                else _scores(vlm, rows[number * n + index][0], sure[:, number * n + index]),
+                scores=None if sure is None else _scores(vlm, rows[number * n + index][0], sure[:, number * n + index]),
             )
             for index in range(n)
         ]
@@ -280,9 +278,9 @@ def _ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tu
 
 
 def check_decoding(vlm: Vlm) -> None:
-    """Raises ModelError unless film, prompt and answer go through ``decode`` as through one plain forward.
+    """Raises ModelError unless image, prompt and answer go through ``decode`` as through one plain forward.
 
-    Two prompts of different length with a grey film, two candidates each, all answers scripted and of different
+    Two prompts of different length with a grey image, two candidates each, all answers scripted and of different
     length: this reaches the processor's image tokens, the tower, padding on the left, positions, the cache, its
     repetition and its thinning. Compared are the next-token distributions, by total variation (0 to 1).
     """
@@ -298,7 +296,7 @@ def check_decoding(vlm: Vlm) -> None:
         prompts = [encode_prompt(vlm, text, [grey]) for text in texts]
     except ValueError as error:
         raise ModelError(
-            f"{vlm.name}: its processor cannot put a film into a prompt: {error}. The chat template leaves images "
+            f"{vlm.name}: its processor cannot put an image into a prompt: {error}. The chat template leaves images "
             "out, or belongs to another processor."
         ) from error
     _check_image_tokens(vlm, prompts[0]["input_ids"])
@@ -310,7 +308,7 @@ def check_decoding(vlm: Vlm) -> None:
             plain = vlm.model(**{k: v.to(vlm.device) for k, v in batch.items()}, use_cache=False).logits
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         raise ModelError(
-            f"{vlm.name}: its processor and its model do not fit together. A grey test film failed in the model "
+            f"{vlm.name}: its processor and its model do not fit together. A grey test image failed in the model "
             f"with: {error}. The processor's files (processor_config.json, preprocessor_config.json, tokenizer) must "
             "come from the same checkpoint as the weights."
         ) from error
@@ -358,7 +356,7 @@ def _check_image_tokens(vlm: Vlm, ids: Tensor) -> None:
     known = image_token_ids(vlm)
     if not known.intersection(ids.flatten().tolist()):
         raise ModelError(
-            f"{vlm.name}: the processor writes no token for a film that the model would take for one (the model's "
+            f"{vlm.name}: the processor writes no token for an image that the model would take for one (the model's "
             f"config says {sorted(known)}, the processor's image token is "
             f"{getattr(vlm.processor, 'image_token', None)!r} = {getattr(vlm.processor, 'image_token_id', None)}). "
             "Processor and model come from different checkpoints, or the chat template leaves images out."

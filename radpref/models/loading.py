@@ -34,7 +34,7 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     """The model of a recipe, in evaluation mode on its device, with its adapter where it has one.
 
     Only safetensors are read and no code of a checkpoint is run. A name that is no folder is looked up on the
-    hub (or in its cache, with HF_HUB_OFFLINE=1). Two test prompts with a grey film then go through model and
+    hub (or in its cache, with HF_HUB_OFFLINE=1). Two test prompts with a grey image then go through model and
     decoding (``check_decoding``), so that a processor that does not fit shows now and not in the results.
     Raises ModelError, saying what to do, for whatever cannot be used.
     """

@@ -5,7 +5,7 @@ Three steps, each saved so that a killed run goes on where it was:
 1. *Shape.* A LLaVA of five million parameters from config, with its own byte-level BPE tokenizer (trained on
    phantom reports and the findings lexicon), chat template and PIL image processor.
 2. *Sight.* The tower learns from an endless stream of phantoms and their lesion masks: binary cross-entropy for
-   every patch and finding, and for the whole film through a smooth maximum over patches. A tower trained from
+   every patch and finding, and for the whole image through a smooth maximum over patches. A tower trained from
    scratch on reports alone does not see small opacities (docs/architecture.md).
 3. *Words.* With the tower frozen, projector and language model learn to write phantom reports for a short while:
    enough to be fluent, not enough to be good. Supervised fine-tuning is the pipeline's own first stage.
@@ -137,7 +137,7 @@ def build(tokenizer: Any) -> tuple[Any, Any]:
 # ------------------------------------------------------------------------------------------------ sight
 
 
-class Films(torch.utils.data.IterableDataset[tuple[Tensor, Tensor, str, str]]):
+class Images(torch.utils.data.IterableDataset[tuple[Tensor, Tensor, str, str]]):
     """An endless stream of phantoms: pixels (3, SIZE, SIZE), patch targets (patches, findings), texts."""
 
     def __init__(self, processor: Any, start: int, names: list[str]) -> None:
@@ -148,37 +148,37 @@ class Films(torch.utils.data.IterableDataset[tuple[Tensor, Tensor, str, str]]):
         number, of = (worker.id, worker.num_workers) if worker else (0, 1)
         index = self.start + number
         while True:
-            film = phantom.draw(index, seed=WORLD, size=SIZE, view="lateral" if index % 8 == 7 else "frontal")
-            yield (*tensors(self.processor, film, self.names), *texts(film))
+            image = phantom.draw(index, seed=WORLD, size=SIZE, view="lateral" if index % 8 == 7 else "frontal")
+            yield (*tensors(self.processor, image, self.names), *texts(image))
             index += of
 
 
-def texts(film: phantom.Phantom) -> tuple[str, str]:
+def texts(image: phantom.Phantom) -> tuple[str, str]:
     """The prompt and the report of a phantom, worded as `tasks.report_question` words them."""
     task = TaskSection()
-    return f"{task.prompt}\nIndication: {film.report.indication}", film.report.findings
+    return f"{task.prompt}\nIndication: {image.report.indication}", image.report.findings
 
 
-def tensors(processor: Any, film: phantom.Phantom, names: list[str]) -> tuple[Tensor, Tensor]:
+def tensors(processor: Any, image: phantom.Phantom, names: list[str]) -> tuple[Tensor, Tensor]:
     """Pixels (3, SIZE, SIZE) float32, and which patches each finding touches, (patches, findings) float32."""
-    image = Image.fromarray(film.image).convert("RGB")
-    pixels = processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+    picture = Image.fromarray(image.image).convert("RGB")
+    pixels = processor.image_processor(images=picture, return_tensors="pt")["pixel_values"][0]
     side = SIZE // PATCH
     target = np.zeros((side * side, len(names)), dtype=np.float32)
-    for name, mask in film.masks.items():
+    for name, mask in image.masks.items():
         coverage = mask.reshape(side, PATCH, side, PATCH).mean((1, 3)).reshape(-1)
         # a patch counts when a noticeable part is touched; a lesion that touches no patch so much keeps its best one
         target[:, names.index(name)] = coverage >= min(0.06, coverage.max()) if coverage.max() > 0 else 0
     return pixels, torch.from_numpy(target)
 
 
-def film_logits(patch_logits: Tensor) -> Tensor:
-    """Logits of the whole film, (films, findings), from those of its patches, (films, patches, findings)."""
+def image_logits(patch_logits: Tensor) -> Tensor:
+    """Logits of the whole image, (images, findings), from those of its patches, (images, patches, findings)."""
     return torch.logsumexp(patch_logits, dim=1) - math.log(4.0)
 
 
 def tower_features(model: nn.Module, pixels: Tensor) -> Tensor:
-    """What the projector would be given: (films, patches, WIDTH), the class token left out."""
+    """What the projector would be given: (images, patches, WIDTH), the class token left out."""
     hidden: Tensor = model.model.vision_tower(pixel_values=pixels).last_hidden_state  # type: ignore[union-attr,operator]
     return hidden[:, 1:]
 
@@ -254,14 +254,14 @@ def measure_sight(
     scores, truths = [], []
     with torch.no_grad():
         for start in range(0, count, 50):
-            films = [phantom.draw(start + i, seed=seed, size=SIZE) for i in range(min(50, count - start))]
-            pairs = [tensors(processor, film, names) for film in films]
+            images = [phantom.draw(start + i, seed=seed, size=SIZE) for i in range(min(50, count - start))]
+            pairs = [tensors(processor, image, names) for image in images]
             logits = head(tower_features(model, torch.stack([p for p, _ in pairs])))
-            scores.append(film_logits(logits).float().numpy())
+            scores.append(image_logits(logits).float().numpy())
             truths.append(torch.stack([t for _, t in pairs]).amax(1).numpy() > 0)
     score, truth = np.concatenate(scores), np.concatenate(truths)
     return {
-        name: {"auc": auc(score[:, i], truth[:, i]), "present": int(truth[:, i].sum()), "films": count}
+        name: {"auc": auc(score[:, i], truth[:, i]), "present": int(truth[:, i].sum()), "images": count}
         for i, name in enumerate(names)
     }
 
@@ -270,7 +270,7 @@ def measure_sight(
 
 
 def answer_loss(model: Any, processor: Any, batch: Any) -> Tensor:
-    """Mean cross-entropy of the reports' tokens, given the films and prompts."""
+    """Mean cross-entropy of the reports' tokens, given the images and prompts."""
     pixels, _, prompts, reports = batch
     tokenizer = processor.tokenizer
     image = "<image>" * (SIZE // PATCH) ** 2
@@ -290,12 +290,10 @@ def answer_loss(model: Any, processor: Any, batch: Any) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "builtin", help="where the checkpoint goes"
-    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "builtin", help="where the checkpoint goes")
     parser.add_argument("--work", type=Path, default=Path("runs/make-builtin"), help="where a killed run goes on")
-    parser.add_argument("--sight-steps", type=int, default=1400, help="steps of 64 films with their masks")
-    parser.add_argument("--word-steps", type=int, default=300, help="steps of 32 films with their reports")
+    parser.add_argument("--sight-steps", type=int, default=1400, help="steps of 64 images with their masks")
+    parser.add_argument("--word-steps", type=int, default=300, help="steps of 32 images with their reports")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -305,7 +303,7 @@ def main() -> None:
     vocabulary = options.work / "tokenizer"
     if not vocabulary.exists():
         drawn = (phantom.draw(10_000_000 + i, seed=WORLD, size=32) for i in range(4000))
-        make_tokenizer(text for film in drawn for text in (*texts(film), film.report.impression)).save_pretrained(
+        make_tokenizer(text for image in drawn for text in (*texts(image), image.report.impression)).save_pretrained(
             vocabulary
         )
     from transformers import PreTrainedTokenizerFast
@@ -315,16 +313,16 @@ def main() -> None:
     nn.init.constant_(head.bias, -3.0)
 
     def stream(start: int, batch: int) -> Iterator[Any]:
-        films = Films(processor, start, names)
-        return iter(torch.utils.data.DataLoader(films, batch_size=batch, num_workers=options.workers))
+        images = Images(processor, start, names)
+        return iter(torch.utils.data.DataLoader(images, batch_size=batch, num_workers=options.workers))
 
     def sight_loss(batch: Any) -> Tensor:
         pixels, target, *_ = batch
         pixels = pixels * (0.85 + 0.3 * torch.rand(len(pixels), 1, 1, 1)) + 0.2 * torch.randn(len(pixels), 1, 1, 1)
         logits = head(tower_features(model, pixels)).float()
         patches = F.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(3.0))
-        films = F.binary_cross_entropy_with_logits(film_logits(logits), target.amax(1))
-        return patches + 0.3 * films
+        images = F.binary_cross_entropy_with_logits(image_logits(logits), target.amax(1))
+        return patches + 0.3 * images
 
     torch.manual_seed(WORLD)
     train(

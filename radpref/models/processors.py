@@ -32,7 +32,7 @@ def load_processor(folder: Path, name: str) -> Any:
     if not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None:
         raise ModelError(
             f"{name} comes with a {type(processor).__name__} and no image processor, so that it cannot be shown "
-            "films. Save the model's own processor into the folder, or use a vision-language model."
+            "images. Save the model's own processor into the folder, or use a vision-language model."
         )
     processor.chat_template = processor.chat_template or processor.tokenizer.chat_template  # either may hold it
     return processor

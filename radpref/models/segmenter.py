@@ -1,6 +1,6 @@
 """A text-promptable segmenter: SAM 3 (Carion et al., 2025) and models of its shape (MedSAM-3), through transformers.
 
-transformers' ``Sam3Processor`` needs torchvision, an extra; what it does to a film and to the model's output is a
+transformers' ``Sam3Processor`` needs torchvision, an extra; what it does to an image and to the model's output is a
 resize, a normalisation and a threshold, and stands here. ``tests/test_segmenter.py`` compares the two where
 torchvision is installed.
 """
@@ -39,7 +39,7 @@ class Segmenter:
     model: Any
     tokenizer: Any
     size: tuple[int, int]
-    """(width, height) that every film is brought to."""
+    """(width, height) that every image is brought to."""
     mean: torch.Tensor
     std: torch.Tensor
     """(3, 1, 1) float32, of values in 0 to 1."""
@@ -83,30 +83,26 @@ def load_segmenter(path: str, *, score: float = 0.5, device: torch.device | None
     side = model.config.vision_config.image_size
     height, width = (side, side) if isinstance(side, int) else side
     mean, std = (torch.tensor(settings.get(f"image_{name}") or [0.5] * 3).view(3, 1, 1) for name in ("mean", "std"))
-    return Segmenter(
-        model.to(device).eval(), tokenizer, (width, height), mean, std, score, device, fingerprint(folder)
-    )
+    return Segmenter(model.to(device).eval(), tokenizer, (width, height), mean, std, score, device, fingerprint(folder))
 
 
 @torch.no_grad()
 def segment(segmenter: Segmenter, picture: Image.Image, names: Sequence[str]) -> Mask | None:
-    """The union of all objects of all ``names`` on a film, (height, width) as ``picture``; None where none is seen.
+    """The union of all objects of all ``names`` on an image, (height, width) as ``picture``; None where none is seen.
 
-    An object counts where its probability times that of the name being on the film at all is above the score; a
-    pixel is its own above one half (SAM 3's post-processing). The film is encoded once for all names.
+    An object counts where its probability times that of the name being on the image at all is above the score; a
+    pixel is its own above one half (SAM 3's post-processing). The image is encoded once for all names.
     """
     squashed = picture.convert("RGB").resize(segmenter.size, Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(squashed)).permute(2, 0, 1) / 255
     pixels = ((pixels - segmenter.mean) / segmenter.std)[None].to(segmenter.device)
-    film = segmenter.model.get_vision_features(pixel_values=pixels)
+    image = segmenter.model.get_vision_features(pixel_values=pixels)
     whole: torch.Tensor | None = None
     for name in names:
         words = segmenter.tokenizer(
             name, padding="max_length", max_length=WORDS, truncation=True, return_tensors="pt"
         ).to(segmenter.device)
-        out = segmenter.model(
-            vision_embeds=film, input_ids=words["input_ids"], attention_mask=words["attention_mask"]
-        )
+        out = segmenter.model(vision_embeds=image, input_ids=words["input_ids"], attention_mask=words["attention_mask"])
         scores = out.pred_logits[0].sigmoid()
         if out.presence_logits is not None:
             scores = scores * out.presence_logits[0].sigmoid()

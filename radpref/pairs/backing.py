@@ -16,7 +16,7 @@ _GRADED = frozenset().union(*EXCLUSIVE[:4])
 _PARTS = frozenset({"apex", "base", "lobe", "zone", "hilum", "periphery", "perihilar", "retrocardiac", "middle"})
 _EMPTY = frozenset(
     {
-        *("answer", "final", "yes", "no", "not", "none", "present", "seen", "visible", "noted", "film", "image"),
+        *("answer", "final", "yes", "no", "not", "none", "present", "seen", "visible", "noted", "image", "image"),
         *("show", "see", "lung", "side", "region", "area", "part"),
     }
 )

@@ -1,12 +1,12 @@
-"""The other image of a pair: its films with the lesion that its words are about taken out (FiRe-MPO, visual term).
+"""The other image of a pair: its images with the lesion that its words are about taken out (FiRe-MPO, visual term).
 
 Where the lesion is, providers say, in the order that the recipe names; the first that finds it counts. How the pair
-came to its films is written into its provenance:
+came to its images is written into its provenance:
 
 - ``corruption``: the operator, ``none`` without a visual term.
 - ``corruption_path``: ``mask``, ``box``, ``segmenter``, ``evidence`` (who found the lesion), ``whole`` or ``none``.
 - ``corruption_why``: for ``whole`` and ``none``, each provider's reason.
-- ``corruption_area``: share of the altered films' pixels that are altered.
+- ``corruption_area``: share of the altered images' pixels that are altered.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from radpref.findings import lexicon
 from radpref.images import (
     Located,
     corrupt,
-    film_hash,
-    film_key,
     grown,
+    image_hash,
+    image_key,
     marked,
     own_mask,
-    read_film,
+    read_image,
     save,
     seed_of,
     strength_of,
@@ -36,11 +36,11 @@ from radpref.images import (
 from radpref.images.corruption import WHOLE
 from radpref.images.masks import Mask
 from radpref.recipe import CorruptSection
-from radpref.records import Film, Pair, Quarantined
+from radpref.records import ImageFile, Pair, Quarantined
 from radpref.store import content_key
 
 VERSION = 1
-"""Part of every film's name: raise it with any change of an operator."""
+"""Part of every image's name: raise it with any change of an operator."""
 STAGE = "corrupt"
 NAMED = ("edited", "findings", "finding")
 """Keys of a pair's provenance that may hold the findings its differing words name, between commas or semicolons."""
@@ -48,11 +48,11 @@ NO_PROMPT = "no lesion prompt: the words that differ name no finding"
 KEYS = ("corruption", "corruption_path", "corruption_why", "corruption_area")
 
 Locate = Callable[[Pair, Sequence[Image.Image]], list[Located]]
-"""A provider: (pair, its films as read) -> where it sees the lesion on each film."""
+"""A provider: (pair, its images as read) -> where it sees the lesion on each image."""
 
 
 class Corrupted(NamedTuple):
-    """A pair with its corrupted films, and the masks that could not be used."""
+    """A pair with its corrupted images, and the masks that could not be used."""
 
     pair: Pair
     broken: list[Quarantined]
@@ -66,10 +66,10 @@ def names_of(pair: Pair) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(name.strip() for name in re.split(r"[,;]", given) if name.strip()))
 
 
-def kindred(name: str, film: Film) -> tuple[str, ...]:
-    """The film's own marks of a finding: of its very name, else of those that may stand for it (lexicon: kin, general
+def kindred(name: str, image: ImageFile) -> tuple[str, ...]:
+    """The image's own marks of a finding: of its very name, else of those that may stand for it (lexicon: kin, general
     names and their particulars), so that a pneumonia finds the mask of a consolidation."""
-    there = marked(film)
+    there = marked(image)
     if name in there:
         return (name,)
     words = lexicon()
@@ -84,11 +84,11 @@ def own(pair: Pair, pictures: Sequence[Image.Image]) -> list[Located]:
         return [Located(None, "mask", NO_PROMPT)] * len(pictures)
     return [
         own_mask(
-            film,
+            image,
             picture.size,
-            None if names is None else dict.fromkeys(mark for name in names for mark in kindred(name, film)),
+            None if names is None else dict.fromkeys(mark for name in names for mark in kindred(name, image)),
         )
-        for film, picture in zip(pair.films, pictures, strict=True)
+        for image, picture in zip(pair.images, pictures, strict=True)
     ]
 
 
@@ -106,10 +106,10 @@ def by_prompt(segment: Callable[[Image.Image, Sequence[str]], Mask | None]) -> L
 
 
 class Lesion(NamedTuple):
-    """Where the lesion of a pair is, on each film."""
+    """Where the lesion of a pair is, on each image."""
 
     masks: list[Mask | None]
-    """None on a film that does not show it."""
+    """None on an image that does not show it."""
     by: str
     """Who found it; empty where nobody did."""
     why: tuple[str, ...]
@@ -120,16 +120,16 @@ class Lesion(NamedTuple):
 def find_lesion(
     pair: Pair, pictures: Sequence[Image.Image], section: CorruptSection, providers: Mapping[str, Locate]
 ) -> Lesion:
-    """Ask ``section.masks`` in their order until one finds the lesion on any film.
+    """Ask ``section.masks`` in their order until one finds the lesion on any image.
 
-    Masks are widened by ``section.grow``; an empty one, and one over more than ``section.most`` of its film, is none.
+    Masks are widened by ``section.grow``; an empty one, and one over more than ``section.most`` of its image, is none.
     """
     broken: list[Quarantined] = []
     reasons: dict[str, None] = {}
     for name in section.masks:
         located = providers[name](pair, pictures)
         broken += [
-            Quarantined(id=f"{pair.id}#film-{number}-{place}", stage=STAGE, reason=reason)
+            Quarantined(id=f"{pair.id}#image-{number}-{place}", stage=STAGE, reason=reason)
             for number, one in enumerate(located, start=1)
             for place, reason in enumerate(one.broken, start=1)
         ]
@@ -142,23 +142,23 @@ def find_lesion(
 
 
 def corrupt_pair(pair: Pair, section: CorruptSection, folder: Path, providers: Mapping[str, Locate]) -> Corrupted:
-    """The pair with ``corrupted`` films, PNG files in ``folder`` named by the key of all that decides their pixels.
+    """The pair with ``corrupted`` images, PNG files in ``folder`` named by the key of all that decides their pixels.
 
-    Of several films, those with a mask are altered and the others stay the files that they are. A film that is there
-    already is not made again. Where nobody finds a lesion: ``section.fallback``. Operators of the whole film ask
+    Of several images, those with a mask are altered and the others stay the files that they are. An image that is there
+    already is not made again. Where nobody finds a lesion: ``section.fallback``. Operators of the whole image ask
     nobody. What the pair was given by an earlier call is replaced.
 
     Args:
-        pair: with films that can be read.
+        pair: with images that can be read.
         section: the recipe's ``corrupt``.
         folder: absolute; made where it is absent.
         providers: a provider for each name in ``section.masks``.
 
     Raises:
-        FilmError: a film cannot be read.
-        StoreError: a film cannot be written.
+        ImageError: an image cannot be read.
+        StoreError: an image cannot be written.
     """
-    pictures = [read_film(film) for film in pair.films]
+    pictures = [read_image(image) for image in pair.images]
     lesion = Lesion([None] * len(pictures), "", (), [])
     if section.operator not in WHOLE:
         lesion = find_lesion(pair, pictures, section, providers)
@@ -166,17 +166,17 @@ def corrupt_pair(pair: Pair, section: CorruptSection, folder: Path, providers: M
             return Corrupted(_noted(pair, (), "none", "none", lesion.why, 0.0), lesion.broken)
         if not lesion.by:
             section = section.model_copy(update={"operator": "whole-noise", "strength": section.fallback_strength})
-    films: list[Film] = []
+    images: list[ImageFile] = []
     altered = total = 0
-    for film, picture, mask in zip(pair.films, pictures, lesion.masks, strict=True):
+    for image, picture, mask in zip(pair.images, pictures, lesion.masks, strict=True):
         if lesion.by and mask is None:
-            films.append(film)
+            images.append(image)
             continue
-        films.append(_film(pair.question, film, picture, mask, section, folder))
+        images.append(_image(pair.question, image, picture, mask, section, folder))
         total += picture.width * picture.height
         altered += picture.width * picture.height if mask is None else int(mask.sum())
     path = lesion.by or "whole"
-    return Corrupted(_noted(pair, tuple(films), section.operator, path, lesion.why, altered / total), lesion.broken)
+    return Corrupted(_noted(pair, tuple(images), section.operator, path, lesion.why, altered / total), lesion.broken)
 
 
 def _usable(located: Located, section: CorruptSection) -> tuple[Mask | None, str]:
@@ -187,26 +187,28 @@ def _usable(located: Located, section: CorruptSection) -> tuple[Mask | None, str
         return None, "mask empty"
     mask = grown(located.mask, section.grow)
     if mask.mean() > section.most:
-        return None, f"mask covers more than {section.most:g} of the film"
+        return None, f"mask covers more than {section.most:g} of the image"
     return mask, ""
 
 
-def _film(
-    question: str, film: Film, picture: Image.Image, mask: Mask | None, section: CorruptSection, folder: Path
-) -> Film:
-    seed = seed_of(question, film.digest or film_hash(film))
+def _image(
+    question: str, image: ImageFile, picture: Image.Image, mask: Mask | None, section: CorruptSection, folder: Path
+) -> ImageFile:
+    seed = seed_of(question, image.digest or image_hash(image))
     where = "" if mask is None else np.packbits(mask).tobytes().hex()
-    name = content_key(VERSION, film_key(film), section.operator, strength_of(section), section.grain, seed, where)
+    name = content_key(VERSION, image_key(image), section.operator, strength_of(section), section.grain, seed, where)
     path = folder / f"{name}.png"
     if not path.exists():
         save(corrupt(np.asarray(picture), mask, section, seed), path)
-    made = Film(path=str(path), view=film.view)
-    return made.model_copy(update={"digest": film_hash(made)})
+    made = ImageFile(path=str(path), view=image.view)
+    return made.model_copy(update={"digest": image_hash(made)})
 
 
-def _noted(pair: Pair, films: tuple[Film, ...], operator: str, path: str, why: Sequence[str], area: float) -> Pair:
+def _noted(
+    pair: Pair, images: tuple[ImageFile, ...], operator: str, path: str, why: Sequence[str], area: float
+) -> Pair:
     kept = {key: value for key, value in pair.provenance.items() if key not in KEYS}
     notes = {"corruption": operator, "corruption_path": path, "corruption_area": f"{area:.4f}"}
     if why:
         notes["corruption_why"] = "; ".join(why)
-    return pair.model_copy(update={"corrupted": films, "provenance": kept | notes})
+    return pair.model_copy(update={"corrupted": images, "provenance": kept | notes})

@@ -102,7 +102,7 @@ def _pair(
         id=f"{question.id}/{best.index}-{worst.index}",
         question=question.id,
         patient=question.patient,
-        films=question.films,
+        images=question.images,
         prompt=question.prompt,
         chosen=best.text,
         rejected=worst.text,

@@ -77,9 +77,7 @@ def lines(series: Sequence[Series], *, x: str, label: str, rule: float | None = 
             continue
         path = " ".join(f"{frame.x(a):.1f},{frame.y(b):.1f}" for a, b in points)
         body.append(
-            Markup('<polyline class="line {}" points="{}"><title>{}</title></polyline>').format(
-                one.css, path, one.name
-            )
+            Markup('<polyline class="line {}" points="{}"><title>{}</title></polyline>').format(one.css, path, one.name)
         )
     return _svg(body, label)
 
@@ -130,9 +128,7 @@ def forest(rows: Sequence[Estimate], *, label: str, zero: bool = False) -> Marku
         return Markup("")
     left, right, step, top = _name_width([row.name for row in rows]), 50, 24, 8
     height = top + step * len(rows) + 26
-    ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None] + (
-        [0.0] if zero else []
-    )
+    ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None] + ([0.0] if zero else [])
     low, high = _padded(min(ends), max(ends))
 
     def place(value: float) -> float:
@@ -267,8 +263,7 @@ def _thinned(points: list[Point]) -> list[Point]:
     if len(points) <= _MOST_POINTS:
         return points
     return [
-        (float(part[:, 0].mean()), float(part[:, 1].mean()))
-        for part in np.array_split(np.array(points), _MOST_POINTS)
+        (float(part[:, 0].mean()), float(part[:, 1].mean())) for part in np.array_split(np.array(points), _MOST_POINTS)
     ]
 
 

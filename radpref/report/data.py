@@ -35,7 +35,7 @@ class SplitCount:
     split: str
     patients: int
     studies: int
-    films: int
+    images: int
 
 
 @dataclass(frozen=True)

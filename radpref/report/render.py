@@ -18,17 +18,17 @@ from markupsafe import Markup
 
 from radpref.evaluation import ERROR_KINDS, ERROR_METRICS, definition, headline
 from radpref.evaluation.tables import format_p
-from radpref.images import FilmError, data_uri, thumbnail
-from radpref.records import Film, Finding, Judgement, Metric, Pair, ReportError, Span
+from radpref.images import ImageError, data_uri, thumbnail
+from radpref.records import Finding, ImageFile, Judgement, Metric, Pair, ReportError, Span
 from radpref.report import charts
 from radpref.report.data import PairView, ReportData, StudyView
 from radpref.report.marking import Mark, differing, marked
 from radpref.report.verdict import direction, verdict
 
-FILM_SIDE = 288
-"""Pixels of a film's longer side in the page."""
-FILM_BYTES = 3_500_000
-"""Most bytes of all films in the page together, as they stand in it; films beyond are named, not shown."""
+IMAGE_SIDE = 288
+"""Pixels of an image's longer side in the page."""
+IMAGE_BYTES = 3_500_000
+"""Most bytes of all images in the page together, as they stand in it; images beyond are named, not shown."""
 _MOST_DOTS = 1200
 STUDY_KINDS = ("improved", "worse", "unchanged", "unscored")
 PAIR_KINDS = ("chosen longer", "rejected longer", "same length")
@@ -68,13 +68,13 @@ CURVES: tuple[Curve, ...] = (
         "larger beta or the NLL anchor (align.nll) holds it.",
     ),
     Curve(
-        "Order on the corrupted film",
+        "Order on the corrupted image",
         {"visual_accuracy": ("share of pairs in the wanted order", "after")},
         "The visual term's own accuracy. It can end below where it starts: what raises the chosen answer on the "
-        "clean film raises it on the corrupted one too.",
+        "clean image raises it on the corrupted one too.",
         0.5,
     ),
-    Curve("Margin on the corrupted film", {"visual_margin": ("margin", "after")}, "In rewards; 0 at the start.", 0.0),
+    Curve("Margin on the corrupted image", {"visual_margin": ("margin", "after")}, "In rewards; 0 at the start.", 0.0),
     Curve(
         "Terms of the loss",
         {"term_visual": ("visual", "chosen"), "term_kl": ("KL", "rejected"), "term_nll": ("likelihood", "control")},
@@ -93,16 +93,16 @@ CURVES: tuple[Curve, ...] = (
 
 
 def render(data: ReportData) -> str:
-    """One HTML page that needs no other file and no network: styles, script, charts and films are inside.
+    """One HTML page that needs no other file and no network: styles, script, charts and images are inside.
 
     All text of the data is escaped. A Content-Security-Policy lets run only the page's own script, by its hash,
-    and load nothing. Films are read from their files; one that cannot be read is shown as its reason.
+    and load nothing. Images are read from their files; one that cannot be read is shown as its reason.
     """
     style, script = _asset("style.css"), _asset("page.js")
-    films = _Films(FILM_BYTES)
+    images = _Images(IMAGE_BYTES)
     template = _environment().get_template("page.html.j2")
-    studies = [_study(view, films) for view in data.studies]
-    pairs = [_pair(view, films) for view in data.pairs]
+    studies = [_study(view, images) for view in data.studies]
+    pairs = [_pair(view, images) for view in data.pairs]
     return template.render(
         data=data,
         style=Markup(style),
@@ -408,35 +408,35 @@ def _counted(kinds: Sequence[str], items: Sequence[Mapping[str, Any]]) -> dict[s
     return {kind: counts[kind] for kind in kinds if counts[kind]}
 
 
-class _Films:
-    """Films as data URIs, each file once, until the page has enough of them."""
+class _Images:
+    """Images as data URIs, each file once, until the page has enough of them."""
 
     def __init__(self, budget: int) -> None:
         self._left = budget
         self._made: dict[tuple[str, int | None, int | None], dict[str, str]] = {}
 
-    def show(self, films: Sequence[Film]) -> list[dict[str, str]]:
-        """Each film as ``{view, uri, problem}``; without ``uri`` it cannot be shown, and ``problem`` says why."""
+    def show(self, images: Sequence[ImageFile]) -> list[dict[str, str]]:
+        """Each image as ``{view, uri, problem}``; without ``uri`` it cannot be shown, and ``problem`` says why."""
         shown = []
-        for film in films:
-            key = (film.path, film.rows, film.cols)
+        for image in images:
+            key = (image.path, image.rows, image.cols)
             if key not in self._made:
-                self._made[key] = self._read(film)
+                self._made[key] = self._read(image)
             shown.append(self._made[key])
         return shown
 
-    def _read(self, film: Film) -> dict[str, str]:
+    def _read(self, image: ImageFile) -> dict[str, str]:
         try:
-            uri = data_uri(thumbnail(film, FILM_SIDE), quality=72)
-        except FilmError as error:
-            return {"view": film.view, "uri": "", "problem": error.reason}
+            uri = data_uri(thumbnail(image, IMAGE_SIDE), quality=72)
+        except ImageError as error:
+            return {"view": image.view, "uri": "", "problem": error.reason}
         if len(uri) > self._left:
-            return {"view": film.view, "uri": "", "problem": "left out to keep this page small"}
+            return {"view": image.view, "uri": "", "problem": "left out to keep this page small"}
         self._left -= len(uri)
-        return {"view": film.view, "uri": uri, "problem": ""}
+        return {"view": image.view, "uri": uri, "problem": ""}
 
 
-def _study(view: StudyView, films: _Films) -> dict[str, Any]:
+def _study(view: StudyView, images: _Images) -> dict[str, Any]:
     question = view.question
     removed, added = differing(view.before, view.after)
     wanted = {finding.name for finding in view.reference_findings if finding.presence != "absent"}
@@ -478,7 +478,7 @@ def _study(view: StudyView, films: _Films) -> dict[str, Any]:
         "id": question.study,
         "prompt": question.prompt,
         "asked": bool(question.answer),
-        "films": films.show(question.films),
+        "images": images.show(question.images),
         "columns": columns,
         "truth": None if question.truth is None else [_chip(finding, "plain") for finding in question.truth],
         "change": change,
@@ -492,14 +492,14 @@ def _study(view: StudyView, films: _Films) -> dict[str, Any]:
     }
 
 
-def _pair(view: PairView, films: _Films) -> dict[str, Any]:
+def _pair(view: PairView, images: _Images) -> dict[str, Any]:
     pair = view.pair
     chosen, rejected = differing(pair.chosen, pair.rejected)
     return {
         "id": pair.id,
         "prompt": pair.prompt,
-        "films": films.show(pair.films),
-        "corrupted": films.show(pair.corrupted),
+        "images": images.show(pair.images),
+        "corrupted": images.show(pair.corrupted),
         "corruption": pair.provenance.get("corruption_path", ""),
         "reference": marked(view.reference, ()),
         "reference_words": _words(view.reference),

@@ -191,7 +191,7 @@ def _trivial(numbers: _Numbers) -> Check:
     return Check(
         TRIVIAL,
         "no",
-        f"{title} {so} what “{best}” reaches without looking at a film: {value:.3f} against {reached:.3f}.{also}",
+        f"{title} {so} what “{best}” reaches without looking at an image: {value:.3f} against {reached:.3f}.{also}",
     )
 
 
@@ -217,9 +217,7 @@ def _cost(numbers: _Numbers) -> Check:
     tests = [row for row in tests if definition(row.name).better != "neither"]
     if not tests:
         return Check(COST, "unknown", "No other metric was tested.")
-    lost = [
-        row for row in tests if direction(row) == "loss" and (row.p if row.p_holm is None else row.p_holm) < ALPHA
-    ]
+    lost = [row for row in tests if direction(row) == "loss" and (row.p if row.p_holm is None else row.p_holm) < ALPHA]
     if not lost:
         return Check(
             COST,
@@ -277,9 +275,7 @@ def _caveats(numbers: _Numbers) -> tuple[str, ...]:
     empty = numbers.value(data.after, "empty_share")
     if empty:
         found.append(f"{empty:.1%} of the answers of “{data.after}” are empty; GREEN leaves them out, F1 does not.")
-    found.append(
-        "One training run of each: the interval covers the choice of patients, not the seed of the training."
-    )
+    found.append("One training run of each: the interval covers the choice of patients, not the seed of the training.")
     return (*found, *data.notes)
 
 

@@ -20,9 +20,7 @@ def prepare(run: Run, limit: int | None = None) -> str:
         return "up to date"
     prepared = _prepared(run, load(run, model), limit)
     run.table("prepare", "quarantined", Quarantined).write(prepared.quarantined)
-    line = (
-        f"{len(prepared.items)} items, {len(prepared.quarantined)} pairs quarantined{reasons(prepared.quarantined)}"
-    )
+    line = f"{len(prepared.items)} items, {len(prepared.quarantined)} pairs quarantined{reasons(prepared.quarantined)}"
     if limit is not None:
         return f"{line}; {prepared.scored} answers done (--limit)"
     run.finish("prepare", key, items=len(prepared.items), quarantined=len(prepared.quarantined))

@@ -31,8 +31,8 @@ def questions_of(run: Run, split: str) -> list[Question]:
 
 
 def question_key(question: Question) -> str:
-    """What a model is shown: the prompt and the films' bytes, wherever they lie."""
-    return content_key(question.prompt, [film.digest for film in question.films])
+    """What a model is shown: the prompt and the images' bytes, wherever they lie."""
+    return content_key(question.prompt, [image.digest for image in question.images])
 
 
 def questions_key(questions: Sequence[Question]) -> str:
@@ -60,7 +60,7 @@ def fine_tuned(run: Run) -> tuple[ModelSection, str]:
 
 
 def pairs_from(run: Run) -> str:
-    """The stage whose pairs are aligned on: with corrupted films where the method makes them."""
+    """The stage whose pairs are aligned on: with corrupted images where the method makes them."""
     return "corrupt" if run.recipe.method == "firempo" else "pair"
 
 

@@ -38,7 +38,7 @@ def control(run: Run, limit: int | None = None) -> str:
         return "up to date"
     lessons = [
         Question(
-            id=row.id, study=row.question, patient=row.patient, split="train", films=row.films, prompt=row.prompt,
+            id=row.id, study=row.question, patient=row.patient, split="train", images=row.images, prompt=row.prompt,
             reference=row.chosen,
         )
         for row in run.rows("pair", "pairs", Pair)

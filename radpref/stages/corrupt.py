@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from radpref.recipe import CorruptSection, RecipeError
-from radpref.records import Film, Pair, Quarantined
+from radpref.records import ImageFile, Pair, Quarantined
 from radpref.runfolder import Run, RunError, progress
 from radpref.stages.common import fine_tuned, load, reasons
 from radpref.store import content_key
@@ -21,19 +21,19 @@ BATCH = 32
 
 
 def corrupt(run: Run, limit: int | None = None) -> str:
-    """Corrupted films for every pair of the pair stage; what is there from the same settings is kept.
+    """Corrupted images for every pair of the pair stage; what is there from the same settings is kept.
 
     Raises:
         RecipeError: ``corrupt.masks`` names the segmenter, but ``corrupt.segmenter`` no checkpoint.
         ModelError: the segmenter, or the model whose evidence is asked for, cannot be used.
     """
-    from radpref.images import FilmError
+    from radpref.images import ImageError
     from radpref.pairs.corrupt import VERSION, corrupt_pair
 
     section = run.recipe.corrupt
     check_corrupt(section)
     pairs = run.rows("pair", "pairs", Pair)
-    folder = run.path("corrupt", "films").resolve()
+    folder = run.path("corrupt", "images").resolve()
     key = content_key("corrupt", VERSION, section.model_dump(), _versions(run, section))
     keys = {pair.id: content_key(key, _content(pair)) for pair in pairs}
     table, failed = run.table("corrupt", "pairs", Pair), run.table("corrupt", "quarantined", Quarantined)
@@ -41,7 +41,7 @@ def corrupt(run: Run, limit: int | None = None) -> str:
 
     def complete(pair: Pair) -> bool:
         row = table.get(pair.id, keys[pair.id])
-        there = row is not None and all(Path(film.path).exists() for film in row.corrupted)
+        there = row is not None and all(Path(image.path).exists() for image in row.corrupted)
         return there or failed.get(pair.id, keys[pair.id]) is not None
 
     todo = [pair for pair in pairs if not complete(pair)]
@@ -57,7 +57,7 @@ def corrupt(run: Run, limit: int | None = None) -> str:
                 made = corrupt_pair(pair, section, folder, providers)
                 good.append((keys[pair.id], made.pair))
                 broken += [(keys[pair.id], row) for row in made.broken]
-            except FilmError as error:
+            except ImageError as error:
                 bad.append((keys[pair.id], Quarantined(id=pair.id, stage="corrupt", reason=error.reason)))
         masks.append(broken)
         failed.append(bad)
@@ -140,26 +140,26 @@ def _versions(run: Run, section: CorruptSection) -> Mapping[str, str]:
 
 
 def _content(pair: Pair) -> Any:
-    """What a pair's films and masks follow from, wherever the files lie."""
-    return [pair.model_dump(exclude={"films", "corrupted"}), [_marks(film) for film in pair.films]]
+    """What a pair's images and masks follow from, wherever the files lie."""
+    return [pair.model_dump(exclude={"images", "corrupted"}), [_marks(image) for image in pair.images]]
 
 
-def _marks(film: Film) -> Any:
-    from radpref.images import FilmError, film_hash, film_key
+def _marks(image: ImageFile) -> Any:
+    from radpref.images import ImageError, image_hash, image_key
 
     def hashed(path: str) -> str:
         try:
-            return film_hash(Film(path=path))
-        except FilmError:
+            return image_hash(ImageFile(path=path))
+        except ImageError:
             return ""
 
-    boxes = {name: [box.model_dump() for box in drawn] for name, drawn in film.boxes.items()}
-    return [film_key(film), {name: hashed(path) for name, path in film.masks.items()}, boxes]
+    boxes = {name: [box.model_dump() for box in drawn] for name, drawn in image.boxes.items()}
+    return [image_key(image), {name: hashed(path) for name, path in image.masks.items()}, boxes]
 
 
 def _remove_others(folder: Path, rows: Sequence[Pair]) -> None:
-    """Films that no pair has any more: those of other settings."""
-    kept = {Path(film.path).name for row in rows for film in row.corrupted}
+    """Images that no pair has any more: those of other settings."""
+    kept = {Path(image.path).name for row in rows for image in row.corrupted}
     for path in folder.glob("*.png"):
         if path.name not in kept:
             path.unlink()

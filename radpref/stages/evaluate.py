@@ -40,9 +40,7 @@ def evaluate(run: Run, limit: int | None = None) -> str:
     length = recipe.sample.max_new_tokens
     prints = [fingerprint for _, fingerprint in systems.values()]
     grounded = (run.done("ground") or {}).get("key")
-    key = content_key(
-        "evaluate", recipe.evaluate, length, recipe.run.seed, prints, questions_key(questions), grounded
-    )
+    key = content_key("evaluate", recipe.evaluate, length, recipe.run.seed, prints, questions_key(questions), grounded)
     if not run.begin("evaluate", key):
         return "up to date"
     altered = controls_of(run, questions)
@@ -58,9 +56,7 @@ def evaluate(run: Run, limit: int | None = None) -> str:
     comparisons = [
         row
         for name in others
-        for row in evaluation.compare(
-            measured[name], measured[AFTER], metrics=heading, resamples=resamples, seed=seed
-        )
+        for row in evaluation.compare(measured[name], measured[AFTER], metrics=heading, resamples=resamples, seed=seed)
     ]
     metrics = [row for one in measured.values() for row in one.metrics]
     if run.done("ground"):

@@ -36,7 +36,7 @@ def export_model(run: Run, to: Path) -> str:
     return str(done["chosen"].get("name", "the trained model"))
 
 
-def export_pairs(run: Run, to: str, folder: Path, *, copy_films: bool = False, unpaired: bool = False) -> str:
+def export_pairs(run: Run, to: str, folder: Path, *, copy_images: bool = False, unpaired: bool = False) -> str:
     """Write the run's pairs for the tool ``to``, a key of ``formats.WRITERS`` or ``ids``; returns a line about them.
 
     Raises:
@@ -48,14 +48,12 @@ def export_pairs(run: Run, to: str, folder: Path, *, copy_films: bool = False, u
         raise RunError(f"there are no pairs in {run.folder} yet; `radpref pair {run.folder}` makes them.")
     _check_new(folder)
     with _whole(folder) as part:
-        written = write_pairs(to, run.rows("pair", "pairs", Pair), part, copy_films=copy_films, unpaired=unpaired)
+        written = write_pairs(to, run.rows("pair", "pairs", Pair), part, copy_images=copy_images, unpaired=unpaired)
         if not written.pairs:
             raise RunError(f"no pair can be written{reasons(written.quarantined)}; nothing was.")
     left = f"; {len(written.quarantined)} left out{reasons(written.quarantined)}" if written.quarantined else ""
     return (
-        f"{written.pairs} pairs, {written.rows} rows"
-        + (f", {written.visual} visual" if written.visual else "")
-        + left
+        f"{written.pairs} pairs, {written.rows} rows" + (f", {written.visual} visual" if written.visual else "") + left
     )
 
 

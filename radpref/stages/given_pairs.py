@@ -12,7 +12,7 @@ from radpref.stages.common import reasons
 
 
 def given_pairs(run: Run, limit: int | None = None) -> str:
-    """Read ``pair.file``; a pair about a held-out study, its patient or its film is quarantined.
+    """Read ``pair.file``; a pair about a held-out study, its patient or its image is quarantined.
 
     Raises:
         DataError: the file cannot be read.
@@ -24,7 +24,7 @@ def given_pairs(run: Run, limit: int | None = None) -> str:
     section, data = run.recipe.pair, run.recipe.data
     assert section.file is not None  # `check` has seen to it
     run.begin("pair")
-    bar = progress(total=None, unit="films", what="pair")
+    bar = progress(total=None, unit="images", what="pair")
     found = read_pairs(
         section.file,
         run.path("pair"),
@@ -56,16 +56,16 @@ def given_pairs(run: Run, limit: int | None = None) -> str:
 
 
 class _HeldOut:
-    """What results are measured on and chosen by: studies, patients and films of validation and test."""
+    """What results are measured on and chosen by: studies, patients and images of validation and test."""
 
     def __init__(self, run: Run) -> None:
-        from radpref.data.gate import FilmCheck
+        from radpref.data.gate import ImageCheck
 
         studies = [study for study in run.rows("studies", "studies", Study) if study.split != "train"]
-        films = [film for study in studies for film in study.films]
-        # decoded when the studies were read; pixels tell a film that was saved anew
-        verdicts: dict[str, Any] = FilmCheck(run.path("studies"))(films)
-        self._check = FilmCheck(run.path("pair"))
+        images = [image for study in studies for image in study.images]
+        # decoded when the studies were read; pixels tell an image that was saved anew
+        verdicts: dict[str, Any] = ImageCheck(run.path("studies"))(images)
+        self._check = ImageCheck(run.path("pair"))
         self._pixels = {verdict.pixels for verdict in verdicts.values() if verdict.reason is None}
         self._patients = {study.patient for study in studies}
         self._studies = {study.id for study in studies}
@@ -76,6 +76,6 @@ class _HeldOut:
             return "study held out: the pair is about a study of validation or test"
         if pair.patient in self._patients:
             return "patient held out: the pair is about a patient of validation or test"
-        if any(verdict.pixels in self._pixels for verdict in self._check(pair.films).values()):
-            return "film held out: the same picture is in validation or test"
+        if any(verdict.pixels in self._pixels for verdict in self._check(pair.images).values()):
+            return "image held out: the same picture is in validation or test"
         return None

@@ -25,7 +25,7 @@ def ground(run: Run, limit: int | None = None) -> str:
 
     recipe = run.recipe
     section = recipe.ground
-    masked = [question for question in questions_of(run, "test") if any(marked(film) for film in question.films)]
+    masked = [question for question in questions_of(run, "test") if any(marked(image) for image in question.images)]
     questions = masked[: section.studies][:limit]
     systems = systems_of(run)
     key = content_key(
@@ -77,9 +77,7 @@ def ground(run: Run, limit: int | None = None) -> str:
     run.table("ground", "tests", Comparison).write(tests)
     run.table("ground", "headline", Metric).write(_headline(metrics, list(systems)))
     others = [name for name in systems if name != AFTER]
-    compared = [
-        compare_effects(dropped[name], dropped[AFTER], resamples=recipe.evaluate.resamples) for name in others
-    ]
+    compared = [compare_effects(dropped[name], dropped[AFTER], resamples=recipe.evaluate.resamples) for name in others]
     run.table("ground", "comparisons", Comparison).write(row for row in compared if row)
     run.table("ground", "quarantined", Quarantined).write({row.id: row for row in lost}.values())
     if limit is None:

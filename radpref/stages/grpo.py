@@ -39,9 +39,7 @@ def grpo(run: Run, limit: int | None = None) -> str:
 
     section = judge_section(run)
     reward = (
-        chexpo
-        if recipe.grpo.reward == "chexpo"
-        else reward_function(JUDGES[section.name](section), name=section.name)
+        chexpo if recipe.grpo.reward == "chexpo" else reward_function(JUDGES[section.name](section), name=section.name)
     )
     before = validation_scores(run, "grpo", "sft", start, fingerprint)
     folder = keyed_folder(run.path("grpo", "training"), key)

@@ -34,8 +34,7 @@ def judge_rows(
     asked = {question.id: question for question in questions}
     table = run.table(stage, name, Judgement)
     keys = {
-        row.id: content_key("judge", rules, section.name, *_told(asked[row.question]), row.text)
-        for row in completions
+        row.id: content_key("judge", rules, section.name, *_told(asked[row.question]), row.text) for row in completions
     }
     known = {row.id: table.get(row.id, keys[row.id]) for row in completions}
     todo = [row for row in completions if not (before := known[row.id]) or transient(before)]

@@ -14,7 +14,7 @@ from radpref.stages.judgements import judge_rows, judge_section
 from radpref.store import content_key, write_atomically
 
 SHARD = 256
-"""Films whose vectors are kept in one file: at most so many are encoded again after a kill."""
+"""Images whose vectors are kept in one file: at most so many are encoded again after a kill."""
 
 
 def mine(run: Run, limit: int | None = None) -> str:
@@ -80,7 +80,7 @@ def mine(run: Run, limit: int | None = None) -> str:
     counts = ", ".join(f"{name} {n}" for name, n in summary.cells.items())
     return (
         f"{summary.taken} of {len(questions)} questions taken: {summary.hard} hard, {summary.neighbours} neighbours, "
-        f"{len(unseen)} films unused, {summary.unscored} unscored ({counts})"
+        f"{len(unseen)} images unused, {summary.unscored} unscored ({counts})"
     )
 
 
@@ -114,7 +114,7 @@ def _confidence(row: Completion, question: Question, section: MineSection) -> fl
 def _vectors(
     run: Run, questions: Sequence[Question], section: MineSection, vlm: Callable[[], Any], fingerprint: str
 ) -> tuple[dict[str, Any], list[Quarantined]]:
-    """What questions are compared by, as far as the recipe weighs it, and the films that have no vector."""
+    """What questions are compared by, as far as the recipe weighs it, and the images that have no vector."""
     from radpref import mining
     from radpref.mining.encoders import sentence_vectors
     from radpref.models import pick_device
@@ -135,39 +135,39 @@ def _vectors(
         vectors["finding"] = mining.finding_vectors([mining.findings_of(question) for question in questions])[0]
     unseen: list[Quarantined] = []
     if section.image:
-        films, unseen = _film_vectors(run, questions, section, vlm, fingerprint)
-        vectors["image"] = mining.mean_vectors(questions, films)
+        images, unseen = _image_vectors(run, questions, section, vlm, fingerprint)
+        vectors["image"] = mining.mean_vectors(questions, images)
     return vectors, unseen
 
 
-def _film_vectors(
+def _image_vectors(
     run: Run, questions: Sequence[Question], section: MineSection, vlm: Callable[[], Any], fingerprint: str
 ) -> tuple[dict[str, Any], list[Quarantined]]:
-    """Film digest to vector, each film once; kept in shards under what they were computed from."""
+    """Image digest to vector, each image once; kept in shards under what they were computed from."""
     from safetensors.torch import load_file, save
 
     from radpref import mining
     from radpref.mining.encoders import image_encoder
     from radpref.models import pick_device
 
-    films = {film.digest: film for question in questions for film in question.films}
-    folder = run.path("mine", "films")
+    images = {image.digest: image for question in questions for image in question.images}
+    folder = run.path("mine", "images")
     vectors: dict[str, Any] = {}
     unseen: list[Quarantined] = []
     used = set()
     encode: Any = None
-    bar = progress(total=len(films), unit="films", what="mine")
-    for group in batched(sorted(films), SHARD):
-        name = content_key("films", section.image_model or fingerprint, section.image_batch, group)
-        path, failed = folder / f"{name}.safetensors", run.table("mine/films", name, Quarantined)
+    bar = progress(total=len(images), unit="images", what="mine")
+    for group in batched(sorted(images), SHARD):
+        name = content_key("images", section.image_model or fingerprint, section.image_batch, group)
+        path, failed = folder / f"{name}.safetensors", run.table("mine/images", name, Quarantined)
         if not path.exists():
             if encode is None and section.image_model:
                 encode = image_encoder(section.image_model, pick_device(run.recipe.run.device))
             elif encode is None:
                 encode = mining.tower(vlm())
-            rows = list(mining.image_vectors(encode, [films[d] for d in group], batch=section.image_batch))
+            rows = list(mining.image_vectors(encode, [images[d] for d in group], batch=section.image_batch))
             failed.write(row for _, row in rows if isinstance(row, Quarantined))
-            good = {film.digest: row for film, row in rows if not isinstance(row, Quarantined)}
+            good = {image.digest: row for image, row in rows if not isinstance(row, Quarantined)}
             write_atomically(path, save({digest: row.contiguous() for digest, row in good.items()}))
         vectors |= load_file(path)
         unseen += list(failed)

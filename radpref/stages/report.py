@@ -62,7 +62,7 @@ def _report_data(run: Run, section: ReportSection) -> Any:
     for question in questions.values():
         studies_of_split.setdefault(question.split, []).append(question)
     counts = [
-        SplitCount(split, len({q.patient for q in rows}), len(rows), sum(len(q.films) for q in rows))
+        SplitCount(split, len({q.patient for q in rows}), len(rows), sum(len(q.images) for q in rows))
         for split, rows in studies_of_split.items()
     ]
 

@@ -10,11 +10,11 @@ from radpref.stages.common import reasons
 
 
 def studies(run: Run, limit: int | None = None) -> str:
-    """Read the source, check every film, split by patient, write studies and questions.
+    """Read the source, check every image, split by patient, write studies and questions.
 
     Raises:
         DataError: the source is not there or has not the columns that the recipe names.
-        RunError: no usable study in a split, or one patient, study or film in two splits.
+        RunError: no usable study in a split, or one patient, study or image in two splits.
     """
     from radpref.data import leakage, load_studies
     from radpref.tasks import composition, questions
@@ -41,7 +41,7 @@ def studies(run: Run, limit: int | None = None) -> str:
     asked = questions(
         found,
         recipe.task,
-        max_films=recipe.data.max_films,
+        max_images=recipe.data.max_images,
         folder=run.path("studies", "marked"),
         seed=recipe.run.seed,
     )

@@ -1,7 +1,7 @@
 """Tasks: what a model is asked about a study, and what the right answer is.
 
 ``report`` asks for the findings section (CheXalign). Questions come from a data set that asks its own, or are made
-from findings (CheXPO): ``basic`` about a film, ``region`` about a marked part of it, ``comparison`` about a film and
+from findings (CheXPO): ``basic`` about an image, ``region`` about a marked part, ``comparison`` about an image and
 an earlier one. ``answers`` says whether an answer is right; ``controls`` alters questions to see what their accuracy
 rests on.
 """

@@ -45,15 +45,15 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
             "chest x ray",
             "chest xray",
             "chest radiograph",
-            "chest film",
-            "plain film",
+            "chest image",
+            "plain image",
         ),
-        *("plain radiograph", "plain film x ray", "plain film xray", "x ray plain film", "radiography"),
+        *("plain radiograph", "plain image x ray", "plain image xray", "x ray plain image", "radiography"),
     ),
     "male": ("man", "men", "boy"),
     "female": ("woman", "women", "girl"),
-    "lateral film": ("lateral view",),
-    "frontal film": ("frontal view",),
+    "lateral image": ("lateral view",),
+    "frontal image": ("frontal view",),
     "edema": ("oedema",),
     "esophagus": ("oesophagus",),
     "esophageal": ("oesophageal",),
@@ -258,7 +258,7 @@ def _covers(answer: str, reference: str) -> bool:
     wanted, given = set(rest if names else _content(reference)), set(_content(answer))
     missing = wanted - _GROUPED - given
     if wanted & _SIDES and given <= _GROUPED | _LUNG:
-        missing -= {"lung"}  # the right, or its lower lobe, is the right lung on a chest film
+        missing -= {"lung"}  # the right, or its lower lobe, is the right lung on a chest image
     if not names <= _findings(answer)[0] or missing:
         return False
     return all(_of(group, given) == _of(group, wanted) for group in EXCLUSIVE if _of(group, wanted))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from radpref.records import Asked, Film, Question, Study
+from radpref.records import Asked, ImageFile, Question, Study
 from radpref.tasks.answers import matches, polarity
 from radpref.tasks.comparison import OPENING
 
@@ -14,16 +14,18 @@ _IS_THERE = re.compile(
 )
 
 
-def question_of(study: Study, asked: Asked, films: Sequence[Film] | None = None, *, max_films: int = 2) -> Question:
+def question_of(
+    study: Study, asked: Asked, images: Sequence[ImageFile] | None = None, *, max_images: int = 2
+) -> Question:
     """The row of one question; its id is ``{study}:{asked}``.
 
-    Without ``films`` the study's first ``max_films`` are shown, and two for a comparison, which says before the
-    question which film is which. The reference is the rationale, where the source has one that gives the answer; else
+    Without ``images`` the study's first ``max_images`` are shown, and two for a comparison, which says before the
+    question which image is which. The reference is the rationale, where the source has one that gives the answer; else
     the answer in a sentence.
     """
     prompt = asked.question
-    if films is None:
-        films = study.films[: max(max_films, 2) if asked.task == "comparison" else max_films]
+    if images is None:
+        images = study.images[: max(max_images, 2) if asked.task == "comparison" else max_images]
         prompt = OPENING + prompt if asked.task == "comparison" else prompt
     given = asked.rationale if matches(asked.rationale, asked.answer, asked.closed) else ""
     return Question(
@@ -31,7 +33,7 @@ def question_of(study: Study, asked: Asked, films: Sequence[Film] | None = None,
         study=study.id,
         patient=study.patient,
         split=study.split,
-        films=tuple(films),
+        images=tuple(images),
         prompt=prompt,
         reference=given or in_sentence(asked.question, asked.answer, asked.closed),
         task=asked.task,

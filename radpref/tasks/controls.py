@@ -1,4 +1,4 @@
-"""Altered questions that show what an accuracy rests on: negated twins, another patient's film, no film.
+"""Altered questions that show what an accuracy rests on: negated twins, another patient's image, no image.
 
 Each keeps what it was made from in its id: ``X~negated``, ``X~swapped``, ``X~blank``.
 """
@@ -14,21 +14,21 @@ from random import Random
 
 from PIL import Image
 
-from radpref.images import film_hash, read_film
-from radpref.records import Film, Question
+from radpref.images import image_hash, read_image
+from radpref.records import ImageFile, Question
 from radpref.store import content_key
 from radpref.tasks.answers import polarity
 from radpref.tasks.comparison import OPENING
 
 NEGATED, SWAPPED, BLANK = "~negated", "~swapped", "~blank"
 GREY = 96
-"""Value of a blank film's pixels, 0 to 255: about the mean of a chest film."""
+"""Value of a blank image's pixels, 0 to 255: about the mean of a chest image."""
 
 _FORMS = (
-    (re.compile(r"^(?:is|are)(?:/are)? there (?:any |an? )?(.+)$", re.IGNORECASE), "Is this film free of {}?"),
-    (re.compile(r"^does the film show (?:any |an? )?(.+)$", re.IGNORECASE), "Does the film lack {}?"),
+    (re.compile(r"^(?:is|are)(?:/are)? there (?:any |an? )?(.+)$", re.IGNORECASE), "Is this image free of {}?"),
+    (re.compile(r"^does the image show (?:any |an? )?(.+)$", re.IGNORECASE), "Does the image lack {}?"),
     (re.compile(r"^can (?:any |an? )?(.+) be seen$", re.IGNORECASE), "Is {} absent?"),
-    (re.compile(r"^is (?:any |an? )?(.+) present on this film$", re.IGNORECASE), "Is {} absent from this film?"),
+    (re.compile(r"^is (?:any |an? )?(.+) present on this image$", re.IGNORECASE), "Is {} absent from this image?"),
 )
 """A question of presence, without its question mark, and how its negation is asked."""
 
@@ -36,7 +36,7 @@ _FORMS = (
 def negated(question: Question) -> Question | None:
     """The same question asked for the opposite, with the opposite answer; None where it is not of yes or no.
 
-    Questions of presence are turned into ones of absence, which *yes* and *no* answer without doubt (``Is this film
+    Questions of presence are turned into ones of absence, which *yes* and *no* answer without doubt (``Is this image
     free of ...?``); any other is asked for the truth of its denial.
     """
     said = polarity(question.answer) if question.closed else None
@@ -61,36 +61,36 @@ def negated(question: Question) -> Question | None:
 
 
 def swapped(questions: Sequence[Question], seed: int) -> list[Question]:
-    """The questions with the films of another patient, who is asked a question with as many films.
+    """The questions with the images of another patient, who is asked a question with as many images.
 
-    The films come from questions of the same task where another patient has one, so that a region question keeps a
-    marked film. A question for which nobody else has films is left out. Answers stay: what is still answered right
-    did not need the film, or both patients have the same answer.
+    The images come from questions of the same task where another patient has one, so that a region question keeps a
+    marked image. A question for which nobody else has images is left out. Answers stay: what is still answered right
+    did not need the image, or both patients have the same answer.
     """
     by_shape: defaultdict[tuple[str, int], dict[str, list[Question]]] = defaultdict(lambda: defaultdict(list))
     for question in questions:
-        by_shape[question.task, len(question.films)][question.patient].append(question)
+        by_shape[question.task, len(question.images)][question.patient].append(question)
     rows = []
     for question in questions:
-        others = by_shape[question.task, len(question.films)]
+        others = by_shape[question.task, len(question.images)]
         patients = sorted(patient for patient in others if patient != question.patient)
         if not patients:
             continue
         chance = Random(f"{seed}:{question.study}:{question.task}")  # one study's questions meet one other study
         donor = chance.choice(others[chance.choice(patients)])
-        rows.append(question.model_copy(update={"id": question.id + SWAPPED, "films": donor.films}))
+        rows.append(question.model_copy(update={"id": question.id + SWAPPED, "images": donor.images}))
     return rows
 
 
 def blanked(questions: Sequence[Question], folder: Path) -> list[Question]:
-    """The questions with grey films of the same size in the place of theirs; the grey PNGs lie in ``folder``."""
-    grey: dict[tuple[int, int], Film] = {}
+    """The questions with grey images of the same size in the place of theirs; the grey PNGs lie in ``folder``."""
+    grey: dict[tuple[int, int], ImageFile] = {}
     sizes: dict[str, tuple[int, int]] = {}
 
-    def blank(film: Film) -> Film:
-        if film.path not in sizes:
-            sizes[film.path] = read_film(film).size
-        size = sizes[film.path]
+    def blank(image: ImageFile) -> ImageFile:
+        if image.path not in sizes:
+            sizes[image.path] = read_image(image).size
+        size = sizes[image.path]
         if size not in grey:
             path = folder.resolve() / f"{content_key('blank', GREY, size)}.png"
             if not path.exists():
@@ -98,12 +98,12 @@ def blanked(questions: Sequence[Question], folder: Path) -> list[Question]:
                 beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
                 Image.new("L", size, GREY).save(beside, format="PNG")
                 beside.replace(path)
-            grey[size] = Film(path=str(path), digest=film_hash(Film(path=str(path))))
-        return grey[size].model_copy(update={"view": film.view})
+            grey[size] = ImageFile(path=str(path), digest=image_hash(ImageFile(path=str(path))))
+        return grey[size].model_copy(update={"view": image.view})
 
     return [
         question.model_copy(
-            update={"id": question.id + BLANK, "films": tuple(blank(film) for film in question.films)}
+            update={"id": question.id + BLANK, "images": tuple(blank(image) for image in question.images)}
         )
         for question in questions
     ]

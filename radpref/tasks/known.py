@@ -1,4 +1,4 @@
-"""What is known of a study, one entry a finding: from the truth, the report, or the films' masks and boxes."""
+"""What is known of a study, one entry a finding: from the truth, the report, or the images' masks and boxes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def known(study: Study) -> Known:
     sure = [finding for finding in findings if finding.presence == "present"]
     if not whole:
         named = {finding.name for finding in findings}
-        drawn = dict.fromkeys(name for film in study.films for name in marked(film))
+        drawn = dict.fromkeys(name for image in study.images for name in marked(image))
         sure += [Finding(name=name) for name in drawn if name not in named]
     grouped: dict[str, list[Finding]] = {}
     for finding in sure:

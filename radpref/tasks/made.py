@@ -1,4 +1,4 @@
-"""What the makers of questions share: a question with its films, chances that follow from names, choice of words."""
+"""What the makers of questions share: a question with its images, chances that follow from names, choice of words."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from radpref.records import Asked, Film, Finding, QuestionTask
+from radpref.records import Asked, Finding, ImageFile, QuestionTask
 
 T = TypeVar("T")
 
 
 class Made(NamedTuple):
-    """A question that was made, and the films that it is asked about."""
+    """A question that was made, and the images that it is asked about."""
 
     asked: Asked
-    films: tuple[Film, ...]
+    images: tuple[ImageFile, ...]
 
 
 class Pen:
@@ -33,7 +33,7 @@ class Pen:
 
     def ask(
         self,
-        films: Sequence[Film],
+        images: Sequence[ImageFile],
         key: str,
         kind: str,
         questions: Sequence[str],
@@ -55,7 +55,7 @@ class Pen:
             closed=closed,
             about=tuple(about),
         )
-        return Made(asked, tuple(films))
+        return Made(asked, tuple(images))
 
 
 def draw_names(weights: dict[str, int], count: int, chance: Random) -> list[str]:

@@ -19,37 +19,37 @@ from radpref.tasks.report import report_question
 
 
 def questions(
-    studies: Sequence[Study], task: TaskSection, *, max_films: int, folder: Path, seed: int
+    studies: Sequence[Study], task: TaskSection, *, max_images: int, folder: Path, seed: int
 ) -> list[Question]:
     """What ``task`` asks about the studies, in their order.
 
     ``report``: one question a study. ``questions``: a study's own questions where its source asks any, all of them;
     else questions made from its findings, ``task.per_study`` of them, drawn as ``task.balance`` says within each
-    split. ``folder`` takes the films that marks are drawn on. The same seed makes the same questions.
+    split. ``folder`` takes the images that marks are drawn on. The same seed makes the same questions.
     """
     if task.kind == "report":
-        return [report_question(study, task, max_films) for study in studies]
+        return [report_question(study, task, max_images) for study in studies]
     own = {study.id for study in studies if study.questions}
-    made = _made([study for study in studies if study.id not in own], task, max_films, folder, seed)
+    made = _made([study for study in studies if study.id not in own], task, max_images, folder, seed)
     rows: list[Question] = []
     for study in studies:
         if study.id in own:
-            rows += [question_of(study, asked, max_films=max_films) for asked in study.questions]
+            rows += [question_of(study, asked, max_images=max_images) for asked in study.questions]
         else:
             rows += made.get(study.id, [])
     return rows
 
 
 def _made(
-    studies: Sequence[Study], task: TaskSection, max_films: int, folder: Path, seed: int
+    studies: Sequence[Study], task: TaskSection, max_images: int, folder: Path, seed: int
 ) -> dict[str, list[Question]]:
     facts = {study.id: known(study) for study in studies}
     common = vocabulary(facts[study.id] for study in studies if study.split == "train")
     by_id = {study.id: study for study in studies}
     all_of = {
         study.id: [
-            question_of(study, question.asked, question.films)
-            for question in _of_study(study, facts, by_id, common, task, max_films, folder, seed)
+            question_of(study, question.asked, question.images)
+            for question in _of_study(study, facts, by_id, common, task, max_images, folder, seed)
         ]
         for study in studies
     }
@@ -66,14 +66,14 @@ def _of_study(
     studies: Mapping[str, Study],
     common: Mapping[str, int],
     task: TaskSection,
-    max_films: int,
+    max_images: int,
     folder: Path,
     seed: int,
 ) -> list[Made]:
     made: list[Made] = []
     now = facts[study.id]
     if "basic" in task.asks:
-        made += basic(study, now, common, seed=seed, max_films=max_films)
+        made += basic(study, now, common, seed=seed, max_images=max_images)
     if "region" in task.asks:
         made += region(study, now, common, seed=seed, folder=folder, marks=task.marks)
     prior = studies.get(study.prior) if study.prior is not None else None

@@ -1,4 +1,4 @@
-"""The report task (CheXalign): films and indication in, the findings section out."""
+"""The report task (CheXalign): images and indication in, the findings section out."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _HEADING = re.compile(
 )
 
 
-def report_question(study: Study, task: TaskSection, max_films: int) -> Question:
+def report_question(study: Study, task: TaskSection, max_images: int) -> Question:
     """The question that asks for the findings of ``study``; its id is ``{study.id}:report``.
 
-    The films are the study's first ``max_films``; ``load_studies`` puts frontal ones first. The prompt is
+    The images are the study's first ``max_images``; ``load_studies`` puts frontal ones first. The prompt is
     ``task.prompt``, followed by a line with the indication where ``task.indication`` is on and the study has one.
     The reference is the findings section, its whitespace joined to single blanks and otherwise unchanged.
     """
@@ -35,7 +35,7 @@ def report_question(study: Study, task: TaskSection, max_films: int) -> Question
         study=study.id,
         patient=study.patient,
         split=study.split,
-        films=study.films[:max_films],
+        images=study.images[:max_images],
         prompt=f"{task.prompt}\nIndication: {indication}" if indication else task.prompt,
         reference=" ".join(study.findings.split()),
         task="report",

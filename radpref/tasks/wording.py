@@ -51,9 +51,7 @@ def place_of(finding: Finding) -> str:
     side, place = finding.side, finding.place
     if side == "bilateral":
         return (
-            f"both {_many(place)}"
-            if place and place not in _BEFORE
-            else " ".join(filter(None, ("both sides", place)))
+            f"both {_many(place)}" if place and place not in _BEFORE else " ".join(filter(None, ("both sides", place)))
         )
     return " ".join(filter(None, (side, place)))
 

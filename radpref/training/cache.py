@@ -7,7 +7,7 @@ A shard belongs to one model (its ``identity`` stands in the shard's metadata); 
 * ``logps/{row}``: (T,) float32 log-probs of an answer under the reference;
 * ``hidden/{row}/{places}``: (n, H) hidden states of the reference before the head, at some of its tokens.
 
-Keys are content keys of prompt, films, answer and model: whatever changes has another name, and is computed anew.
+Keys are content keys of prompt, images, answer and model: whatever changes has another name, and is computed anew.
 """
 
 from __future__ import annotations
@@ -94,6 +94,4 @@ class Cache:
                     self._files[name] = file
                     self._note(name)
         except (SafetensorError, OSError) as error:
-            raise TrainingError(
-                f"{path} is broken ({error}); delete it, and what it held is computed again"
-            ) from error
+            raise TrainingError(f"{path} is broken ({error}); delete it, and what it held is computed again") from error

@@ -1,4 +1,4 @@
-"""Encoded images: what the frozen tower and projector make of a prompt's films, once for every use.
+"""Encoded images: what the frozen tower and projector make of a prompt's images, once for every use.
 
 A prompt's features are flat: each tensor holds one vector an image token, in the order of the placeholders, so that
 they can be cut apart by prompts, kept, and joined for any batch. Numbers in a name are places in lists:
@@ -33,9 +33,7 @@ class Encoded(ModelOutput):  # type: ignore[misc]
 def takes_features(model: Any) -> bool:
     """Whether the family can be given encoded images in place of pixels."""
     inner = unwrapped(model)
-    return (
-        hasattr(inner, "get_image_features") and "mm_encoder_outputs" in inspect.signature(inner.forward).parameters
-    )
+    return hasattr(inner, "get_image_features") and "mm_encoder_outputs" in inspect.signature(inner.forward).parameters
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The group-relative step: answers are sampled, judged and learnt from, each prompt read once for its whole group.
 
 TRL's GRPOTrainer computes the same update (tests/test_grpo_trainer.py holds one against the other), but reads prompt
-and film once an answer, both when it samples and when it scores. With eight answers to a film of 64 image tokens
+and image once an answer, both when it samples and when it scores. With eight answers to an image of 64 image tokens
 that is most of its time.
 """
 

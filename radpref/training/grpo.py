@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import TrainingArguments, set_seed
 
-from radpref.images import FilmError
+from radpref.images import ImageError
 from radpref.models import Vlm, attach_lora, context_length, freeze, merged
 from radpref.recipe import AlignSection, GrpoSection, SampleSection
 from radpref.records import Quarantined, Question
@@ -75,7 +75,7 @@ def grpo(
 
     Args:
         vlm: the model; an adapter that it has is merged into it.
-        questions: prompts and films; the references go to the reward alone.
+        questions: prompts and images; the references go to the reward alone.
         reward: what is maximised; None for an answer takes it out of its group.
         section: what to train with.
         sample: ``temperature``, ``top_p`` and ``max_new_tokens`` of the answers.
@@ -118,14 +118,14 @@ def _usable(
     context = context_length(vlm)
     for question in questions:
         try:
-            row = make(question.prompt, question.films, question.reference)
+            row = make(question.prompt, question.images, question.reference)
             length = prompts(row)["input_ids"].shape[1]
             if length + tokens > context:
                 raise ValueError(
                     f"{length} prompt tokens and up to {tokens} new ones exceed the model's context of {context}; "
-                    "show fewer films (data.max_films) or lower sample.max_new_tokens"
+                    "show fewer images (data.max_images) or lower sample.max_new_tokens"
                 )
-        except (FilmError, ValueError) as error:
+        except (ImageError, ValueError) as error:
             quarantined.append(Quarantined(id=question.id, stage=STAGE, reason=str(error)))
         else:
             asked.append(Asked(question, row))

@@ -85,9 +85,7 @@ def read(head: Head, hidden: Tensor, targets: Tensor, against: Against | None = 
     return Read(whole, forward, reverse)
 
 
-def _over_chunks(
-    head: Head, hidden: Tensor, targets: Tensor, against: Against | None, size: int
-) -> tuple[Tensor, ...]:
+def _over_chunks(head: Head, hidden: Tensor, targets: Tensor, against: Against | None, size: int) -> tuple[Tensor, ...]:
     frozen = not head.weight.requires_grad
     parts = []
     for start in range(0, max(len(targets), 1), size):

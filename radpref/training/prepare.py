@@ -1,6 +1,6 @@
 """The prepare stage: every pair checked, and all that the frozen model says of it computed once and kept.
 
-The reference is the frozen model that alignment starts from. Kept are the encoded prompts, the encoded films (where
+The reference is the frozen model that alignment starts from. Kept are the encoded prompts, the encoded images (where
 the tower costs enough for that to pay), the reference's log-probs of every answer and, for objectives with a
 divergence, its hidden states at the tokens that it is taken at. See ``radpref.training.cache``.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from radpref.images import FilmError
+from radpref.images import ImageError
 from radpref.losses import Objective, objective
 from radpref.models import Vlm, autocast
 from radpref.recipe import AlignSection
@@ -37,7 +37,7 @@ STAGE = "prepare"
 WINDOW = 32
 """Batches whose prompts are encoded before they are sorted by length."""
 WORTH = 0.05
-"""Share of a training step's arithmetic below which encoding films again is cheaper than keeping them."""
+"""Share of a training step's arithmetic below which encoding images again is cheaper than keeping them."""
 _FEATURES = "features.json"
 
 Progress = Callable[[int, int], None]
@@ -55,7 +55,7 @@ class Prepared(NamedTuple):
     way: Way
     """How answers go through the model."""
     features: bool
-    """Whether the encoded films are kept; otherwise they are encoded at every step."""
+    """Whether the encoded images are kept; otherwise they are encoded at every step."""
     lengths: Mapping[str, int]
     """Row key to the number of tokens of prompt and answer."""
     scored: int
@@ -78,7 +78,7 @@ def prepare(
 ) -> Prepared:
     """Check every pair, and compute what the objective reads of the reference.
 
-    A pair is quarantined where a film cannot be read, where the processor or the tokenizer refuses it, where
+    A pair is quarantined where an image cannot be read, where the processor or the tokenizer refuses it, where
     prompt plus answer are longer than ``section.max_length`` tokens, or where spans are to be rewarded and it has
     none; no row is ever cut. Interrupted and called again, it goes on where it stopped; called with other pairs, it
     adds what is missing. Batches follow from the pairs alone and not from what is left of them, because rounding in
@@ -111,17 +111,17 @@ def prepare(
     job = _Job(vlm, whole, way, section, Cache(folder, identity(vlm)), Prompts(vlm, limit=0))
     asked = _asked(vlm, whole, all_items)
     total = sum(len(one.rows) for one in asked)
-    kept_films = _remembered(job)
+    kept_images = _remembered(job)
     lengths: dict[str, int] = {}
     done, left = 0, limit
     step = WINDOW * section.batch
     for start in range(0, len(asked), step):
         ready = [one for one in asked[start : start + step] if _fits(job, one, lengths, reasons)]
         for batch in _batches(ready, lengths, 2 * section.batch):
-            if not _missing(job, batch, kept_films):
+            if not _missing(job, batch, kept_images):
                 done += sum(len(one.rows) for one in batch)
             elif left is None or left > 0:
-                kept_films = _compute(job, batch, kept_films, len(asked))
+                kept_images = _compute(job, batch, kept_images, len(asked))
                 count = sum(len(one.rows) for one in batch)
                 done, left = done + count, None if left is None else left - count
                 if progress is not None:
@@ -132,22 +132,22 @@ def prepare(
         most = max(reasons.values(), key=list(reasons.values()).count) if reasons else "there are no pairs"
         raise TrainingError(f"no pair is left to align on, of {len(pairs)}; the most frequent reason: {most}")
     quarantined = [Quarantined(id=p.id, stage=STAGE, reason=reasons[p.id]) for p in pairs if p.id in reasons]
-    return Prepared(kept, job.cache, quarantined, whole, way, bool(kept_films), lengths, done)
+    return Prepared(kept, job.cache, quarantined, whole, way, bool(kept_images), lengths, done)
 
 
 def _acceptable(vlm: Vlm, pair: Pair, make: Callable[..., Row], whole: Objective, reasons: dict[str, str]) -> bool:
-    """Whether the pair's films can be read as files and its answers as tokens; the reason goes to ``reasons``."""
+    """Whether the pair's images can be read as files and its answers as tokens; the reason goes to ``reasons``."""
     spans = whole.section.spans
     try:
         for answer, marked in ((pair.chosen, pair.chosen_spans), (pair.rejected, pair.rejected_spans)):
-            row = make(pair.prompt, pair.films, answer, True, marked if spans else None)
+            row = make(pair.prompt, pair.images, answer, True, marked if spans else None)
             answer_ids(vlm, row)
             if spans and not any(rewarded(vlm, row)):
                 reasons[pair.id] = "the objective rewards spans, and no token of an answer lies in one"
                 return False
         if whole.corrupted_sides and pair.corrupted:
             make(pair.prompt, pair.corrupted, pair.chosen)
-    except (FilmError, ValueError) as error:
+    except (ImageError, ValueError) as error:
         reasons[pair.id] = str(error)
         return False
     return True
@@ -211,7 +211,7 @@ def _fits(job: _Job, one: _Asked, lengths: dict[str, int], reasons: dict[str, st
     """Whether prompt and answers can be scored; rows that cannot are taken out, and their pairs get the reason."""
     try:
         tokens = _prompt_ids(job, one).shape[1]
-    except (FilmError, ValueError) as error:
+    except (ImageError, ValueError) as error:
         reasons |= {pair: str(error) for owners in one.owners.values() for pair in owners}
         return False
     for key, row in list(one.rows.items()):
@@ -245,13 +245,13 @@ def _batches(ready: Sequence[_Asked], lengths: Mapping[str, int], answers: int) 
         yield batch
 
 
-def _missing(job: _Job, batch: Sequence[_Asked], kept_films: bool | None) -> bool:
+def _missing(job: _Job, batch: Sequence[_Asked], kept_images: bool | None) -> bool:
     """Whether anything of a batch has yet to be computed, or decided."""
-    if kept_films is None:
+    if kept_images is None:
         return True
     for one in batch:
         images = image_tokens(job.vlm, _prompt_ids(job, one))
-        if kept_films and images and not job.cache.below(f"features/{one.key}/"):
+        if kept_images and images and not job.cache.below(f"features/{one.key}/"):
             return True
         for key, row in one.rows.items():
             if job.whole.reference and f"logps/{key}" not in job.cache:
@@ -262,8 +262,8 @@ def _missing(job: _Job, batch: Sequence[_Asked], kept_films: bool | None) -> boo
 
 
 @torch.no_grad()
-def _compute(job: _Job, batch: Sequence[_Asked], kept_films: bool | None, prompts: int) -> bool:
-    """One pass over a batch; returns whether encoded films are kept (decided by the first batch)."""
+def _compute(job: _Job, batch: Sequence[_Asked], kept_images: bool | None, prompts: int) -> bool:
+    """One pass over a batch; returns whether encoded images are kept (decided by the first batch)."""
     vlm, way = job.vlm, job.way
     vlm.model.eval()
     encoded = [job.prompts(next(iter(one.rows.values()))) for one in batch]
@@ -283,10 +283,10 @@ def _compute(job: _Job, batch: Sequence[_Asked], kept_films: bool | None, prompt
         with FlopCounterMode(display=False) as reading:
             keep = hidden.append if any(one.places for one in batch) else None
             scores = score(vlm.model, packed, way, features, keep=keep)
-    if kept_films is None:
+    if kept_images is None:
         size = prompts / len(batch) * sum(value.nbytes for part in parts for value in part.values())
-        kept_films = _decide(job, looking.get_total_flops(), reading.get_total_flops(), int(size))
-    if kept_films:
+        kept_images = _decide(job, looking.get_total_flops(), reading.get_total_flops(), int(size))
+    if kept_images:
         for one, part in zip(batch, parts, strict=True):
             job.cache.put({f"features/{one.key}/{name}": value for name, value in part.items()})
     at = 0
@@ -299,15 +299,15 @@ def _compute(job: _Job, batch: Sequence[_Asked], kept_films: bool | None, prompt
             for places in one.places.get(row.key, ()) if row.prompt_key == one.key else ():
                 job.cache.put({hidden_name(row, places): hidden[0][at : at + length][list(places)]})
         at += length
-    return kept_films
+    return kept_images
 
 
 def _remembered(job: _Job) -> bool | None:
-    """Whether encoded films are kept, as settled before or by the recipe; None where the first batch decides."""
+    """Whether encoded images are kept, as settled before or by the recipe; None where the first batch decides."""
     section, way = job.section, job.way
     if section.train_tower or section.train_projector:
         what = "the tower is" if section.train_tower else "the projector is"
-        LOG.warning("%s trained: encoded films change with every step and are not kept", what)
+        LOG.warning("%s trained: encoded images change with every step and are not kept", what)
         return False
     if section.cache_features == "never" or not way.features:
         return False
@@ -321,10 +321,10 @@ def _remembered(job: _Job) -> bool | None:
 
 
 def _decide(job: _Job, looking: int, reading: int, size: int) -> bool:
-    """Whether to keep encoded films: what encoding takes of a step, and what keeping them takes of the disk."""
+    """Whether to keep encoded images: what encoding takes of a step, and what keeping them takes of the disk."""
     step = looking + 3 * reading  # the backward pass through a frozen language model takes twice its forward, at most
     share, free = looking / max(step, 1), shutil.disk_usage(_existing(job.cache.folder)).free
-    why = f"encoding films takes {share:.0%} of a step's arithmetic; encoded they take {size / 1e9:.2g} GB on disk"
+    why = f"encoding images takes {share:.0%} of a step's arithmetic; encoded they take {size / 1e9:.2g} GB on disk"
     kept = share >= WORTH
     if kept and size > 0.9 * free:
         kept, why = False, f"{why}, of which {free / 1e9:.2g} GB are free"

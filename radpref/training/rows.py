@@ -1,4 +1,4 @@
-"""What is trained on: rows of prompt, films and answer, the items made of them, and their encoded prompts."""
+"""What is trained on: rows of prompt, images and answer, the items made of them, and their encoded prompts."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from radpref.images import film_key, read_film
+from radpref.images import image_key, read_image
 from radpref.losses import Objective
 from radpref.models import Vlm, encode_answer, encode_prompt, token_mask
 from radpref.pairs import unpair
-from radpref.records import Film, Pair, Span
+from radpref.records import ImageFile, Pair, Span
 from radpref.store import content_key
 from radpref.training.errors import TrainingError
 
 CACHE_BYTES = 1 << 29
-"""Memory for encoded prompts: some 3,500 films of 112 pixels, or 50 of 896."""
+"""Memory for encoded prompts: some 3,500 images of 112 pixels, or 50 of 896."""
 
 
 class Row(NamedTuple):
-    """A prompt with its films and one answer to it."""
+    """A prompt with its images and one answer to it."""
 
     key: str
-    """Content key of prompt, films, answer and model: equal keys, equal reference log-probs."""
+    """Content key of prompt, images, answer and model: equal keys, equal reference log-probs."""
     prompt_key: str
-    """Content key of prompt and films alone."""
+    """Content key of prompt and images alone."""
     prompt: str
-    films: tuple[Film, ...]
+    images: tuple[ImageFile, ...]
     answer: str
     finished: bool = True
     """False for an answer that was cut: no end of turn is put after it."""
@@ -44,7 +44,7 @@ class Item(NamedTuple):
     mismatched: Row | None = None
     """This item's prompt with the answer to another one."""
     corrupted_chosen: Row | None = None
-    """The chosen answer on the pair's corrupted films."""
+    """The chosen answer on the pair's corrupted images."""
     corrupted_rejected: Row | None = None
     weight: float = 1.0
     """What the pair counts in the loss."""
@@ -54,29 +54,29 @@ class Item(NamedTuple):
         return [row for row in self if isinstance(row, Row)]
 
 
-def keyed(model: str, film_keys: Callable[[Film], str] = film_key) -> Callable[..., Row]:
-    """A maker of rows for the model with the given fingerprint; a film is hashed once, by its path and size.
+def keyed(model: str, image_keys: Callable[[ImageFile], str] = image_key) -> Callable[..., Row]:
+    """A maker of rows for the model with the given fingerprint; an image is hashed once, by its path and size.
 
-    The maker takes ``(prompt, films, answer, finished=True, spans=None)`` and raises FilmError for a bad film.
+    The maker takes ``(prompt, images, answer, finished=True, spans=None)`` and raises ImageError for a bad image.
     """
     known: dict[Hashable, str] = {}
 
-    def hashed(film: Film) -> str:
-        name = (film.path, film.rows, film.cols)
+    def hashed(image: ImageFile) -> str:
+        name = (image.path, image.rows, image.cols)
         if name not in known:
-            known[name] = film_keys(film)
+            known[name] = image_keys(image)
         return known[name]
 
     def make(
         prompt: str,
-        films: Sequence[Film],
+        images: Sequence[ImageFile],
         answer: str,
         finished: bool = True,
         spans: tuple[Span, ...] | None = None,
     ) -> Row:
-        prompt_key = content_key(prompt, [hashed(film) for film in films])
+        prompt_key = content_key(prompt, [hashed(image) for image in images])
         key = content_key(model, prompt_key, answer, finished)
-        return Row(key, prompt_key, prompt, tuple(films), answer, finished, spans)
+        return Row(key, prompt_key, prompt, tuple(images), answer, finished, spans)
 
     return make
 
@@ -96,7 +96,7 @@ def items(pairs: Sequence[Pair], objective: Objective, row: Callable[..., Row]) 
         answer = source.chosen if chosen else source.rejected
         finished = source.provenance.get("chosen_finished" if chosen else "rejected_finished", "yes") == "yes"
         marked = (pair.chosen_spans if chosen else pair.rejected_spans) if spans else None
-        return row(pair.prompt, pair.corrupted if corrupted else pair.films, answer, finished, marked)
+        return row(pair.prompt, pair.corrupted if corrupted else pair.images, answer, finished, marked)
 
     if not objective.unpaired:
         sides = objective.corrupted_sides
@@ -145,7 +145,7 @@ def _mates(pairs: Sequence[Pair]) -> dict[str, Pair]:
 
 
 class Prompts:
-    """Encoded prompts with their films, kept in memory while they fit.
+    """Encoded prompts with their images, kept in memory while they fit.
 
     Once the memory is full, nothing is thrown out: training passes over all prompts in a new order each epoch,
     so that those that stay are hit every time, whereas a cache of the latest would hardly ever be.
@@ -156,10 +156,10 @@ class Prompts:
         self._kept: dict[str, dict[str, Tensor]] = {}
 
     def __call__(self, row: Row) -> dict[str, Tensor]:
-        """``encode_prompt`` of the row. Raises FilmError or ValueError where a film cannot be used."""
+        """``encode_prompt`` of the row. Raises ImageError or ValueError where an image cannot be used."""
         if row.prompt_key in self._kept:
             return self._kept[row.prompt_key]
-        prompt = encode_prompt(self._vlm, row.prompt, [read_film(film) for film in row.films])
+        prompt = encode_prompt(self._vlm, row.prompt, [read_image(image) for image in row.images])
         size = sum(tensor.nbytes for tensor in prompt.values())
         if size <= self._left:
             self._left -= size

@@ -1,6 +1,6 @@
 """Log-probs of answers under a model: nothing computed twice, and nothing where no token is scored.
 
-How much of that a model allows (``Way``) is found out by trying: ``way_of`` sends two prompts with grey films through
+How much of that a model allows (``Way``) is found out by trying: ``way_of`` sends two prompts with grey images through
 the model, plainly and in every faster way, and keeps what gives the same log-probs.
 """
 
@@ -178,7 +178,7 @@ def _bare(model: Any) -> Any:
 
 
 def way_of(vlm: Vlm, *, shared: bool = True) -> Way:
-    """What the model allows, tried on two prompts with a grey film each and two answers to each prompt.
+    """What the model allows, tried on two prompts with a grey image each and two answers to each prompt.
 
     Compared are log-probs with those of one plain forward a row; rounding is allowed. ``shared`` False does not
     look for shared rows. What is not possible is said in ``notes``, with the reason.

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from radpref.images import FilmError
+from radpref.images import ImageError
 from radpref.models import Vlm, attach_lora, collate, freeze, merged, save
 from radpref.recipe import SftSection
 from radpref.records import Quarantined, Question
@@ -61,14 +61,14 @@ def sft(
 ) -> Tuned:
     """Teach the model the questions' references; only the answer and its end of turn are in the loss.
 
-    Every film is opened once beforehand, so that a bad one is quarantined rather than met in the middle of
+    Every image is opened once beforehand, so that a bad one is quarantined rather than met in the middle of
     training. ``vlm.model`` is trained in place and not to be used afterwards: load ``path``. Checkpoints lie in
     ``folder``, one every ``section.save_steps`` steps, of which the last is kept until the model is saved; called
     again on the same folder, training goes on from there. With a LoRA the tower and the projector stay frozen.
 
     Args:
         vlm: the model; an adapter that it has is merged into it.
-        questions: prompts, films and reference answers.
+        questions: prompts, images and reference answers.
         section: what to train with.
         folder: where all goes.
         seed: of the adapter's weights, the order of the questions and dropout.
@@ -164,10 +164,10 @@ def usable(vlm: Vlm, questions: Sequence[Question], prompts: Prompts) -> tuple[l
     quarantined: list[Quarantined] = []
     for question in questions:
         try:
-            row = make(question.prompt, question.films, question.reference)
+            row = make(question.prompt, question.images, question.reference)
             answer_ids(vlm, row)
             prompts(row)
-        except (FilmError, ValueError) as error:
+        except (ImageError, ValueError) as error:
             quarantined.append(Quarantined(id=question.id, stage=STAGE, reason=str(error)))
         else:
             rows.append(row)

@@ -31,7 +31,7 @@ class Collator:
     """Items to the tensors of a step.
 
     Returns ``batch`` (the fields of ``Batch``, answers of all items), ``features`` where they are kept, ``weight``
-    of the items, for each of ``ROLES`` the numbers of its answers, ``grounded`` (items with corrupted films),
+    of the items, for each of ``ROLES`` the numbers of its answers, ``grounded`` (items with corrupted images),
     ``reference`` and ``rewarded`` (answers, T), ``against`` (token numbers) with ``hidden`` for a divergence, and
     for unpaired objectives ``mismatched``, a batch of its own.
     """

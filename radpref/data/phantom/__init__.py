@@ -4,7 +4,7 @@ It is a test bed. Everything follows from a seed, so that a claim about a method
 really there; no claim about patients rests on it.
 """
 
-from radpref.data.phantom.film import STREAM, Phantom, draw, stream
+from radpref.data.phantom.image import STREAM, Phantom, draw, stream
 from radpref.data.phantom.patients import NAMES
 from radpref.data.phantom.sheet import contact_sheet
 from radpref.data.phantom.studies import studies

@@ -1,6 +1,6 @@
 """The healthy chest, frontal and lateral, as maps of attenuation.
 
-A film is drawn the way it comes about: soft tissue and bone add to the attenuation along each ray, air in the
+An image is drawn the way it comes about: soft tissue and bone add to the attenuation along each ray, air in the
 lungs takes away from it, and whatever fills the air (``Scene.dense``) gives it back. All maps are float32.
 """
 
@@ -32,7 +32,7 @@ def ramp(a: Map) -> Map:
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient stands before the film: shift, tilt and turn, in half film widths (turn: -1 to 1)."""
+    """How the patient stands before the image: shift, tilt and turn, in half image widths (turn: -1 to 1)."""
 
     shift_x: float
     shift_y: float
@@ -43,7 +43,7 @@ class Pose:
 
 @dataclass
 class Lung:
-    """One lung of a frontal film. ``a`` runs from the mediastinum (0) to the wall (1), ``b`` from apex to dome."""
+    """One lung of a frontal image. ``a`` runs from the mediastinum (0) to the wall (1), ``b`` from apex to dome."""
 
     side: int
     """-1 for the patient's right (the image's left), 1 for the left."""
@@ -65,7 +65,7 @@ class Lung:
 
 @dataclass
 class Scene:
-    """The maps of a film in the making."""
+    """The maps of an image in the making."""
 
     n: int
     x: Map

@@ -1,4 +1,4 @@
-"""Tubes, lines and a pacemaker on a frontal film, drawn as bright polylines."""
+"""Tubes, lines and a pacemaker on a frontal image, drawn as bright polylines."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def curve(points: Sequence[Point], steps: int = 10) -> list[Point]:
 
 
 def ink(scene: Scene, lines: Sequence[tuple[Sequence[Point], float]], boxes: Sequence[Sequence[Point]] = ()) -> Map:
-    """Cover of the pen, 0 to 1; points in the patient's frame, widths in half film widths."""
+    """Cover of the pen, 0 to 1; points in the patient's frame, widths in half image widths."""
     size = scene.n * _OVER
     image = Image.new("L", (size, size), 0)
     pen = ImageDraw.Draw(image)
-    # The patient's frame is the film's, shifted, zoomed and sheared: read the map off its corners.
+    # The patient's frame is the image's, shifted, zoomed and sheared: read the map off its corners.
     x0, y0 = float(scene.x[0, 0]), float(scene.y[0, 0])
     dx = (float(scene.x[0, -1]) - x0) / (scene.n - 1)
     dy = (float(scene.y[-1, 0]) - y0) / (scene.n - 1)

@@ -1,4 +1,4 @@
-"""The lateral film: the patient faces left, so that the breastbone is left and the spine right.
+"""The lateral image: the patient faces left, so that the breastbone is left and the spine right.
 
 Both lungs lie over each other, so what fills one of them takes away half of the air along a ray. Only the findings in
 ``SHOWN`` can be seen from the side; the others leave no mask.
@@ -92,7 +92,7 @@ def chest(body: Body, pose: Pose, n: int, raised: float) -> Scene:
 
 
 def draw(body: Body, found: Sequence[Lesion], n: int, u: Sequence[float]) -> tuple[Map, dict[str, Mask]]:
-    """Attenuation (n, n) and masks of the lateral film of a reshaped ``body``; ``u`` are 16 uniform numbers."""
+    """Attenuation (n, n) and masks of the lateral image of a reshaped ``body``; ``u`` are 16 uniform numbers."""
     pose = Pose(0.08 * (u[0] - 0.5), 0.08 * (u[1] - 0.5), 0.12 * (u[2] - 0.5), 0.0, 0.93 + 0.10 * u[4])
     raised = sum((0.01, 0.03, 0.05)[lesion.grade] for lesion in found if lesion.name == "atelectasis")
     scene = chest(body, pose, n, raised)
@@ -103,9 +103,7 @@ def draw(body: Body, found: Sequence[Lesion], n: int, u: Sequence[float]) -> tup
             masks[lesion.name] = (scene.heart > 0.5) & (lung.cavity > 0.5)
         elif lesion.name in _FILLED:
             amount, where = _FILLED[lesion.name](scene, lung, lesion)
-            layers = (
-                1.0 if lesion.side in ("bilateral", None) else 0.58
-            )  # of two lungs over each other, one is filled
+            layers = 1.0 if lesion.side in ("bilateral", None) else 0.58  # of two lungs over each other, one is filled
             scene.fill(layers * amount)
             masks[lesion.name] = where & (lung.air > 0.05)
         elif lesion.name in devices.PAINTERS:
@@ -179,9 +177,7 @@ def _device(scene: Scene, body: Body, lesion: Lesion) -> Mask:
         end = (-0.05, body.dome + 0.26 + 0.10 * u[2])
         lines = [(devices.curve([(0.02, -1.1), (0.10, -0.5), (0.16, 0.0), (0.14, body.dome + 0.05), end]), 0.020)]
     elif lesion.name == "central venous catheter":
-        lines = [
-            (devices.curve([(-0.10, -1.1), (-0.14, -0.62), (-0.06, -0.35), (-0.04, -0.10 + 0.16 * u[0])]), 0.017)
-        ]
+        lines = [(devices.curve([(-0.10, -1.1), (-0.14, -0.62), (-0.06, -0.35), (-0.04, -0.10 + 0.16 * u[0])]), 0.017)]
     else:
         x, y = -0.42, -0.44 + 0.08 * u[1]
         box = [(x - 0.03, y - 0.09), (x + 0.03, y - 0.09), (x + 0.04, y + 0.09), (x - 0.02, y + 0.09)]

@@ -156,7 +156,7 @@ def _round(scene: Scene, lesion: Lesion, low: float, high: float, rough: float, 
 
 
 def nodule(scene: Scene, lesion: Lesion) -> Mask:
-    """A round density of 3 to 6 pixels radius on a film of 128."""
+    """A round density of 3 to 6 pixels radius on an image of 128."""
     return _round(scene, lesion, 0.052, 0.088, 0.05, 0.50 + 0.22 * lesion.dice[7])
 
 

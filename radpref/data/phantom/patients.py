@@ -2,7 +2,7 @@
 
 Everything about a patient follows from ``SeedSequence((seed, index))``; what differs between two visits
 (position, exposure, grain) follows from ``SeedSequence((seed, index, visit, view))``. Lengths are in units of half
-the film's width: the film spans -1 to 1 in both directions, x to the right (the patient's left), y downwards.
+the image's width: the image spans -1 to 1 in both directions, x to the right (the patient's left), y downwards.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Body:
-    """A patient's build. Lengths in half film widths, contrasts as attenuation."""
+    """A patient's build. Lengths in half image widths, contrasts as attenuation."""
 
     width: float  # inner half-width of the chest at its widest
     apex: float  # y of the lung apices
@@ -98,7 +98,7 @@ class Patient:
     before: tuple[Lesion, ...] | None
     """What was there at the earlier visit; None for a patient without a prior."""
     lateral: float
-    """Uniform number; the study has a lateral film where it is below ``lateral_share``."""
+    """Uniform number; the study has a lateral image where it is below ``lateral_share``."""
 
     def at(self, visit: Visit) -> tuple[Lesion, ...]:
         """The findings at a visit; ValueError where the patient has no such visit."""
@@ -161,7 +161,7 @@ def _body(rng: np.random.Generator) -> Body:
     )
 
 
-# What brings a patient to the film: a pattern, and in it findings with their chances. The shares are chosen for
+# What brings a patient to the image: a pattern, and in it findings with their chances. The shares are chosen for
 # a long tail: a third normal, nothing above a fifth, the rarest at one to two in a hundred.
 _PATTERNS: dict[str, tuple[float, dict[str, float]]] = {
     "normal": (0.33, {}),
@@ -367,7 +367,7 @@ def _history(now: Iterable[Lesion], rng: np.random.Generator) -> tuple[tuple[Les
         earlier.append(extra)
     before = _reconcile(earlier)
     if {lesion.name: lesion for lesion in before} != {lesion.name: lesion for lesion in earlier}:
-        # The earlier film would hide one of them: nothing has changed instead.
+        # The earlier image would hide one of them: nothing has changed instead.
         earlier = [replace(lesion, change=None) for lesion in current]
         return tuple(replace(lesion, change="unchanged") for lesion in current), tuple(earlier)
     return tuple(current), before

@@ -126,9 +126,7 @@ def _organ(name: str) -> str:
         return "devices"
     if name in _LUNG_NAMES:
         return "lungs"
-    return {"cardiomegaly": "heart", "enlarged mediastinum": "mediastinum", "rib fracture": "bones"}.get(
-        name, "pleura"
-    )
+    return {"cardiomegaly": "heart", "enlarged mediastinum": "mediastinum", "rib fracture": "bones"}.get(name, "pleura")
 
 
 # ---------------------------------------------------------------- one finding
@@ -194,9 +192,7 @@ def _phrase(finding: Finding, dice: _Dice) -> _Phrase:
     if name == "enteric tube":
         return _Phrase("enteric tube" + dice.pick("", " ending in the stomach"), "count")
     if name == "central venous catheter":
-        return _Phrase(
-            f"{side} central venous catheter" + dice.pick("", " ending in the superior vena cava"), "count"
-        )
+        return _Phrase(f"{side} central venous catheter" + dice.pick("", " ending in the superior vena cava"), "count")
     if name == "pacemaker":
         return _Phrase(f"{side} chest wall pacemaker" if dice.chance(0.5) else f"{side} pacemaker", "count")
     raise ValueError(f"no words for {name!r}; add them to radpref/data/phantom/reports.py")
@@ -402,7 +398,7 @@ _RARE = ("Trauma.", "Fall.", "Weight loss.", "Hypoxia.", "Intensive care.", "Lin
 
 
 def _indication(seen: set[str], dice: _Dice) -> str:
-    """Why the film was taken: told by a finding in one study out of five, else drawn regardless of them."""
+    """Why the image was taken: told by a finding in one study out of five, else drawn regardless of them."""
     for name, reasons in _TOLD_BY.items():
         if name in seen and dice.chance(0.2):
             return dice.pick(*reasons)

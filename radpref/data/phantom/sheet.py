@@ -1,4 +1,4 @@
-"""A contact sheet: films side by side, what is on them outlined and named."""
+"""A contact sheet: images side by side, what is on them outlined and named."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from radpref.data.phantom.film import Phantom
+from radpref.data.phantom.image import Phantom
 from radpref.data.phantom.patients import NAMES
 from radpref.records import Finding, Study
 
@@ -27,7 +27,7 @@ COLOURS: dict[str, Colour] = {name: _colour(number) for number, name in enumerat
 def contact_sheet(
     items: Sequence[Study | Phantom], columns: int = 6, *, tile: int = 256, outlines: bool = True
 ) -> Image.Image:
-    """One RGB image with a tile of ``tile`` pixels for the first film of each item and a caption below it.
+    """One RGB image with a tile of ``tile`` pixels for the first image of each item and a caption below it.
 
     Masks are outlined in the colour of their caption; studies written without masks have captions only.
     ValueError for no items or fewer than one column.
@@ -43,8 +43,8 @@ def contact_sheet(
     sheet = Image.new("RGB", (columns * tile, rows * (tile + deep)), _GROUND)
     for number, (item, lines) in enumerate(zip(items, captions, strict=True)):
         left, top = number % columns * tile, number // columns * (tile + deep)
-        film, masks = _film(item)
-        picture = film.convert("RGB").resize((tile, tile), Image.Resampling.BILINEAR)
+        image, masks = _image(item)
+        picture = image.convert("RGB").resize((tile, tile), Image.Resampling.BILINEAR)
         for name, mask in masks.items() if outlines else ():
             wide = mask.resize((tile, tile), Image.Resampling.NEAREST)
             border = ImageChops.subtract(wide, wide.filter(ImageFilter.MinFilter(3)))
@@ -61,15 +61,15 @@ def contact_sheet(
     return sheet
 
 
-def _film(item: Study | Phantom) -> tuple[Image.Image, dict[str, Image.Image]]:
+def _image(item: Study | Phantom) -> tuple[Image.Image, dict[str, Image.Image]]:
     if isinstance(item, Phantom):
         masks = {name: Image.fromarray(mask.astype(np.uint8) * np.uint8(255)) for name, mask in item.masks.items()}
         return Image.fromarray(item.image), masks
-    film = item.films[0]
-    with Image.open(film.path) as picture:
+    image = item.images[0]
+    with Image.open(image.path) as picture:
         grey = picture.convert("L")
     masks = {}
-    for name, path in film.masks.items():
+    for name, path in image.masks.items():
         with Image.open(path) as picture:
             masks[name] = picture.convert("L")
     return grey, masks

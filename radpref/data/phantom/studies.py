@@ -1,4 +1,4 @@
-"""Phantoms as studies on disk: films, masks, truth and report, drawn once and kept."""
+"""Phantoms as studies on disk: images, masks, truth and report, drawn once and kept."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from radpref.data.phantom.film import describe, render, shown
+from radpref.data.phantom.image import describe, render, shown
 from radpref.data.phantom.patients import Patient, Visit, sample
 from radpref.recipe import PhantomSection
-from radpref.records import Film, Split, Study, View
+from radpref.records import ImageFile, Split, Study, View
 
 DRAWING = 2
-"""Version of the drawing, part of the films' folder: raise it with any change that changes a pixel or a mask."""
+"""Version of the drawing, part of the images' folder: raise it with any change that changes a pixel or a mask."""
 FIRST: dict[Split, int] = {"train": 0, "validation": 1_000_000_000, "test": 2_000_000_000}
 """First patient of each split: splits share no patient, and asking for more of one changes none of another."""
 
 
 def studies(section: PhantomSection, *, train: int, validation: int, test: int, folder: Path) -> list[Study]:
-    """``train`` + ``validation`` + ``test`` studies with their films under ``folder``.
+    """``train`` + ``validation`` + ``test`` studies with their images under ``folder``.
 
     A patient with an earlier visit gives two studies, the earlier one first; both count, and where the count ends
     between them the later one is left out. A study depends on the section, its split and its patient alone, not on
-    the counts. Films that are already there are kept: a file with the final name is whole (``_save``), and the
+    the counts. Images that are already there are kept: a file with the final name is whole (``_save``), and the
     folder's name carries all that decides its content. So a killed call goes on where it was.
 
-    Returns the studies in a fixed order: train, validation, test; each film's path is absolute.
+    Returns the studies in a fixed order: train, validation, test; each image's path is absolute.
     """
     home = folder.resolve() / f"v{DRAWING}-seed{section.seed}-{section.size}px"
     counts: dict[Split, int] = {"train": train, "validation": validation, "test": test}
@@ -53,12 +53,12 @@ def _study(section: PhantomSection, patient: Patient, visit: Visit, split: Split
     both = patient.lateral < section.lateral_share
     views: tuple[View, ...] = ("frontal", "lateral") if both else ("frontal",)
     home.mkdir(parents=True, exist_ok=True)
-    films = tuple(_film(section, patient, visit, view, home / f"{identity}-{view}.png") for view in views)
+    images = tuple(_image(section, patient, visit, view, home / f"{identity}-{view}.png") for view in views)
     report = describe(patient, seed=section.seed, visit=visit)
     return Study(
         id=identity,
         patient=name,
-        films=films,
+        images=images,
         findings=report.findings,
         impression=report.impression,
         indication=report.indication,
@@ -69,7 +69,7 @@ def _study(section: PhantomSection, patient: Patient, visit: Visit, split: Split
     )
 
 
-def _film(section: PhantomSection, patient: Patient, visit: Visit, view: View, path: Path) -> Film:
+def _image(section: PhantomSection, patient: Patient, visit: Visit, view: View, path: Path) -> ImageFile:
     names = shown(patient, view=view, visit=visit) if section.masks else ()
     masks = {name: path.with_name(f"{path.stem}-{name.replace(' ', '_')}.png") for name in names}
     if not all(place.exists() for place in (path, *masks.values())):
@@ -77,7 +77,7 @@ def _film(section: PhantomSection, patient: Patient, visit: Visit, view: View, p
         _save(phantom.image, path)
         for name, place in masks.items():
             _save(phantom.masks[name].astype(np.uint8) * np.uint8(255), place)
-    return Film(
+    return ImageFile(
         path=str(path),
         view=view,
         rows=section.size,

@@ -103,9 +103,7 @@ def style_of(body: str) -> phrases.Style:
     """How a sentence states its finding."""
     if re.match(r"there\s", body, re.IGNORECASE):
         return "there"
-    seen = re.search(
-        r"\b(?:is|are)\s+(?:present|seen|noted|identified|visualized|demonstrated)\b", body, re.IGNORECASE
-    )
+    seen = re.search(r"\b(?:is|are)\s+(?:present|seen|noted|identified|visualized|demonstrated)\b", body, re.IGNORECASE)
     return "seen" if seen else "plain"
 
 
@@ -233,9 +231,7 @@ def _to_one(sentence: Sentence, mention: Finding, word: Word, value: str) -> Ite
 
 
 _UNCOUNTED = ("disease", "process", "change", "opacification", "haziness", "density")
-_SEVERAL = re.compile(
-    r"\b(?:numerous|innumerable|multiple|several|scattered|few|many|two|three|\d+)\b", re.IGNORECASE
-)
+_SEVERAL = re.compile(r"\b(?:numerous|innumerable|multiple|several|scattered|few|many|two|three|\d+)\b", re.IGNORECASE)
 
 
 def _many(body: str, sentence: Sentence, mention: Finding) -> str:
@@ -258,9 +254,7 @@ def _one(body: str, sentence: Sentence, mention: Finding) -> str:
         return body
     body = body.replace(said, phrases.singular(said), 1)
     body = re.sub(r"^There are (\w)", lambda match: f"There is {phrases.article(match[1])} {match[1]}", body)
-    return re.sub(
-        r"\bare\b(?= (?:present|seen|noted|identified|suspected|increased|decreased|unchanged))", "is", body
-    )
+    return re.sub(r"\bare\b(?= (?:present|seen|noted|identified|suspected|increased|decreased|unchanged))", "is", body)
 
 
 def _side_added(sentence: Sentence, mention: Finding, value: str) -> Iterator[str]:

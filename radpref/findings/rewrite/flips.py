@@ -74,7 +74,7 @@ _STATIC = frozenset(
     }
     | {name for name in CHEXPERT if is_device(name)}
 )
-"""Findings that get no better or worse from film to film."""
+"""Findings that get no better or worse from image to image."""
 _CHANGES = {"new": ("unchanged",), "worse": ("better", "unchanged"), "better": ("worse", "unchanged"),
             "unchanged": ("new", "worse", "better")}  # fmt: skip
 _STATABLE: dict[str, tuple[dict[str, Any], ...]] = {

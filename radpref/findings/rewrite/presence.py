@@ -32,15 +32,13 @@ _SHOWS = re.compile(
     r"|what\s+it\s+marks\s+is\b|the\s+\w+\s+\w+\s+marks\b",
     re.IGNORECASE,
 )
-"""How an answer to a question begins: about the film, or about a mark on it."""
+"""How an answer to a question begins: about the image, or about a mark on it."""
 _ORGANS: tuple[frozenset[str], ...] = (
     frozenset(
         {"pleural effusion", "pneumothorax", "costophrenic blunting", "pleural thickening", "pleural abnormality"}
     ),
     frozenset({"cardiomegaly", "chamber enlargement", "pericardial effusion"}),
-    frozenset(
-        {"enlarged mediastinum", "lymphadenopathy", "aortic aneurysm", "mediastinal shift", "pneumomediastinum"}
-    ),
+    frozenset({"enlarged mediastinum", "lymphadenopathy", "aortic aneurysm", "mediastinal shift", "pneumomediastinum"}),
     frozenset({"rib fracture", "fracture", "bone lesion", "bone abnormality", "deformity", "degenerative change"}),
     frozenset({"pneumoperitoneum", "hiatal hernia"}),
     frozenset(name for name, label in CHEXPERT.items() if label == "Support Devices"),
@@ -310,11 +308,7 @@ def _abnormal_states(sentence: Sentence, mention: Finding, wanted: Finding) -> I
     tail = ", new from the prior" if wanted.change == "new" else phrases.tail(wanted.change)
     others = [m for m in sentence.mentions if m.name != mention.name]
     said = {m.name: _NORMAL_SAID.get(m.name, "") for m in sentence.mentions}
-    if (
-        wanted.name in _ABNORMAL_SAID
-        and all(said.values())
-        and (others or structures[0].value == "cardiomediastinum")
-    ):
+    if wanted.name in _ABNORMAL_SAID and all(said.values()) and (others or structures[0].value == "cardiomediastinum"):
         said[wanted.name] = _ABNORMAL_SAID[wanted.name].format(grade) + tail
         yield ". ".join(said.values())
     if states[0].start < structures[0].start:  # "normal heart size"

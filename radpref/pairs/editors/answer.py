@@ -32,7 +32,7 @@ _SHORT = 6
 _FEW = 3
 """Words of an answer to a yes-or-no question that is neither, exchanged for the one that is right."""
 _OTHER_MODALITIES = frozenset({"CT scan", "MRI", "ultrasound"})
-"""What a film is not, as an answer."""
+"""What an image is not, as an answer."""
 _OPPOSITE = {
     "left": "right",
     "right": "left",
@@ -165,7 +165,7 @@ def _polarised(text: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
         for change in _agreeing(text, wanted, case, bare=True):
             yield change.text, change.name, "presence"
             yield _behind(f"{wanted.capitalize()}, ", change.text), change.name, "presence"
-        # words of the question may be its answer (``PA`` to ``Is this a PA film?``)
+        # words of the question may be its answer (``PA`` to ``Is this a PA image?``)
         if case.closed and not (_VERB.search(text) or set(tokens(text)) & set(tokens(case.prompt))):
             yield from _whole(case, wanted, _FEW)
         return

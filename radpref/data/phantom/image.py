@@ -1,4 +1,4 @@
-"""From a patient to a film: anatomy, findings, devices, exposure, grain."""
+"""From a patient to an image: anatomy, findings, devices, exposure, grain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STREAM = 3_000_000_000
 
 @dataclass(frozen=True)
 class Phantom:
-    """A drawn film with its truth."""
+    """A drawn image with its truth."""
 
     index: int
     visit: Visit
@@ -28,7 +28,7 @@ class Phantom:
     image: NDArray[np.uint8]
     """(size, size), 0 black (air) to 255 white (metal)."""
     masks: dict[str, Mask]
-    """Finding name to where it is, (size, size); on a lateral film only findings that show there."""
+    """Finding name to where it is, (size, size); on a lateral image only findings that show there."""
     truth: tuple[Finding, ...]
     report: Report
 
@@ -42,7 +42,7 @@ def draw(
     visit: Visit = "current",
     prior_share: float = 0.25,
 ) -> Phantom:
-    """Draw one film of patient ``index`` (>= 0) of world ``seed`` (>= 0) at ``size`` by ``size`` pixels.
+    """Draw one image of patient ``index`` (>= 0) of world ``seed`` (>= 0) at ``size`` by ``size`` pixels.
 
     The result follows from the arguments alone. ``prior_share`` decides which patients have an earlier visit
     (``patients.sample``) and with it whether findings carry a change. ValueError for ``visit="prior"`` of a
@@ -52,7 +52,7 @@ def draw(
 
 
 def stream(start: int, count: int, *, seed: int, size: int = 128) -> Iterator[Phantom]:
-    """``count`` frontal films of patients that no split holds: ``STREAM + start`` and on."""
+    """``count`` frontal images of patients that no split holds: ``STREAM + start`` and on."""
     for index in range(STREAM + start, STREAM + start + count):
         yield draw(index, seed=seed, size=size)
 
@@ -81,7 +81,7 @@ def render(patient: Patient, *, seed: int, size: int, view: View = "frontal", vi
 
 
 def describe(patient: Patient, *, seed: int, visit: Visit = "current") -> Report:
-    """The report of a visit, which depends on no film."""
+    """The report of a visit, which depends on no image."""
     found = patient.at(visit)
     before = patient.before if visit == "current" else None
     names = {lesion.name for lesion in found}
@@ -128,7 +128,7 @@ def _marker(values: Map, u: float) -> None:
 
 
 def _develop(values: Map, rng: np.random.Generator, u: list[float]) -> NDArray[np.uint8]:
-    """Exposure, the film's curve, and grain that grows with attenuation. (n, n) float32 to uint8."""
+    """Exposure, the image's curve, and grain that grows with attenuation. (n, n) float32 to uint8."""
     n = len(values)
     grain = rng.standard_normal((n, n), np.float32)
     gain, offset, bend = 0.86 + 0.26 * u[5], 0.12 * (u[6] - 0.5) - 0.08, 0.80 + 0.50 * u[7]

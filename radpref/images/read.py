@@ -1,4 +1,4 @@
-"""Read one film. PNG, JPEG, TIFF, BMP and WebP through Pillow, DICOM through pydicom."""
+"""Read one image. PNG, JPEG, TIFF, BMP and WebP through Pillow, DICOM through pydicom."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from radpref.images.dicom import decode_dicom, is_dicom
-from radpref.images.values import MAX_PIXELS, FilmError, check_size, to_8_bit
-from radpref.records import Film
+from radpref.images.values import MAX_PIXELS, ImageError, check_size, to_8_bit
+from radpref.records import ImageFile
 
-# Only what films come in: other formats of Pillow start programs (EPS) or are rarely tested against bad files.
+# Only what images come in: other formats of Pillow start programs (EPS) or are rarely tested against bad files.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 ASPECT_TOLERANCE = 0.01
@@ -22,90 +22,90 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _ORIENTATION = 274
 
 
-def read_film(film: Film) -> Image.Image:
-    """The film as an upright picture in its true aspect, mode RGB, 8 bits a channel.
+def read_image(image: ImageFile) -> Image.Image:
+    """The image as an upright picture in its true aspect, mode RGB, 8 bits a channel.
 
-    8-bit films keep their values. Films of 16 or 32 bits or in floats are windowed by their own range (least
+    8-bit images keep their values. Images of 16 or 32 bits or in floats are windowed by their own range (least
     value to black, greatest to white); DICOM goes through its modality and VOI transforms first, and MONOCHROME1
-    is turned so that bone is white. Transparency is laid on black. Where ``film.rows`` and ``film.cols`` say that
+    is turned so that bone is white. Transparency is laid on black. Where ``image.rows`` and ``image.cols`` say that
     the file was squashed, the side that is too long is shortened; no pixel is invented.
 
-    Raises FilmError (missing, unreadable, cut short, too small, too large, several frames, no decoder).
+    Raises ImageError (missing, unreadable, cut short, too small, too large, several frames, no decoder).
     """
-    image = decode(film.path)
-    size = _true_size(image.size, film.rows, film.cols)
-    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
+    picture = decode(image.path)
+    size = _true_size(picture.size, image.rows, image.cols)
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def read_mask(film: Film, name: str, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-    """Lesion mask ``name``: bool, (height, width) as of ``read_film(film)``.
+def read_mask(image: ImageFile, name: str, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+    """Lesion mask ``name``: bool, (height, width) as of ``read_image(image)``.
 
     Above the middle of 0..255 counts, or anything above 0 in a mask written as 0 and 1. A mask of another size than
     ``size`` (width, height) is brought to it (nearest pixel) where its aspect agrees.
 
-    Raises FilmError (unreadable, or of another aspect than ``size``), KeyError.
+    Raises ImageError (unreadable, or of another aspect than ``size``), KeyError.
     """
     try:
-        image = decode(film.masks[name]).convert("L")
-    except FilmError as error:
-        raise FilmError(error.reason.replace("film", "mask", 1)) from error
-    true = _true_size(image.size, film.rows, film.cols)
+        picture = decode(image.masks[name]).convert("L")
+    except ImageError as error:
+        raise ImageError(error.reason.replace("image", "mask", 1)) from error
+    true = _true_size(picture.size, image.rows, image.cols)
     if size is not None and true != size:
         if abs(true[0] / true[1] / (size[0] / size[1]) - 1) > ASPECT_TOLERANCE:
-            raise FilmError(
-                f"mask of another shape: {true[0]} x {true[1]} pixels on a film of {size[0]} x {size[1]}; give the "
-                "mask of the whole film"
+            raise ImageError(
+                f"mask of another shape: {true[0]} x {true[1]} pixels on an image of {size[0]} x {size[1]}; give the "
+                "mask of the whole image"
             )
         true = size
-    values = np.asarray(image.resize(true, Image.Resampling.NEAREST))
+    values = np.asarray(picture.resize(true, Image.Resampling.NEAREST))
     return values > (127 if values.max() > 1 else 0)
 
 
 def decode(path: str | Path) -> Image.Image:
-    """The file as an upright RGB picture, in the file's own aspect. Raises FilmError."""
+    """The file as an upright RGB picture, in the file's own aspect. Raises ImageError."""
     path = Path(path)
     try:
         if not path.is_file():
-            raise FilmError("film missing: there is no such file; check data.root and the path in the row")
+            raise ImageError("image missing: there is no such file; check data.root and the path in the row")
         if path.stat().st_size == 0:
-            raise FilmError("film empty: the file has 0 bytes; copy it again")
+            raise ImageError("image empty: the file has 0 bytes; copy it again")
         return decode_dicom(path) if is_dicom(path) else _decode_picture(path)
-    except FilmError:
+    except ImageError:
         raise
     except UnidentifiedImageError:
-        raise FilmError(
-            f"film of unknown format: neither DICOM nor any of {', '.join(FORMATS)}; convert it to PNG"
+        raise ImageError(
+            f"image of unknown format: neither DICOM nor any of {', '.join(FORMATS)}; convert it to PNG"
         ) from None
     except Image.DecompressionBombError:
-        raise FilmError(f"film too large: more than {MAX_PIXELS:,} pixels; scale it down") from None
+        raise ImageError(f"image too large: more than {MAX_PIXELS:,} pixels; scale it down") from None
     except PermissionError:
-        raise FilmError("film not readable: permission denied; check the file's rights") from None
+        raise ImageError("image not readable: permission denied; check the file's rights") from None
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error) as error:
         # Pillow's plugins raise any of these on broken files
         cut = "truncated" in str(error).lower() or isinstance(error, EOFError)
-        what = "film cut short" if cut else "film broken"
-        raise FilmError(f"{what}: {_plain(error, path)}; copy or export it again") from error
+        what = "image cut short" if cut else "image broken"
+        raise ImageError(f"{what}: {_plain(error, path)}; copy or export it again") from error
 
 
-def is_plain(film: Film) -> bool:
-    """Whether any reader gets from the film's file what ``read_film`` gives: an 8-bit, upright PNG or JPEG, grey or
+def is_plain(image: ImageFile) -> bool:
+    """Whether any reader gets from the image's file what ``read_image`` gives: an 8-bit, upright PNG or JPEG, grey or
     RGB without transparency, in its true aspect. False as well for a file that cannot be read."""
     try:
-        with Image.open(film.path, formats=("PNG", "JPEG")) as image:
+        with Image.open(image.path, formats=("PNG", "JPEG")) as picture:
             return (
-                image.mode in ("L", "RGB")
-                and "transparency" not in image.info
-                and image.getexif().get(_ORIENTATION, 1) == 1
-                and _true_size(image.size, film.rows, film.cols) == image.size
+                picture.mode in ("L", "RGB")
+                and "transparency" not in picture.info
+                and picture.getexif().get(_ORIENTATION, 1) == 1
+                and _true_size(picture.size, image.rows, image.cols) == picture.size
             )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
 
 
-def film_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of the file's picture, upright. Reads it whole only where the header does not tell.
 
-    Raises FilmError.
+    Raises ImageError.
     """
     try:
         if not is_dicom(Path(path)):
@@ -117,18 +117,18 @@ def film_size(path: str | Path) -> tuple[int, int]:
     return decode(path).size
 
 
-def film_hash(film: Film) -> str:
-    """32 hexadecimal digits of the file's bytes: equal for copies of one file. Raises FilmError if unreadable."""
+def image_hash(image: ImageFile) -> str:
+    """32 hexadecimal digits of the file's bytes: equal for copies of one file. Raises ImageError if unreadable."""
     try:
-        with Path(film.path).open("rb") as file:
+        with Path(image.path).open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
-        raise FilmError(f"film not readable: {error.strerror}; check data.root and the path in the row") from error
+        raise ImageError(f"image not readable: {error.strerror}; check data.root and the path in the row") from error
 
 
-def film_key(film: Film) -> str:
-    """Key for anything computed from ``read_film(film)``: the bytes and the true size, which decide the pixels."""
-    return f"{film.digest or film_hash(film)}-{film.rows or 0}x{film.cols or 0}"
+def image_key(image: ImageFile) -> str:
+    """Key for anything computed from ``read_image(image)``: the bytes and the true size, which decide the pixels."""
+    return f"{image.digest or image_hash(image)}-{image.rows or 0}x{image.cols or 0}"
 
 
 def pixel_hash(image: Image.Image) -> str:
@@ -142,8 +142,8 @@ def _decode_picture(path: Path) -> Image.Image:
     with Image.open(path, formats=FORMATS) as image:
         check_size(*image.size)
         if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-            raise FilmError(
-                f"film with several frames: {getattr(image, 'n_frames', 0)} pages in one TIFF; "
+            raise ImageError(
+                f"image with several frames: {getattr(image, 'n_frames', 0)} pages in one TIFF; "
                 "save the one that is meant"
             )
         white_is_zero = image.format == "TIFF" and image.getexif().get(_PHOTOMETRIC) == _WHITE_IS_ZERO

@@ -1,4 +1,4 @@
-"""A cell of films, whatever its form: one path, a list of paths, a list written as text, Hugging Face images."""
+"""A cell of images, whatever its form: one path, a list of paths, a list written as text, Hugging Face images."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from radpref.data.source import RowError, inside
-from radpref.records import Film
+from radpref.records import ImageFile
 
 
-def films_of(cell: Any, roots: Sequence[Path], store: Path) -> Iterator[Film]:
-    """The films of a cell.
+def images_of(cell: Any, roots: Sequence[Path], store: Path) -> Iterator[ImageFile]:
+    """The images of a cell.
 
     Paths are relative to ``roots[0]``; absolute ones may lie in any of ``roots`` (resolved folders). Images that the
     cell holds itself are kept unchanged in ``store``, named by the hash of their bytes.
-    Raises RowError for what is no film, and for a path that leads out of the roots.
+    Raises RowError for what is no image, and for a path that leads out of the roots.
     """
     for part in _parts(cell):
         if isinstance(part, Mapping):  # a Hugging Face image: {"bytes": ..., "path": ...}
             content, path = part.get("bytes"), part.get("path")
             if isinstance(content, bytes) and content:
-                yield Film(path=str(_keep(content, store)))
+                yield ImageFile(path=str(_keep(content, store)))
             elif isinstance(path, str):
-                yield Film(path=str(_inside_any(roots, path)))
+                yield ImageFile(path=str(_inside_any(roots, path)))
             else:
-                raise RowError("no films: an image without bytes and path")
+                raise RowError("no images: an image without bytes and path")
         elif isinstance(part, bytes):
-            yield Film(path=str(_keep(part, store)))
+            yield ImageFile(path=str(_keep(part, store)))
         elif isinstance(part, str):
-            yield Film(path=str(_inside_any(roots, part)))
+            yield ImageFile(path=str(_inside_any(roots, part)))
         elif part is not None:
             raise RowError(
-                f"film is neither path nor image: found {type(part).__name__}; check which column holds the films"
+                f"image is neither path nor image: found {type(part).__name__}; check which column holds the images"
             )
 
 
@@ -55,7 +55,7 @@ def _parts(cell: Any) -> list[Any]:
                 continue
             if isinstance(parts, list):
                 return parts
-        raise RowError("films not readable: the cell starts like a list and is none")
+        raise RowError("images not readable: the cell starts like a list and is none")
     return [part.strip() for part in text.split(";") if part.strip()]
 
 
