@@ -13,10 +13,10 @@ import argparse
 import numpy as np
 import torch
 
+from radpref.config import ModelSection, RunSection
 from radpref.data import phantom
 from radpref.models import load
 from radpref.models.make_builtin import SIZE, auc, image_logits, load_head, tensors, tower_features
-from radpref.recipe import ModelSection, RunSection
 
 
 def main() -> None:

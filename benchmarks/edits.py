@@ -21,10 +21,10 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
+from radpref.config import EditSection, ModelSection, PhantomSection, RunSection, TaskSection
 from radpref.data.phantom import studies
 from radpref.models import Vlm, generate, load, lost
 from radpref.pairs import EDITORS, Built, counterfactuals, distance, edit_pairs, single
-from radpref.recipe import EditSection, ModelSection, PhantomSection, RunSection, TaskSection
 from radpref.records import Completion, Finding, Pair, Quarantined, Question
 from radpref.tasks import report_question
 

@@ -22,7 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from radpref.config import DataSection, LoraSection, ModelSection, PhantomSection, RunSection, SftSection, TaskSection
 from radpref.data import load_studies
+from radpref.files import content_key
 from radpref.grounding import (
     Drop,
     Grounding,
@@ -33,9 +35,8 @@ from radpref.grounding import (
     measure_grounding,
 )
 from radpref.models import Vlm, load, vision_tower
-from radpref.recipe import DataSection, LoraSection, ModelSection, PhantomSection, RunSection, SftSection, TaskSection
 from radpref.records import Question
-from radpref.store import Table, content_key
+from radpref.run.table import Table
 from radpref.tasks import report_question
 from radpref.training import sft
 

@@ -19,16 +19,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from radpref import recipe as recipes
+from radpref import config
+from radpref.config import ModelSection, SftSection
 from radpref.evaluation import Measured, measure
 from radpref.evaluation.resampling import draws, interval
+from radpref.files import write_atomically
 from radpref.models import generate
 from radpref.pipeline import run_stage
-from radpref.recipe import ModelSection, SftSection
 from radpref.records import Completion, Question
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from radpref.stages.common import fine_tuned, load, questions_of
-from radpref.store import write_atomically
 from radpref.training import checkpoints, sft
 
 F1 = "finding_f1_micro_reference_uncertain-positive"
@@ -60,7 +60,7 @@ def main() -> None:
     for seed in options.seeds:
         overrides = [f"run.seed={seed}", f"data.test={options.test}", *options.overrides]
         runs.append(
-            Run(options.folder / f"seed-{seed}", recipes.load("grpo", preset=options.preset, overrides=overrides))
+            Run(options.folder / f"seed-{seed}", config.load("grpo", preset=options.preset, overrides=overrides))
         )
     curves = []
     for run in runs:

@@ -23,11 +23,11 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from radpref.config import DataSection, GrpoSection, LoraSection, ModelSection, RunSection, SampleSection, TaskSection
 from radpref.data import load_studies
 from radpref.images import read_image
 from radpref.judges import JUDGES, reward_function
 from radpref.models import Vlm, freeze, load, messages
-from radpref.recipe import DataSection, GrpoSection, LoraSection, ModelSection, RunSection, SampleSection, TaskSection
 from radpref.records import Question
 from radpref.tasks import report_question
 from radpref.training.groups import Asked, GroupTrainer

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from radpref.config import PhantomSection
 from radpref.data.phantom import draw, studies
-from radpref.recipe import PhantomSection
 
 
 def best(run: Callable[[], object], repeats: int = 3) -> float:

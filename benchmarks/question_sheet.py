@@ -16,9 +16,9 @@ from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
 
+from radpref.config import DataSection, PhantomSection, TaskSection
 from radpref.data import load_studies
 from radpref.images import read_image
-from radpref.recipe import DataSection, PhantomSection, TaskSection
 from radpref.records import Question
 from radpref.tasks import questions
 from radpref.tasks.comparison import OPENING

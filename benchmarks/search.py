@@ -152,16 +152,16 @@ def matrix(rows: int) -> None:
 
 def questions(rows: int) -> None:
     """The recipe's own vectors of questions that are made from phantoms: templated, as instruction sets are."""
-    from radpref import recipe
+    from radpref import config
     from radpref.mining import finding_vectors, findings_of, text_vectors
     from radpref.pipeline import run_stage
-    from radpref.runfolder import Run
+    from radpref.run.folder import Run
     from radpref.stages.common import questions_of
 
     studies = rows // 5
     set_ = [f"data.train={studies}", "data.validation=1", "data.test=1", "task.marks=[arrow]"]
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder) / "run", recipe.load("chexpo", overrides=set_))
+        run = Run(Path(folder) / "run", config.load("chexpo", overrides=set_))
         run_stage(run, "studies")
         asked = questions_of(run, "train")[:rows]
     texts = [text_vectors([q.prompt for q in asked]), text_vectors([q.reference for q in asked])]

@@ -14,8 +14,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 import typer
 
-from radpref import __version__
-from radpref import recipe as recipes
+from radpref import __version__, config
 from radpref.commands import bench, corrupt_app, findings_app, judges_app
 from radpref.records import Comparison, Metric
 from radpref.terminal import TAKES_OVERRIDES, err, friendly, out, overrides
@@ -59,17 +58,17 @@ def run(
     Any value can be overridden: --align.beta 0.05, --model PATH (model.path), --data openi (data.source).
     """
     with friendly():
-        loaded = recipes.load(recipe, preset=preset, overrides=overrides(context.args))
+        loaded = config.load(recipe, preset=preset, overrides=overrides(context.args))
         if limit is not None:
             counts = {split: getattr(loaded.recipe.data, split) for split in ("train", "validation", "test")}
             most = [f"data.{split}={min(limit, count or limit)}" for split, count in counts.items()]
-            loaded = recipes.override(loaded, most)
+            loaded = config.override(loaded, most)
         if print_recipe:
-            sys.stdout.write(recipes.dump(loaded))
+            sys.stdout.write(config.dump(loaded))
             return
         name = Path(recipe).stem + (f"-{preset}" if preset else "")
         from radpref.pipeline import run_all, states
-        from radpref.runfolder import Run
+        from radpref.run.folder import Run
 
         folder = out_folder or Path("runs") / name
         run_all(Run(folder, loaded))
@@ -81,12 +80,12 @@ def _stage_command(stage: str, text: str, to: typer.Typer = app, name: str | Non
     def command(context: typer.Context, folder: RunArgument, limit: LimitOption = None) -> None:
         with friendly():
             from radpref.pipeline import run_stage
-            from radpref.runfolder import Run, read_recipe
+            from radpref.run.folder import Run, read_recipe
 
             words = overrides(context.args)
             loaded = read_recipe(folder)
             if words:
-                loaded = recipes.override(loaded, words)
+                loaded = config.override(loaded, words)
             run_stage(Run(folder, loaded), stage, limit=limit)
 
     command.__doc__ = text
@@ -137,7 +136,7 @@ def status(folder: RunArgument) -> None:
     """What is finished in a run folder, with counts and times."""
     with friendly():
         from radpref.pipeline import status_table
-        from radpref.runfolder import Run
+        from radpref.run.folder import Run
 
         out.print(status_table(Run(folder)))
 
@@ -155,7 +154,7 @@ def results(
 def _print_results(folder: Path, markdown: bool = False) -> None:
     from radpref.evaluation import markdown_table, markdown_tests, terminal_table
     from radpref.pipeline import states
-    from radpref.runfolder import Run, RunError, read_json
+    from radpref.run.folder import Run, RunError, read_json
 
     path = folder / "metrics.json"
     if not path.is_file():
@@ -193,7 +192,7 @@ def export(
 ) -> None:
     """Write the aligned model (adapter merged, with its processor), or the pairs in the layout of another tool."""
     with friendly():
-        from radpref.runfolder import Run
+        from radpref.run.folder import Run
         from radpref.stages import export_model, export_pairs
 
         if to in ("model", "ids") and (copy_images or unpaired):
@@ -210,7 +209,7 @@ def export(
 @app.command(name="recipes")
 def list_recipes() -> None:
     """The shipped recipes."""
-    for name in recipes.shipped():
+    for name in config.shipped():
         out.print(name)
 
 
@@ -234,7 +233,7 @@ def preview(
     with friendly():
         from radpref.data import preview_sheet
 
-        loaded = recipes.load(recipe, overrides=overrides(context.args))
+        loaded = config.load(recipe, overrides=overrides(context.args))
         preview_sheet(loaded.recipe.data, count=count, seed=loaded.recipe.run.seed).save(to, format="PNG")
         out.print(f"written to {to}", highlight=False, markup=False)
 

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from radpref import stages
-from radpref.recipe import Recipe
-from radpref.runfolder import Run, RunError, stopwatch
-from radpref.store import disk_errors
+from radpref.config import Recipe
+from radpref.files import disk_errors
+from radpref.run.folder import Run, RunError, stopwatch
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from typing import Any, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from radpref import recipe as recipes
+from radpref import config
+from radpref.config import nearest
 from radpref.errors import RadprefError
+from radpref.files import write_atomically
 from radpref.pipeline import road_of, run_all, run_stage
-from radpref.recipe import nearest
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from radpref.stages.common import AFTER, batched
-from radpref.store import write_atomically
 
 WIDEST = 6
 """Most metrics in one table of ``results.md``."""
@@ -125,11 +125,11 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
     return results
 
 
-def _loaded(grid: Grid, cell: Cell, seed: int) -> recipes.Loaded:
+def _loaded(grid: Grid, cell: Cell, seed: int) -> config.Loaded:
     keys = {**grid.set, **cell.set, "run.seed": 17 + seed, **({grid.seed_key: seed} if grid.seed_key else {})}
     objective = [f"align.objective={keys.pop('align.objective')}"] if "align.objective" in keys else []
-    loaded = recipes.load(grid.recipe, overrides=objective)
-    return recipes.override(loaded, [f"{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in keys.items()])
+    loaded = config.load(grid.recipe, overrides=objective)
+    return config.override(loaded, [f"{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in keys.items()])
 
 
 def _file_name(name: str) -> str:

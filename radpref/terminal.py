@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from radpref import recipe as recipes
+from radpref import config
 
 out = Console()
 err = Console(stderr=True)
@@ -21,7 +21,7 @@ TAKES_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 def friendly() -> Iterator[None]:
     """Turn the errors that have an explanation into that explanation and exit status 2."""
     from radpref.errors import RadprefError
-    from radpref.store import disk_errors
+    from radpref.files import disk_errors
 
     try:
         with disk_errors(Path()):
@@ -58,14 +58,14 @@ def overrides(extra: list[str]) -> list[str]:
     result, words = [], iter(extra)
     for word in words:
         if not word.startswith("--"):
-            raise recipes.RecipeError(f"`{word}` belongs to no option; write --section.key value.")
+            raise config.RecipeError(f"`{word}` belongs to no option; write --section.key value.")
         key, equals, value = word[2:].partition("=")
         if not equals:
             following = next(words, None)
             if following is None or following.startswith("--"):
-                known = recipes.SHORTHANDS.keys() | set(recipes.keys())
-                hint = "" if key.replace("-", "_") in known else recipes.nearest(key, sorted(known))
-                raise recipes.RecipeError(f"`--{key}` needs a value{hint or '.'}")
+                known = config.SHORTHANDS.keys() | set(config.keys())
+                hint = "" if key.replace("-", "_") in known else config.nearest(key, sorted(known))
+                raise config.RecipeError(f"`--{key}` needs a value{hint or '.'}")
             value = following
         result.append(f"{key}={value}")
     return result

@@ -15,10 +15,11 @@ from radpref.bulk import label_file, score_file
 from radpref.cli import app
 from radpref.data import DataError
 from radpref.data.rows import columns, stream
+from radpref.files import StoreError
 from radpref.findings import CLASSES_14, labels
 from radpref.judges import JUDGES, Case, Judge, green
 from radpref.records import Judgement
-from radpref.store import Ledger, StoreError
+from radpref.run.table import Ledger
 
 run = CliRunner().invoke
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from radpref import recipe as recipes
+from radpref import config
+from radpref.config import RecipeError
 from radpref.mining import Summary
 from radpref.pipeline import run_all, run_stage, states
-from radpref.recipe import RecipeError
 from radpref.records import Completion, MinedQuestion, Pair, Question
-from radpref.runfolder import Run, RunError
+from radpref.run.folder import Run, RunError
 from radpref.tasks import matches
 
 SMALL = (
@@ -22,8 +22,8 @@ SMALL = (
 )  # fmt: skip
 
 
-def loaded(*overrides: str) -> recipes.Loaded:
-    return recipes.load("chexpo", preset="tiny", overrides=[*SMALL, *overrides])
+def loaded(*overrides: str) -> config.Loaded:
+    return config.load("chexpo", preset="tiny", overrides=[*SMALL, *overrides])
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from radpref import __version__
 from radpref.cli import app, overrides
-from radpref.recipe import RecipeError
+from radpref.config import RecipeError
 
 run = CliRunner().invoke
 

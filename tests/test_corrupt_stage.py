@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.cli import app
+from radpref.config import RecipeError
 from radpref.images import image_hash
-from radpref.recipe import RecipeError
 from radpref.records import ImageFile, Pair, Quarantined
-from radpref.runfolder import Run, RunError
+from radpref.run.folder import Run, RunError
 from radpref.stages.corrupt import corrupt
 
 RNG = np.random.default_rng(0)
@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 
 def a_run(folder: Path, *overrides: str, name: str = "run", pairs: int = 4) -> Run:
     """A run with pairs: the last image has a mask of another shape, the one before no mask, the others one each."""
-    run = Run(folder / name, recipes.load("chexalign", overrides=overrides))
+    run = Run(folder / name, config.load("chexalign", overrides=overrides))
     rows = []
     for number in range(pairs):
         path = folder / "images" / f"{number}.png"
@@ -118,7 +118,7 @@ def test_a_pair_whose_image_is_gone_is_quarantined(tmp_path: Path) -> None:
     for number in (0, 2, 3):
         (tmp_path / "images" / f"{number}.png").unlink()
     with pytest.raises(RunError, match="no pair is left"):
-        corrupt(Run(run.folder, recipes.load("chexalign", overrides=["corrupt.strength=0.5"])))
+        corrupt(Run(run.folder, config.load("chexalign", overrides=["corrupt.strength=0.5"])))
 
 
 def test_a_segmenter_that_is_not_named_is_an_error_before_any_work(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from radpref.config import CorruptSection
 from radpref.images import corrupt, draw_boxes, grown, image_hash, own_mask, read_image, read_mask, seed_of
 from radpref.images.corruption import OPERATORS, WHOLE, _membrane
 from radpref.images.values import ImageError, to_8_bit
 from radpref.pairs.corrupt import Corrupted, by_prompt, corrupt_pair, kindred, own
-from radpref.recipe import CorruptSection
 from radpref.records import Box, ImageFile, Pair
 
 RAMP = np.tile(np.linspace(40, 200, 64).astype(np.uint8), (48, 1))  # 48 rows, 64 columns

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import radpref.data.gate as gate
+from radpref.config import DataSection
 from radpref.data import SOURCES, DataError, Found, leakage, load_studies, split_by_patient
 from radpref.data.splits import join_shared
 from radpref.images import image_hash
-from radpref.recipe import DataSection
 from radpref.records import ImageFile, Split, Study, View
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radpref.config import DataSection
 from radpref.data import DataError, load_studies
 from radpref.data.boxes import box_of, names_of
 from radpref.data.covid import NAMES as COVID
@@ -19,7 +20,6 @@ from radpref.data.source import Found, RowError
 from radpref.data.vindr import NAMES as VINDR
 from radpref.findings import lexicon
 from radpref.images import own_mask, read_image
-from radpref.recipe import DataSection
 
 
 def save(path: Path, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radpref.config import DataSection, TaskSection
 from radpref.data import DataError, Loaded, leakage, load_studies
 from radpref.images import read_image
-from radpref.recipe import DataSection, TaskSection
 from radpref.tasks import report_question
 
 FINDINGS = "Heart size normal. No XXXX effusion."

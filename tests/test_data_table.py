@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from radpref.config import DataSection, RecipeError
 from radpref.data import MAX_CHARACTERS, DataError, Loaded, load_studies
 from radpref.data.source import RowError, inside, text_of
-from radpref.recipe import DataSection, RecipeError
 
 Rows = list[dict[str, Any]]
 REPORT = "The heart is enlarged. No effusion."

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radpref.config import DataSection
 from radpref.data import DataError, Loaded, leakage, load_studies
-from radpref.recipe import DataSection
 from radpref.records import Study
 
 

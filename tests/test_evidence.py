@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from radpref.config import ModelSection, RunSection
 from radpref.grounding.evidence import brightest, evidence, locate
 from radpref.models import collate, encode_answer, encode_prompt, load, token_mask
-from radpref.recipe import ModelSection, RunSection
 from radpref.records import ImageFile, Pair, Span
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.pipeline import run_all, run_stage
 from radpref.records import Completion, Judgement, Pair
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from tests.chat_server import Handler, say, scripted
 
 FAILURES = ("unparsable", "incomplete", "server error")
@@ -56,7 +56,7 @@ def test_a_judge_that_fails_on_a_third(tmp_path: Path) -> None:
             ),
             *("align.save_steps=50", "sample.n=4", "sample.max_new_tokens=32"),
         ]
-        run = Run(tmp_path / "run", recipes.load("chexalign", preset="tiny", overrides=settings))
+        run = Run(tmp_path / "run", config.load("chexalign", preset="tiny", overrides=settings))
         run_all(run)
 
     completions = {row.id: row for row in run.rows("sample", "completions", Completion)}
@@ -84,7 +84,7 @@ def test_a_judge_that_fails_on_a_third(tmp_path: Path) -> None:
 
     # The same command again asks what may have healed, and that alone.
     with scripted(healthy) as server:
-        again = recipes.override(run.loaded, [f"judge.server={server.url}"])
+        again = config.override(run.loaded, [f"judge.server={server.url}"])
         run_stage(Run(run.folder, again), "judge")
         asked = len(server.asked)
     broken = {key for key, row in failed.items() if str(row.unscored).startswith("server error")}

@@ -16,14 +16,14 @@ from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
 from typer.testing import CliRunner
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.cli import app
 from radpref.formats import WRITERS, Written, write_pairs
 from radpref.formats.common import png
 from radpref.images import is_plain, read_image
 from radpref.models import encode_answer, encode_prompt, language_targets
 from radpref.records import ImageFile, Pair, Span
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from tests import tiny
 from tests import training_toys as toys
 
@@ -170,7 +170,7 @@ def test_trl_makes_the_tokens_of_it_that_we_make(family: str, pairs: list[Pair],
         assert int(scored.nonzero()[0]) == len(prompt)
 
 
-def config(kind: type, folder: Path) -> Any:
+def trl_config(kind: type, folder: Path) -> Any:
     return kind(
         output_dir=str(folder),
         per_device_train_batch_size=3,
@@ -192,7 +192,7 @@ def test_trl_trains_on_it(pairs: list[Pair], tmp_path: Path, unpaired: bool) -> 
     trainer_of, config_of = (KTOTrainer, KTOConfig) if unpaired else (DPOTrainer, DPOConfig)
     trainer = trainer_of(
         vlm.model,
-        args=config(config_of, tmp_path / "trainer"),
+        args=trl_config(config_of, tmp_path / "trainer"),
         train_dataset=loaded(tmp_path / "out", tmp_path),
         processing_class=vlm.processor,
         peft_config=LoraConfig(r=4, target_modules=language_targets(vlm.model)),
@@ -324,7 +324,7 @@ def test_a_page_says_what_is_there(pairs: list[Pair], tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(pairs: list[Pair], tmp_path: Path) -> Run:
-    run = Run(tmp_path / "run", recipes.load("chexalign", preset="tiny"))
+    run = Run(tmp_path / "run", config.load("chexalign", preset="tiny"))
     with run.opened():
         run.table("pair", "pairs", Pair).write(pairs)
         run.finish("pair", "key")

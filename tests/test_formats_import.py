@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.cli import app
+from radpref.config import RecipeError
 from radpref.data.source import DataError, RowError
 from radpref.formats import Imported, read_pairs, write_pairs
 from radpref.formats.conversations import answered
 from radpref.pipeline import METHODS, PAIRS_ALONE, road_of, run_all, states
-from radpref.recipe import RecipeError
 from radpref.records import Pair, Quarantined, Study
-from radpref.runfolder import Run, RunError
+from radpref.run.folder import Run, RunError
+from radpref.run.table import Table
 from radpref.stages import given_pairs, studies
-from radpref.store import Table
 from tests import training_toys as toys
 
 PROMPT, GOOD, BAD = "What is seen?", "A small left effusion.", "No effusion; größer, 没有, 🫁."
@@ -284,7 +284,7 @@ def test_a_system_message_goes_before_the_words() -> None:
 
 
 def recipe(file: str, *overrides: str) -> Any:
-    return recipes.load("pairs", preset="tiny", overrides=[f"pair.file={file}", "run.threads=1", *overrides])
+    return config.load("pairs", preset="tiny", overrides=[f"pair.file={file}", "run.threads=1", *overrides])
 
 
 def test_pairs_about_what_is_measured_on_are_kept_out(root: Path, tmp_path: Path) -> None:
@@ -334,11 +334,11 @@ def test_the_road_of_pairs_alone(tmp_path: Path) -> None:
 def test_a_recipe_that_does_not_fit_the_method_is_refused_before_any_work(root: Path, tmp_path: Path) -> None:
     file = write(root, row())
     for loaded, words in (
-        (recipes.load("pairs"), "say where with pair.file"),
-        (recipes.load("chexalign", overrides=[f"pair.file={file}"]), "Set method: pairs"),
+        (config.load("pairs"), "say where with pair.file"),
+        (config.load("chexalign", overrides=[f"pair.file={file}"]), "Set method: pairs"),
         (recipe(file, "sft.enabled=true"), "sft.enabled: true needs studies"),
         (recipe(file, "select.betas=[0.1, 0.2]"), "several select.betas needs studies"),
-        (recipes.load("chexalign", overrides=["data.source=none"]), "does not exist"),
+        (config.load("chexalign", overrides=["data.source=none"]), "does not exist"),
     ):
         with pytest.raises(RecipeError, match=words):
             run_all(Run(tmp_path / "run", loaded))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from radpref.config import CorruptSection
 from radpref.data import phantom
 from radpref.grounding import (
     Drop,
@@ -30,7 +31,6 @@ from radpref.grounding.measure import INPAINT, drop_metrics, drop_tests
 from radpref.grounding.targets import sentence_of
 from radpref.images import read_image
 from radpref.models import ModelError, Vlm, encode_answer, encode_prompt
-from radpref.recipe import CorruptSection
 from radpref.records import ImageFile, Quarantined, Question, Span
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 

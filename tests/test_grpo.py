@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.judges import JUDGES, Judge, answer_match, chexpo, finding_graph, reward_function
 from radpref.pipeline import METHODS, run_all, run_stage, states
 from radpref.records import Judgement
-from radpref.runfolder import Run, RunError
+from radpref.run.folder import Run, RunError
 
 REFERENCE = "There is a small left pleural effusion. No pneumothorax."
 
@@ -83,7 +83,7 @@ def test_finding_graph(said: str, told: str, value: float) -> None:
 
 @pytest.mark.slow
 def test_grpo_from_studies_to_report_with_a_stop(tmp_path: Path) -> None:
-    run = Run(tmp_path / "run", recipes.load("grpo", preset="tiny", overrides=["run.threads=1"]))
+    run = Run(tmp_path / "run", config.load("grpo", preset="tiny", overrides=["run.threads=1"]))
     for stage, limit in (("studies", None), ("sft", None), ("grpo", 1)):
         run_stage(run, stage, limit=limit)
     assert run.done("grpo") is None, "one of two steps is not the end"

@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
+from radpref.config import GrpoSection, LoraSection, ModelSection, SampleSection
 from radpref.images import read_image
 from radpref.models import Vlm, attach_lora, collate, encode_answer, encode_prompt, freeze, load
-from radpref.recipe import GrpoSection, LoraSection, ModelSection, SampleSection
 from radpref.records import Question
 from radpref.training.errors import TrainingError
 from radpref.training.groups import Asked, GroupTrainer, advantages, group_logps

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "radpref"
 FLOORS: list[set[str]] = [
     {"errors"},
     {"records"},
-    {"store", "recipe"},
+    {"files", "config"},
     {"images", "findings", "losses"},
     {"tasks"},
     {"judges"},
@@ -24,7 +24,7 @@ FLOORS: list[set[str]] = [
     {"evaluation", "training", "formats"},
     {"mining", "grounding"},
     {"report"},
-    {"runfolder", "terminal"},
+    {"run", "terminal"},
     {"doctor", "stages", "bulk"},
     {"bench"},
     {"pipeline", "commands"},

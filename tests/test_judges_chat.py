@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radpref.config import JudgeSection
 from radpref.judges import JUDGES, Case, JudgeError, answers, check, server, transient, version
-from radpref.recipe import JudgeSection
 from tests.chat_server import GOOD, Handler, free_port, say, scripted, send, smollm2, transformers_serve
 
 REFERENCE = "Normal heart. There is a left effusion."
@@ -316,11 +316,11 @@ def test_reports_are_never_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_run_whose_judge_needs_a_server_fails_before_any_work(tmp_path: Path) -> None:
-    from radpref import recipe as recipes
+    from radpref import config
     from radpref.pipeline import run_all
-    from radpref.runfolder import Run
+    from radpref.run.folder import Run
 
-    loaded = recipes.load("chexalign", preset="tiny", overrides=["judge.name=chat"])
+    loaded = config.load("chexalign", preset="tiny", overrides=["judge.name=chat"])
     with pytest.raises(JudgeError, match=r"judge\.server"):
         run_all(Run(tmp_path / "r", loaded))
     assert not (tmp_path / "r" / "studies").exists()

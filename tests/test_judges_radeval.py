@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from radpref.config import JudgeSection
 from radpref.judges import JUDGES, Case, JudgeError, check
 from radpref.judges.radeval import METRICS
-from radpref.recipe import JudgeSection
 
 STAND_IN = '''
 """RadEval(metrics=[...], per_sample=True, show_progress=False)(refs=[...], hyps=[...]) -> {key: [float, ...]}"""

@@ -17,9 +17,10 @@ from torch import Tensor
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
-from radpref import losses, recipe
+from radpref import config, losses
+from radpref.config import AlignSection, RecipeError
+from radpref.config.load import OBJECTIVE_KEYS
 from radpref.losses import LOSSES, Evaluated, LossError, PreferenceLoss, Scored, Sides, evaluate, objective
-from radpref.recipe import AlignSection, RecipeError
 
 LN2, LN4, LN5 = math.log(2), math.log(4), math.log(5)
 TIED = {name for name, loss in LOSSES.items() if loss.reference}
@@ -354,12 +355,12 @@ def same(one: Evaluated, other: Evaluated) -> bool:
     return torch.allclose(one.loss, other.loss, rtol=1e-12, atol=1e-12)
 
 
-PAIRED = [name for name, values in recipe.objectives().items() if values["loss"] != "kto"]
+PAIRED = [name for name, values in config.objectives().items() if values["loss"] != "kto"]
 
 
 def named(name: str, **changes: Any) -> losses.Objective:
     """A published objective, with changes."""
-    return objective(AlignSection.model_validate({**recipe.objectives()[name], **changes}))
+    return objective(AlignSection.model_validate({**config.objectives()[name], **changes}))
 
 
 def batch_for(whole: losses.Objective, seed: int = 0) -> Sides:
@@ -639,7 +640,7 @@ def test_pairs_without_corrupted_images_have_no_visual_term_and_still_count() ->
 
 
 def test_what_an_objective_reads() -> None:
-    read = {name: named(name) for name in recipe.objectives()}
+    read = {name: named(name) for name in config.objectives()}
     assert {name for name, whole in read.items() if not whole.reference} == {"orpo", "simpo", "cpo"}
     assert {name for name, whole in read.items() if whole.unpaired} == {"kto"}
     assert {name: whole.kl for name, whole in read.items() if whole.kl} == {
@@ -759,15 +760,15 @@ def test_unusual_combinations_that_make_sense_are_taken(values: dict[str, Any]) 
 # ----------------------------------------------------------------------------------- objectives of recipes
 
 
-@pytest.mark.parametrize("name", recipe.objectives())
+@pytest.mark.parametrize("name", config.objectives())
 def test_every_published_objective_loads_by_its_name(name: str) -> None:
     """It sets all keys that an objective consists of, whatever the recipe had there, and says so."""
-    loaded = recipe.load("chexalign", overrides=[f"align.objective={name}"])
-    found = loaded.recipe.align.model_dump(include=set(recipe.OBJECTIVE_KEYS))
-    assert found == recipe.objectives()[name]
+    loaded = config.load("chexalign", overrides=[f"align.objective={name}"])
+    found = loaded.recipe.align.model_dump(include=set(OBJECTIVE_KEYS))
+    assert found == config.objectives()[name]
     for key, where in loaded.provenance.items():
         section, _, rest = key.partition(".")
-        if section == "align" and rest.partition(".")[0] in recipe.OBJECTIVE_KEYS:
+        if section == "align" and rest.partition(".")[0] in OBJECTIVE_KEYS:
             assert where == f"objective {name}", key
     assert loaded.provenance["align.objective"] == "the command line"
     assert loaded.provenance["align.lr"] == "chexalign.yaml"
@@ -775,13 +776,13 @@ def test_every_published_objective_loads_by_its_name(name: str) -> None:
 
 
 def test_the_file_names_each_loss_and_the_objective_keys_are_all_there_are() -> None:
-    text = (Path(recipe.__file__).parent / "recipes" / "parts" / "objectives.yaml").read_text("utf-8")
+    text = (Path(losses.__file__).parent.parent / "recipes" / "parts" / "objectives.yaml").read_text("utf-8")
     assert {values["loss"] for values in yaml.safe_load(text).values()} == set(LOSSES)
     training = {
         *("objective", "lora", "train_tower", "train_projector", "lr", "warmup", "epochs", "batch", "accumulate"),
         *("weight_decay", "max_length", "save_steps", "gradient_checkpointing", "shared_prefix", "cache_features"),
     }
-    assert set(AlignSection.model_fields) == training | set(recipe.OBJECTIVE_KEYS)
+    assert set(AlignSection.model_fields) == training | set(OBJECTIVE_KEYS)
 
 
 def test_an_objective_takes_back_an_earlier_one_and_gives_way_to_what_is_said_after(tmp_path: Path) -> None:
@@ -790,35 +791,35 @@ def test_an_objective_takes_back_an_earlier_one_and_gives_way_to_what_is_said_af
         "align: {objective: firempo, kl: {weight: 0.5}}\npresets: {other: {align: {objective: kto, desirable: 2.0}}}\n",
         encoding="utf-8",
     )
-    mine = recipe.load(str(path))
+    mine = config.load(str(path))
     assert (mine.recipe.align.kl.weight, mine.provenance["align.kl.weight"]) == (0.5, "mine.yaml")
     assert (mine.recipe.align.kl.forward, mine.provenance["align.kl.forward"]) == (0.5, "objective firempo")
     assert mine.recipe.align.spans
-    other = recipe.load(str(path), preset="other", overrides=["align.beta=0.3"])
+    other = config.load(str(path), preset="other", overrides=["align.beta=0.3"])
     align = other.recipe.align
     assert (align.loss, align.beta, align.desirable, align.spans) == ("kto", 0.3, 2.0, False)
     assert align.kl.weight == align.visual.weight == 0
     assert other.provenance["align.beta"] == "the command line"
     assert other.provenance["align.desirable"] == "preset other"
     assert other.provenance["align.spans"] == "objective kto"
-    again = recipe.override(other, ["align.objective=rrpo", "align.kl.weight=0.05"])
+    again = config.override(other, ["align.objective=rrpo", "align.kl.weight=0.05"])
     assert (again.recipe.align.loss, again.recipe.align.beta, again.recipe.align.desirable) == ("dpo", 0.1, 1.0)
     assert (again.recipe.align.kl.scope, again.recipe.align.kl.weight) == ("completion", 0.05)
     assert again.provenance["align.spans"] == "objective rrpo"
-    kept = recipe.override(mine, ["align.lr=1e-4"])
+    kept = config.override(mine, ["align.lr=1e-4"])
     assert kept.recipe.align.model_copy(update={"lr": 1e-5}) == mine.recipe.align
     assert kept.provenance["align.kl.weight"] == "mine.yaml"
 
 
 def test_an_unknown_objective_names_the_nearest() -> None:
     with pytest.raises(RecipeError, match=r"'fierempo', which is none; did you mean `firempo`\? There are: dpo, "):
-        recipe.load("chexalign", overrides=["align.objective=fierempo"])
+        config.load("chexalign", overrides=["align.objective=fierempo"])
 
 
 def test_the_page_of_objectives_names_all_of_them() -> None:
     page = (Path(__file__).resolve().parent.parent / "docs" / "objectives.md").read_text("utf-8")
     rows = "\n".join(line for line in page.splitlines() if line.startswith("|"))
-    for name in (*LOSSES, *recipe.objectives()):
+    for name in (*LOSSES, *config.objectives()):
         assert f"`{name}`" in rows, name
-    for key in recipe.OBJECTIVE_KEYS:
+    for key in OBJECTIVE_KEYS:
         assert key in page, key

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radpref.config import MineSection
 from radpref.mining import (
     answer_span,
     apportion,
@@ -30,7 +31,6 @@ from radpref.mining import (
     text_vectors,
 )
 from radpref.mining.hits import random_rates
-from radpref.recipe import MineSection
 from radpref.records import Finding, ImageFile, Judgement, Question, ReportError, Span, TokenScores
 
 # ---------------------------------------------------------------------------------------------- confidence

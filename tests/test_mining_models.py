@@ -12,15 +12,14 @@ import torch
 import transformers as hf
 from PIL import Image
 
-from radpref import recipe as recipes
-from radpref import stages
+from radpref import config, stages
 from radpref.images import ImageError
 from radpref.mining import Summary, image_vectors, mean_vectors, tower
 from radpref.mining.encoders import EncoderError, image_encoder, sentence_vectors
 from radpref.models import collate, encode_prompt, generate
 from radpref.records import Completion, ImageFile, MinedQuestion, Quarantined, Question
 from radpref.report import mining as charts
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from radpref.stages.mine import mine
 from tests.tiny import FAMILIES, picture, tiny_vlm
 
@@ -184,7 +183,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         "sample.max_new_tokens=16", "evaluate.resamples=100", "mine.k=3", "mine.image=0.5", "mine.finding=1.0",
         "mine.budget=12", "run.precision=float32", "task.per_study=2",
     ]  # fmt: skip
-    run = Run(tmp_path_factory.mktemp("runs") / "mine", recipes.load("chexalign", preset="tiny", overrides=overrides))
+    run = Run(tmp_path_factory.mktemp("runs") / "mine", config.load("chexalign", preset="tiny", overrides=overrides))
     with run.opened():
         stages.studies(run)
         stages.sft(run)

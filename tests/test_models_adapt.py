@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from radpref.config import LoraSection
 from radpref.models import (
     ModelError,
     Vlm,
@@ -22,7 +23,6 @@ from radpref.models import (
     unwrapped,
     vision_tower,
 )
-from radpref.recipe import LoraSection
 from radpref.records import ImageFile, Question
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 

@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from radpref.config import LoraSection, ModelSection, RunSection
 from radpref.models import (
     ModelError,
     Vlm,
@@ -25,7 +26,6 @@ from radpref.models import (
     precision,
     save,
 )
-from radpref.recipe import LoraSection, ModelSection, RunSection
 from tests import tiny
 from tests.tiny import FAMILIES, fresh_vlm, picture, save_tiny, tiny_vlm
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radpref.config import PairSection
 from radpref.pairs import Ranked, rank, statistics, unpair
-from radpref.recipe import PairSection
 from radpref.records import Completion, Judgement, Question
 
 Candidate = tuple[float | None, str, bool]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radpref.config import EditSection
 from radpref.errors import RadprefError
 from radpref.findings import read
 from radpref.findings.rewrite import difference, turned
@@ -35,7 +36,6 @@ from radpref.pairs.edit import (
     VAGUER,
     english,
 )
-from radpref.recipe import EditSection
 from radpref.records import Completion, Finding, Question, Span
 
 from .chat_server import Script, say, scripted

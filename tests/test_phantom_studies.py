@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radpref.config import PhantomSection
 from radpref.data.phantom import contact_sheet, draw, studies
-from radpref.recipe import PhantomSection
 from radpref.records import Study
 
 MODULE = importlib.import_module("radpref.data.phantom.studies")

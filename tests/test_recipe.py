@@ -7,41 +7,42 @@ from pathlib import Path
 import pytest
 import yaml
 
-from radpref import recipe as recipes
-from radpref.recipe import RecipeError
+import radpref
+from radpref import config
+from radpref.config import RecipeError
 
 
 def presets() -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
-    for name in recipes.shipped():
-        content = yaml.safe_load((Path(recipes.__file__).parent / "recipes" / f"{name}.yaml").read_text("utf-8"))
+    for name in config.shipped():
+        content = yaml.safe_load((Path(radpref.__file__).parent / "recipes" / f"{name}.yaml").read_text("utf-8"))
         found += [(name, None), *((name, preset) for preset in content.get("presets", {}))]
     return found
 
 
 @pytest.mark.parametrize(("name", "preset"), presets())
 def test_every_shipped_recipe_and_preset_loads_and_round_trips(name: str, preset: str | None, tmp_path: Path) -> None:
-    loaded = recipes.load(name, preset=preset)
+    loaded = config.load(name, preset=preset)
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipes.dump(loaded), encoding="utf-8")
-    again = recipes.load(str(path)).recipe
+    path.write_text(config.dump(loaded), encoding="utf-8")
+    again = config.load(str(path)).recipe
     assert again == loaded.recipe
     assert again.model_dump_json() == loaded.recipe.model_dump_json()  # stages are keyed by what they were given
-    assert recipes.override(loaded, []).recipe.model_dump_json() == loaded.recipe.model_dump_json()
+    assert config.override(loaded, []).recipe.model_dump_json() == loaded.recipe.model_dump_json()
 
 
 def test_later_layers_win_and_say_where_they_came_from() -> None:
-    loaded = recipes.load("chexalign", preset="tiny", overrides=["align.beta=0.05", "model=some/folder"])
+    loaded = config.load("chexalign", preset="tiny", overrides=["align.beta=0.05", "model=some/folder"])
     assert (loaded.recipe.align.beta, loaded.provenance["align.beta"]) == (0.05, "the command line")
     assert (loaded.recipe.model.path, loaded.provenance["model.path"]) == ("some/folder", "the command line")
     assert (loaded.recipe.data.train, loaded.provenance["data.train"]) == (32, "preset tiny")
     assert loaded.provenance["sample.temperature"] == "chexalign.yaml"
     assert loaded.provenance["run.seed"] == "default"
-    assert set(loaded.provenance) == set(recipes.keys())
+    assert set(loaded.provenance) == set(config.keys())
 
 
 def test_overrides_on_a_loaded_recipe_keep_the_other_provenance() -> None:
-    loaded = recipes.override(recipes.load("chexalign", preset="tiny"), ["pair.margin=0.1"])
+    loaded = config.override(config.load("chexalign", preset="tiny"), ["pair.margin=0.1"])
     assert loaded.recipe.pair.margin == 0.1
     assert loaded.provenance["pair.margin"] == "the command line"
     assert loaded.provenance["data.train"] == "preset tiny"
@@ -59,7 +60,7 @@ def test_overrides_on_a_loaded_recipe_keep_the_other_provenance() -> None:
 )
 def test_a_typo_names_the_nearest_key(words: list[str], hint: str) -> None:
     with pytest.raises(RecipeError, match=f"did you mean {hint}"):
-        recipes.load("chexalign", overrides=words)
+        config.load("chexalign", overrides=words)
 
 
 @pytest.mark.parametrize(
@@ -71,19 +72,19 @@ def test_a_typo_names_the_nearest_key(words: list[str], hint: str) -> None:
 )
 def test_a_wrong_type_or_range_is_an_error_that_names_key_and_source(word: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        recipes.load("chexalign", overrides=[word])
+        config.load("chexalign", overrides=[word])
     assert word.split("=")[0] in str(caught.value)
 
 
 def test_scientific_notation_is_a_number() -> None:
-    assert recipes.load("chexalign", overrides=["align.lr=1e-6"]).recipe.align.lr == 1e-6
+    assert config.load("chexalign", overrides=["align.lr=1e-6"]).recipe.align.lr == 1e-6
 
 
 def test_an_unknown_recipe_or_preset_names_the_nearest() -> None:
     with pytest.raises(RecipeError, match="did you mean `chexalign`"):
-        recipes.load("chexaling")
+        config.load("chexaling")
     with pytest.raises(RecipeError, match="did you mean `tiny`"):
-        recipes.load("chexalign", preset="tinny")
+        config.load("chexalign", preset="tinny")
 
 
 @pytest.mark.parametrize(
@@ -100,18 +101,18 @@ def test_an_unknown_recipe_or_preset_names_the_nearest() -> None:
     ],
 )
 def test_words_are_taken_as_they_are_and_numbers_are_read(word: str, value: object) -> None:
-    loaded = recipes.load("chexalign", overrides=[word])
-    assert dict(recipes.flatten(loaded.recipe.model_dump()))[word.partition("=")[0]] == value
+    loaded = config.load("chexalign", overrides=[word])
+    assert dict(config.flatten(loaded.recipe.model_dump()))[word.partition("=")[0]] == value
 
 
 def test_paths_that_lie_here_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "images").mkdir()
     monkeypatch.chdir(tmp_path)
-    loaded = recipes.load("chexalign", overrides=["data.root=images", "model.path=owner/name"])
-    recipe = recipes.anchored(loaded).recipe
+    loaded = config.load("chexalign", overrides=["data.root=images", "model.path=owner/name"])
+    recipe = config.anchored(loaded).recipe
     assert recipe.data.root == str(tmp_path / "images")
     assert recipe.model.path == "owner/name"
-    assert recipes.anchored(recipes.load("chexalign")).recipe.model.path == "builtin"
+    assert config.anchored(config.load("chexalign")).recipe.model.path == "builtin"
 
 
 @pytest.mark.parametrize(
@@ -125,8 +126,8 @@ def test_a_broken_file_is_an_error_that_names_it(content: str, tmp_path: Path) -
     path = tmp_path / "mine.yaml"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(RecipeError, match=r"mine\.yaml"):
-        recipes.load(str(path))
+        config.load(str(path))
 
 
 def test_every_knob_has_a_line_of_help() -> None:
-    assert [key for key, text in recipes.helps().items() if not text] == []
+    assert [key for key, text in config.helps().items() if not text] == []

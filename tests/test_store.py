@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radpref.files import StoreError, content_key, disk_errors, write_atomically
 from radpref.records import ImageFile, Quarantined, Study
-from radpref.store import StoreError, Table, content_key, disk_errors, write_atomically
+from radpref.run.table import Table
 
 
 def row(id: str, reason: str = "because") -> Quarantined:
@@ -83,7 +84,8 @@ def test_a_full_disk_is_a_clear_error_and_what_was_there_stays(tmp_path: Path) -
 import resource, signal
 from pathlib import Path
 from radpref.records import Quarantined
-from radpref.store import Table, StoreError, write_atomically
+from radpref.files import StoreError, write_atomically
+from radpref.run.table import Table
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 100}, {len(before) + 100}))
 table = Table(Path({str(path)!r}), Quarantined)

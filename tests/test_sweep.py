@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.errors import RadprefError
 from radpref.sweep import Cell, Grid, SweepError, _results, estimate, load_grid, markdown, sweep
 
@@ -48,9 +48,9 @@ def test_the_factorial_is_balanced_and_each_term_has_one_weight() -> None:
         if not cell.levels:
             continue
         objective = [f"align.objective={cell.set['align.objective']}"]
-        first = recipes.load("firempo", overrides=objective)
+        first = config.load("firempo", overrides=objective)
         keys = {key: value for key, value in cell.set.items() if key != "align.objective"}
-        align = recipes.override(first, [f"{key}={value}" for key, value in keys.items()]).recipe.align
+        align = config.override(first, [f"{key}={value}" for key, value in keys.items()]).recipe.align
         assert align.spans
         assert align.visual.weight == (0.1 if cell.levels["visual"] else 0)
         assert align.kl.weight * align.kl.forward == pytest.approx(0.005 * cell.levels["forward KL"])

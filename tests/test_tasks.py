@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radpref.recipe import TaskSection
+from radpref.config import TaskSection
 from radpref.records import Finding, ImageFile, Study, View
 from radpref.tasks import MAX_INDICATION, clean_indication, report_question
 

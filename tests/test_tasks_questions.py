@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from radpref.config import PhantomSection, TaskSection
 from radpref.data import leakage
 from radpref.data.phantom import studies as phantoms
 from radpref.findings import read
 from radpref.images import read_image
-from radpref.recipe import PhantomSection, TaskSection
 from radpref.records import Asked, Box, Finding, ImageFile, Question, Study
 from radpref.tasks import (
     blanked,

@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radpref.config import LoraSection, ModelSection, SftSection
 from radpref.images import read_image
 from radpref.losses import LOSSES, objective
 from radpref.models import Vlm, encode_answer, encode_prompt, load
-from radpref.recipe import LoraSection, ModelSection, SftSection
 from radpref.records import ImageFile, Pair
 from radpref.training import Prepared, TrainingError, align, checkpoints, prepare, sft
 from radpref.training.rows import items, keyed

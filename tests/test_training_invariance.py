@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import TrainingArguments
 
-from radpref import recipe as recipes
+from radpref import config
+from radpref.config import AlignSection, LoraSection, ModelSection
 from radpref.images import read_image
 from radpref.losses import LossError
 from radpref.models import Vlm, attach_lora, encode_answer, encode_prompt, load, token_mask, unwrapped
-from radpref.recipe import AlignSection, LoraSection, ModelSection
 from radpref.records import ImageFile, Pair, Span
 from radpref.training import (
     Collator,
@@ -93,7 +93,7 @@ def span(text: str, first: int, last: int) -> Span:
 
 
 def section_of(objective: str, **settings: Any) -> AlignSection:
-    return toys.section(**recipes.objectives()[objective], objective=objective, **settings)
+    return toys.section(**config.objectives()[objective], objective=objective, **settings)
 
 
 def student(vlm: Vlm, section: AlignSection) -> Vlm:
@@ -389,7 +389,7 @@ def test_like_lengths_hold_less_padding_and_another_epoch_is_another_order() -> 
 # ---------------------------------------------------------------------------------------------- objectives
 
 
-@pytest.mark.parametrize("objective", recipes.objectives())
+@pytest.mark.parametrize("objective", config.objectives())
 def test_each_objective_trains_the_built_in_model(
     objective: str, built_in: tuple[Vlm, list[Pair], Path], tmp_path: Path
 ) -> None:

@@ -25,10 +25,10 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
+from radpref.config import LoraSection
 from radpref.images import read_image
 from radpref.losses import objective
 from radpref.models import Vlm, attach_lora, encode_answer, language_targets
-from radpref.recipe import LoraSection
 from radpref.records import Pair
 from radpref.training import Collator, Item, PairTrainer, Prepared, prepare
 from tests import tiny

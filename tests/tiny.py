@@ -17,9 +17,9 @@ import transformers as hf
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from radpref.config import ModelSection, RunSection
 from radpref.models import Vlm, load
 from radpref.models.processors import image_only
-from radpref.recipe import ModelSection, RunSection
 
 CORPUS = (
     "Write the findings of this chest X-ray. Indication: cough and fever.",

@@ -10,8 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from radpref.config import AlignSection, LoraSection, ModelSection, RunSection
 from radpref.models import Vlm, load
-from radpref.recipe import AlignSection, LoraSection, ModelSection, RunSection
 from radpref.records import ImageFile, Pair, Question
 from radpref.training import Prepared
 from tests import tiny

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.bench.shapes import SHAPES, build, pairs
 from radpref.bench.steps import Stepper, encodings, ours, published_firempo, trl
+from radpref.config import AlignSection, LoraSection, ModelSection, RunSection
 from radpref.errors import RadprefError
 from radpref.models import Vlm, load
-from radpref.recipe import AlignSection, LoraSection, ModelSection, RunSection
 from radpref.records import Pair
 
 Progress = Callable[[str], object]
@@ -89,7 +89,7 @@ class Setting(NamedTuple):
 
 def section_of(setting: Setting) -> AlignSection:
     """The settings of both sides."""
-    values = recipes.objectives()[setting.objective]
+    values = config.objectives()[setting.objective]
     lora = LoraSection(rank=setting.rank, alpha=2 * setting.rank)
     return AlignSection.model_validate(
         {

@@ -15,9 +15,9 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from radpref.bench.shapes import conversation
+from radpref.config import AlignSection
 from radpref.images import read_image
 from radpref.models import Vlm, attach_lora, collate, encode_prompt, token_mask, unwrapped, vision_tower
-from radpref.recipe import AlignSection
 from radpref.records import Pair
 from radpref.training import Collator, PairTrainer, Prepared, prepare
 from radpref.training.head import Head

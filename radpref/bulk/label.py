@@ -10,11 +10,11 @@ from pathlib import Path
 from radpref.bulk.refused import Done, check_out, reasons, write_refused
 from radpref.data.rows import columns, require, stream
 from radpref.data.source import RowError, text_of
+from radpref.files import replacing
 from radpref.findings import CLASSES_14, labels
 from radpref.judges.case import words
 from radpref.records import Quarantined
-from radpref.runfolder import progress
-from radpref.store import replacing
+from radpref.run.folder import progress
 
 ROW = "row"
 """The first column of the output where the input has no id: where the row stands, ``line 12``."""

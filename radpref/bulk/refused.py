@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from radpref.data.source import DataError
+from radpref.files import write_atomically
 from radpref.records import Quarantined
-from radpref.store import write_atomically
 
 
 @dataclass(frozen=True)

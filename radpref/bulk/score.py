@@ -14,11 +14,12 @@ from filelock import FileLock, Timeout
 from radpref.bulk.refused import Done, check_out, reasons, write_refused
 from radpref.data.rows import Entry, require, stream
 from radpref.data.source import DataError, RowError, text_of
+from radpref.files import content_key
 from radpref.judges import Case, Judge
 from radpref.judges.server import TRANSIENT
 from radpref.records import Judgement, Quarantined
-from radpref.runfolder import progress
-from radpref.store import Ledger, content_key
+from radpref.run.folder import progress
+from radpref.run.table import Ledger
 
 CHUNK = 256
 """Pairs judged at once, and lost at most by a kill."""

@@ -41,7 +41,7 @@ def bench(
         from radpref.bench import plot, table
         from radpref.bench.measure import BenchError, Setting
         from radpref.doctor import machine
-        from radpref.store import write_atomically
+        from radpref.files import write_atomically
 
         if unknown := set(phase) - set(PHASES):
             raise BenchError(f"--phase {', '.join(sorted(unknown))} is none of {', '.join(PHASES)}")

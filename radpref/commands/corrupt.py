@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.terminal import TAKES_OVERRIDES, friendly, out, overrides
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from radpref.recipe import DataSection, Recipe
+    from radpref.config import DataSection, Recipe
     from radpref.records import Study
 
 corrupt_app = typer.Typer(name="corrupt", help="Take lesions out of images, and look at it.", no_args_is_help=True)
@@ -50,7 +50,7 @@ def _of_run(folder: Path, count: int, side: int) -> Image.Image:
 
     from radpref.pairs.preview import kept_sheet
     from radpref.records import Pair
-    from radpref.runfolder import Run, RunError
+    from radpref.run.folder import Run, RunError
 
     made = list(islice(Run(folder).table("corrupt", "pairs", Pair), count))
     if not made:
@@ -65,16 +65,16 @@ def _of_source(recipe: str, words: list[str], operators: list[str], count: int, 
     from radpref.pairs.preview import as_pair, made_sheet
     from radpref.stages.corrupt import check_corrupt, providers_of
 
-    loaded = recipes.load(recipe, overrides=words).recipe
+    loaded = config.load(recipe, overrides=words).recipe
     section = loaded.corrupt
     check_corrupt(section)
     if "evidence" in section.masks:
-        raise recipes.RecipeError(
+        raise config.RecipeError(
             "evidence is of a model and a pair's words; preview a run that has both: "
             "radpref corrupt preview --run FOLDER"
         )
     sections = [
-        recipes.load(recipe, overrides=[*words, f"corrupt.operator={name}"]).recipe.corrupt for name in operators
+        config.load(recipe, overrides=[*words, f"corrupt.operator={name}"]).recipe.corrupt for name in operators
     ] or [section]
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary).resolve()
@@ -90,7 +90,7 @@ def _studies(recipe: Recipe, home: Path, count: int) -> list[Study]:
     section = recipe.data
     if section.source not in SOURCES:
         raise DataError(
-            f"data.source {section.source!r} does not exist{recipes.nearest(section.source, SOURCES) or '.'} "
+            f"data.source {section.source!r} does not exist{config.nearest(section.source, SOURCES) or '.'} "
             f"There are: {', '.join(SOURCES)}."
         )
     found = SOURCES[section.source](_drawn(section, count), home, recipe.run.seed).studies

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.terminal import TAKES_OVERRIDES, friendly, out, overrides, tell
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ def audit(
 
         from rich.table import Table
 
+        from radpref.files import write_atomically
         from radpref.judges.audit import HEADER, battery, cells, markdown
         from radpref.judges.audit import audit as run_audit
-        from radpref.runfolder import progress
-        from radpref.store import write_atomically
+        from radpref.run.folder import progress
 
         asked = {name: _judge(name, context.args)[0] for name in judge or AUDITED}
         references = list(islice(_texts(reports, field) if reports else _phantoms(seed), limit))
@@ -100,11 +100,11 @@ def _judge(name: str, words: list[str]) -> tuple[Judge, str]:
     """
     from radpref import judges
 
-    section = recipes.load("chexalign", overrides=[f"judge.name={name}", *overrides(words)]).recipe.judge
+    section = config.load("chexalign", overrides=[f"judge.name={name}", *overrides(words)]).recipe.judge
     known = [*judges.JUDGES, "bleu"]
     if name not in known:
-        raise recipes.RecipeError(
-            f"{name!r} is no judge{recipes.nearest(name, known) or '.'} There are: {', '.join(known)}."
+        raise config.RecipeError(
+            f"{name!r} is no judge{config.nearest(name, known) or '.'} There are: {', '.join(known)}."
         )
     if name == "bleu":
         from radpref.judges.bleu import bleu

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.boxes import sentences
 from radpref.data.source import DataError, Found, RowError, inside, quarantine, root_of, text_of
-from radpref.recipe import DataSection
 from radpref.records import ImageFile, Quarantined, Study, View
 
 NAMES = {

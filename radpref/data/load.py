@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from radpref.config import DataSection
 from radpref.data import covid, ms_cxr, nih, openi, table, vindr, vqa_mimic, vqa_rad, vqa_slake
 from radpref.data.gate import ImageCheck, admit, without_bad_images
 from radpref.data.source import DataError, Found, Loaded, Source, nearest, quarantine
 from radpref.data.splits import SPLITS, draw, join_shared, leakage, split_by_patient
-from radpref.recipe import DataSection
 from radpref.records import Quarantined, Split, Study
 
 PHANTOMS: dict[Split, int] = {"train": 2000, "validation": 200, "test": 400}

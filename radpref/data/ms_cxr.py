@@ -12,10 +12,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.boxes import box_of, files_by_stem, names_of, number
 from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
-from radpref.recipe import DataSection
 from radpref.records import Box, ImageFile, Quarantined, Study
 
 COLUMNS = ("dicom_id", "category_name", "label_text", "path", "x", "y", "w", "h", "image_width", "image_height")

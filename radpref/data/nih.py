@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.boxes import box_of, files_by_stem, names_of, number, sentences
 from radpref.data.source import DataError, Found, RowError, inside, quarantine, root_of, text_of
-from radpref.recipe import DataSection
 from radpref.records import Box, ImageFile, Quarantined, Split, Study, View
 
 FRAME = (1024.0, 1024.0)

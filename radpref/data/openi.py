@@ -24,8 +24,8 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
+from radpref.config import DataSection
 from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
-from radpref.recipe import DataSection
 from radpref.records import ImageFile, Quarantined, Study, View
 
 MAX_XML = 1_000_000

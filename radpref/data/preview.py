@@ -7,10 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from radpref.config import DataSection
 from radpref.data import phantom
 from radpref.data.load import load_studies
 from radpref.images import contact_sheet
-from radpref.recipe import DataSection
 
 
 def preview_sheet(section: DataSection, *, count: int, seed: int) -> Image.Image:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radpref.config import DataSection, RecipeError
 from radpref.errors import RadprefError
-from radpref.recipe import DataSection, RecipeError
 from radpref.records import Quarantined, Study
 
 

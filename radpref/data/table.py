@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radpref.config import DataSection, TableSection
 from radpref.data import hugging_face
 from radpref.data.image_cells import images_of
 from radpref.data.rows import SUFFIXES, Entry, is_unicode, stream
 from radpref.data.rows import columns as columns_of
 from radpref.data.source import DataError, Found, RowError, listed, nearest, quarantine, root_of, text_of
-from radpref.recipe import DataSection, TableSection
 from radpref.records import Quarantined, Split, Study
 
 SPLIT_NAMES: dict[str, Split] = {

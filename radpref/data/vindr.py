@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.boxes import box_of, files_by_stem, names_of, number, sentences
 from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
 from radpref.images import ImageError, image_size
-from radpref.recipe import DataSection
 from radpref.records import Box, ImageFile, Quarantined, Split, Study
 
 COLUMNS = ("image_id", "class_name", "x_min", "y_min", "x_max", "y_max")

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radpref.config import DataSection
 from radpref.data.rows import require, stream
 from radpref.data.source import DataError, Found, RowError, inside, root_of
 from radpref.data.table import SPLIT_NAMES
 from radpref.data.vqa import Row, ask, cell, entries, gather, refused
-from radpref.recipe import DataSection
 from radpref.records import ImageFile, Quarantined, Split, View
 
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")

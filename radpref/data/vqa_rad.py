@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from radpref.config import DataSection
 from radpref.data.source import DataError, Found, RowError, root_of
 from radpref.data.vqa import Row, ask, cell, entries, gather, image, refused
-from radpref.recipe import DataSection
 from radpref.records import ImageFile, Quarantined
 
 FILES = ("VQA_RAD Dataset Public.json", "VQA_RAD Dataset.json", "trainset.json", "testset.json", "chest_qa.jsonl")

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from radpref.config import DataSection
 from radpref.data.source import DataError, Found, RowError, root_of
 from radpref.data.vqa import Row, ask, cell, entries, gather, image, refused
-from radpref.recipe import DataSection
 from radpref.records import ImageFile, Quarantined, Split
 
 FILES: dict[str, Split] = {"train.json": "train", "validate.json": "validation", "test.json": "test"}

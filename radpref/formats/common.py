@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from radpref.errors import RadprefError
+from radpref.files import replacing, write_atomically
 from radpref.images import ImageError, is_plain, read_image
 from radpref.records import ImageFile, Pair, Quarantined
-from radpref.store import replacing, write_atomically
 
 STAGE = "export"
 TAGS = ("<image>", "<video>", "<audio>")

@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from radpref.files import write_atomically
 from radpref.formats.common import Images, Row, Written, usable, write_lines
 from radpref.pairs import unpair
 from radpref.records import Pair, Quarantined
-from radpref.store import write_atomically
 
 NAME = "radpref"
 """What ``dataset:`` is set to in a LLaMA-Factory recipe."""

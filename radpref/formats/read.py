@@ -19,11 +19,11 @@ from radpref.data.gate import MAX_ID, ImageCheck
 from radpref.data.image_cells import images_of
 from radpref.data.rows import SUFFIXES, Entry, columns, stream
 from radpref.data.source import DataError, RowError, listed, nearest, text_of
+from radpref.files import content_key
 from radpref.formats.common import TAGS
 from radpref.formats.conversations import answered
 from radpref.images import ImageError, image_hash
 from radpref.records import Pair, Quarantined
-from radpref.store import content_key
 
 STAGE = "pair"
 HUB = "hub:"

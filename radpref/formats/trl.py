@@ -13,11 +13,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from radpref.files import replacing
 from radpref.formats.common import Row, Written, png, usable
 from radpref.images import is_plain
 from radpref.pairs import unpair
 from radpref.records import ImageFile, Pair, Quarantined
-from radpref.store import replacing
 
 FILE = "train.parquet"
 _BATCH = 32

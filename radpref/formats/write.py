@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from radpref import __version__
+from radpref.files import write_atomically
 from radpref.formats import ids, llama_factory, ms_swift, trl
 from radpref.formats.common import Written, unfinished
 from radpref.records import Pair
-from radpref.store import write_atomically
 
 WRITERS: dict[str, Callable[..., Written]] = {
     "trl": trl.write,

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from radpref.config import CorruptSection
 from radpref.errors import RadprefError
 from radpref.grounding.attention import answer_tokens
 from radpref.grounding.targets import STAGE, Target
 from radpref.images import ImageError, corrupt, grown, own_mask, read_image, seed_of
 from radpref.models import ModelError, Vlm, autocast, collate, encode_answer, encode_prompt, unwrapped
-from radpref.recipe import CorruptSection
 from radpref.records import ImageFile, Quarantined, Record
 
 Scope = Literal["words", "sentence"]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from PIL import Image
 
+from radpref.config import CorruptSection
 from radpref.grounding.causal import SCOPES, Drop, Scope, drops
 from radpref.grounding.looking import SOURCES, Look, Query, looks
 from radpref.grounding.metrics import over_layers, pass_at
@@ -15,7 +16,6 @@ from radpref.grounding.summary import Value, mean_metric, paired_mean
 from radpref.grounding.targets import targets
 from radpref.images import read_image
 from radpref.models import Vlm
-from radpref.recipe import CorruptSection
 from radpref.records import Comparison, ImageFile, Metric, Quarantined, Question
 
 Measure = Literal["ratio", "kl", "js", "hit"]

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from radpref.config import CorruptSection
 from radpref.images.masks import Mask
-from radpref.recipe import CorruptSection
 
 Values = NDArray[np.float64]
 """(height, width, channels), 0 the least and 1 the greatest value of the image's range."""
@@ -88,7 +88,7 @@ def save(pixels: NDArray[np.uint8], path: Path) -> None:
     """Write a PNG, without loss, beside its place and move it there: a file with the final name is whole."""
     import io
 
-    from radpref.store import write_atomically
+    from radpref.files import write_atomically
 
     buffer = io.BytesIO()
     picture(pixels).save(buffer, "PNG", compress_level=4)

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from radpref.files import content_key
 from radpref.images.masks import Mask
 from radpref.images.read import image_hash, image_key
 from radpref.records import ImageFile
-from radpref.store import content_key
 
 Mark = Literal["arrow", "star", "box", "contour"]
 MARKS: tuple[Mark, ...] = ("arrow", "star", "box", "contour")

@@ -8,6 +8,8 @@ where the answer is right, else 0.
 
 from typing import Protocol
 
+from radpref.config import JudgeSection
+from radpref.files import content_key
 from radpref.findings import lexicon
 from radpref.judges import chat as _chat
 from radpref.judges import radeval as _radeval
@@ -18,9 +20,7 @@ from radpref.judges.server import TRANSIENT, Server
 from radpref.judges.short_answer import VERSION as _ANSWER_VERSION
 from radpref.judges.short_answer import short_answer
 from radpref.judges.soft_matching import text
-from radpref.recipe import JudgeSection
 from radpref.records import Judgement
-from radpref.store import content_key
 
 _DEFAULT = JudgeSection()
 

@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from radpref.config import ServerSection
+from radpref.files import content_key, write_atomically
 from radpref.judges.answers import Unreadable
 from radpref.judges.case import JudgeError
 from radpref.judges.server import TRANSIENT, UNPARSABLE, Failure, Messages, SchemaRefused, Server
-from radpref.recipe import ServerSection
-from radpref.store import content_key, write_atomically
 
 _PATIENCE = 20
 """Lost questions in a row, with no answer between them, after which the server is taken to be gone."""

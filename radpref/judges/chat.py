@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from radpref.config import JudgeSection
+from radpref.files import content_key
 from radpref.judges import answers
 from radpref.judges.asker import Asker
 from radpref.judges.case import CompareAll, Judge, Verdict, judge_all
 from radpref.judges.prompts import template_file, template_of
 from radpref.judges.server import Failure
-from radpref.recipe import JudgeSection
-from radpref.store import content_key
 
 _TEMPLATES = Path(__file__).parent / "templates"
 Read = Callable[[str, str, str], Verdict]

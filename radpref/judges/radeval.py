@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radpref.config import JudgeSection
 from radpref.judges.case import Judge, JudgeError, Verdict, judge_all
-from radpref.recipe import JudgeSection
 
 VERSION = 1
 """Raised with the mapping of values to scores."""

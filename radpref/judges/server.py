@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
+from radpref.config import ServerSection
 from radpref.judges.case import JudgeError
-from radpref.recipe import ServerSection
 
 Messages = Sequence[Mapping[str, str]]
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from radpref.config import AlignSection, nearest
 from radpref.errors import RadprefError
 from radpref.losses import ranking, terms
 from radpref.losses.scored import PreferenceLoss, Scored
-from radpref.recipe import AlignSection, nearest
 
 
 class LossError(RadprefError, ValueError):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from radpref.config import MineSection
 from radpref.mining.approximate import approximate
 from radpref.mining.calibration import Calibration, calibration
 from radpref.mining.confidence import CELLS, Moved, cells, sensitivity
@@ -17,7 +18,6 @@ from radpref.mining.hits import Rate, Retrieval, rate, retrieval_hits, tail_name
 from radpref.mining.quotas import MODES, apportion, tempered
 from radpref.mining.search import Neighbours, Part, search
 from radpref.mining.vectors import findings_of
-from radpref.recipe import MineSection
 from radpref.records import Cell, MinedQuestion, Question, Record
 from radpref.tasks import normalise, polarity
 

@@ -10,8 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from radpref.config import LoraSection
 from radpref.models.vlm import ModelError, Vlm, language_model, unwrapped, vision_tower
-from radpref.recipe import LoraSection
 
 
 def language_targets(model: Any) -> list[str]:

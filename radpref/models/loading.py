@@ -15,13 +15,13 @@ from safetensors import SafetensorError, safe_open
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
 
+from radpref.config import ModelSection, RunSection
 from radpref.models.chat import learn_turn
 from radpref.models.decoding import check_decoding
 from radpref.models.fingerprint import fingerprint
 from radpref.models.precision import pick_device, pick_dtypes
 from radpref.models.processors import load_processor
 from radpref.models.vlm import ModelError, Vlm
-from radpref.recipe import ModelSection, RunSection
 
 BUILTIN = Path(__file__).parent / "builtin"
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]

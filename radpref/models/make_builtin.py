@@ -32,8 +32,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from radpref.config import TaskSection
 from radpref.data import phantom
-from radpref.recipe import TaskSection
 
 SIZE = 128
 PATCH = 16

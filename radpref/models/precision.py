@@ -9,8 +9,8 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from radpref.config import Precision
 from radpref.models.vlm import ModelError
-from radpref.recipe import Precision
 
 
 def pick_device(name: str) -> torch.device:

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from radpref.config import CorruptSection
+from radpref.files import content_key
 from radpref.findings import lexicon
 from radpref.images import (
     Located,
@@ -35,9 +37,7 @@ from radpref.images import (
 )
 from radpref.images.corruption import WHOLE
 from radpref.images.masks import Mask
-from radpref.recipe import CorruptSection
 from radpref.records import ImageFile, Pair, Quarantined
-from radpref.store import content_key
 
 VERSION = 1
 """Part of every image's name: raise it with any change of an operator."""

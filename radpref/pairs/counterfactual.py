@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from radpref.config import EditSection
 from radpref.findings import read
 from radpref.findings.rewrite import difference
 from radpref.pairs.edit import NO_ANSWER, Built, EditCase, Edited, Editor, built, case_of, edit, right
-from radpref.recipe import EditSection
 from radpref.records import Completion, Finding, Question
 from radpref.tasks.answers import statement
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, Protocol
 
+from radpref.config import EditSection
 from radpref.findings import lexicon
 from radpref.findings.rewrite import contradictions
 from radpref.judges import Verdict, compare, compare_truth
 from radpref.pairs.backing import unbacked, vaguer
 from radpref.pairs.spans import Marked, changes, fault, marked, same_words, size, spliced
-from radpref.recipe import EditSection
 from radpref.records import Completion, Finding, Pair, Question, Record, ReportError, Span
 from radpref.tasks.answers import EXCLUSIVE, matches
 

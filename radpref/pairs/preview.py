@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from radpref.config import CorruptSection
 from radpref.images import ImageError, picture_table, read_image, tinted
 from radpref.images.corruption import WHOLE, strength_of
 from radpref.pairs.corrupt import Locate, corrupt_pair, find_lesion, names_of
-from radpref.recipe import CorruptSection
 from radpref.records import ImageFile, Pair, Study
 
 Cell = tuple[Image.Image, str]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from radpref.recipe import PairSection
+from radpref.config import PairSection
 from radpref.records import Completion, Judgement, Pair, Question
 
 NO_CANDIDATE = "no candidate"

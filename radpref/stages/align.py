@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from radpref.recipe import AlignSection
+from radpref.config import AlignSection
+from radpref.files import content_key
 from radpref.records import Pair, Quarantined
-from radpref.runfolder import Run, progress
+from radpref.run.folder import Run, progress
 from radpref.stages.common import Steps, fine_tuned, keyed_folder, load, pairs_from, reasons
-from radpref.store import content_key
 
 
 def prepare(run: Run, limit: int | None = None) -> str:

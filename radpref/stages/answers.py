@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from radpref.recipe import ModelSection, SampleSection
+from radpref.config import ModelSection, SampleSection
+from radpref.files import content_key
 from radpref.records import Completion, Quarantined, Question
-from radpref.runfolder import Run, progress
+from radpref.run.folder import Run, progress
 from radpref.stages.common import batched, load, question_key, reasons
-from radpref.store import content_key
 
 
 def answer(

@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from radpref.recipe import ModelSection, Precision, RecipeError, nearest
+from radpref.config import ModelSection, Precision, RecipeError, nearest
+from radpref.files import content_key, write_atomically
 from radpref.records import Quarantined, Question
-from radpref.runfolder import Run, progress
-from radpref.store import content_key, write_atomically
+from radpref.run.folder import Run, progress
 
 T = TypeVar("T")
 

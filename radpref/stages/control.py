@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from radpref.recipe import AlignSection, ModelSection, SftSection
+from radpref.config import AlignSection, ModelSection, SftSection
+from radpref.files import content_key
 from radpref.records import Pair, Question
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from radpref.stages.common import Steps, fine_tuned, keyed_folder, load, noted, shown
 from radpref.stages.judgements import rank_of, validation_scores
-from radpref.store import content_key
 
 
 def control(run: Run, limit: int | None = None) -> str:

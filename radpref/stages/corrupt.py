@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image
 
-from radpref.recipe import CorruptSection, RecipeError
+from radpref.config import CorruptSection, RecipeError
+from radpref.files import content_key
 from radpref.records import ImageFile, Pair, Quarantined
-from radpref.runfolder import Run, RunError, progress
+from radpref.run.folder import Run, RunError, progress
 from radpref.stages.common import fine_tuned, load, reasons
-from radpref.store import content_key
 
 BATCH = 32
 """Pairs between two writes of the table."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from radpref.recipe import ModelSection
+from radpref.config import ModelSection
+from radpref.files import content_key
 from radpref.records import Comparison, Judgement, Metric, Question
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from radpref.stages.answers import greedy
 from radpref.stages.common import (
     AFTER,
@@ -21,7 +22,6 @@ from radpref.stages.common import (
     questions_of,
     shown,
 )
-from radpref.store import content_key
 
 if TYPE_CHECKING:
     from radpref.evaluation import Measured

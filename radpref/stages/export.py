@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from radpref.files import disk_errors
 from radpref.records import Pair
-from radpref.runfolder import Run, RunError
+from radpref.run.folder import Run, RunError
 from radpref.stages.common import load, located, outcome, print_of, reasons
-from radpref.store import disk_errors
 
 
 def export_model(run: Run, to: Path) -> str:

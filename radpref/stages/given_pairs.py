@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from radpref.records import Pair, Quarantined, Study
-from radpref.runfolder import Run, RunError, progress
+from radpref.run.folder import Run, RunError, progress
 from radpref.stages.common import reasons
 
 

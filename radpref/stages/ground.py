@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from radpref.files import content_key
 from radpref.records import Comparison, Metric, Quarantined
-from radpref.runfolder import Run, progress
+from radpref.run.folder import Run, progress
 from radpref.stages.common import AFTER, load, questions_key, questions_of, reasons
 from radpref.stages.evaluate import systems_of
-from radpref.store import content_key
 
 if TYPE_CHECKING:
     from radpref.grounding import Drop

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from radpref.recipe import ModelSection
+from radpref.config import ModelSection
+from radpref.files import content_key
 from radpref.records import Quarantined
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from radpref.stages.common import (
     Steps,
     fine_tuned,
@@ -16,7 +17,6 @@ from radpref.stages.common import (
     shown,
 )
 from radpref.stages.judgements import judge_section, validation_scores
-from radpref.store import content_key
 
 
 def grpo(run: Run, limit: int | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from radpref.records import Completion
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from radpref.stages.common import questions_of
 from radpref.stages.judgements import judge_rows, judge_section
 

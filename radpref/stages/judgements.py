@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from radpref.recipe import JudgeSection, ModelSection
+from radpref.config import JudgeSection, ModelSection
+from radpref.files import content_key
 from radpref.records import Completion, Judgement, Question
-from radpref.runfolder import Run, progress
+from radpref.run.folder import Run, progress
 from radpref.stages.answers import greedy
 from radpref.stages.common import batched, questions_of
-from radpref.store import content_key
 
 
 def judge_rows(

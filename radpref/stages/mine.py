@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from radpref.recipe import MineSection
+from radpref.config import MineSection
+from radpref.files import content_key, write_atomically
 from radpref.records import Completion, MinedQuestion, Quarantined, Question
-from radpref.runfolder import Run, RunError, progress
+from radpref.run.folder import Run, RunError, progress
 from radpref.stages.answers import answer
 from radpref.stages.common import batched, fine_tuned, load, questions_key, questions_of
 from radpref.stages.judgements import judge_rows, judge_section
-from radpref.store import content_key, write_atomically
 
 SHARD = 256
 """Images whose vectors are kept in one file: at most so many are encoded again after a kill."""

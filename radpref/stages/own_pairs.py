@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from radpref.recipe import EditSection
+from radpref.config import EditSection
+from radpref.files import content_key
 from radpref.records import Completion, MinedQuestion, Pair, Quarantined
-from radpref.runfolder import Run, RunError
+from radpref.run.folder import Run, RunError
 from radpref.stages.answers import answer
 from radpref.stages.common import fine_tuned, load, questions_of
-from radpref.store import content_key
 
 if TYPE_CHECKING:
     from radpref.pairs import Built

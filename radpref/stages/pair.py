@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from radpref.records import Completion, Judgement, Pair
-from radpref.runfolder import Run, RunError
+from radpref.run.folder import Run, RunError
 from radpref.stages.common import questions_of
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from radpref import recipe as recipes
-from radpref.recipe import ReportSection
+from radpref import config
+from radpref.config import ReportSection
+from radpref.files import content_key, write_atomically
 from radpref.records import Comparison, Completion, Judgement, Metric, Pair, Quarantined, Question
-from radpref.runfolder import Run
+from radpref.run.folder import Run
 from radpref.stages.common import AFTER, BEFORE, CONTROL, outcome, pairs_from
 from radpref.stages.evaluate import MAIN
-from radpref.store import content_key, write_atomically
 
 TITLES = {
     "chexalign": "CheXalign",
@@ -106,7 +106,7 @@ def _report_data(run: Run, section: ReportSection) -> Any:
         for row in run.rows(path.parent.name, path.stem, Quarantined)
     ]
     mined = run.read_json("mine", "summary.json")
-    helps = recipes.helps()
+    helps = config.helps()
     about_run = run.read_json("run.json")
     return ReportData(
         title=f"{TITLES[recipe.method]} on {recipe.data.source}",
@@ -126,7 +126,7 @@ def _report_data(run: Run, section: ReportSection) -> Any:
         unscored={name: one["unscored"] for name, one in details.items()},
         recipe=[
             Setting(key, str(value), run.loaded.provenance.get(key, "default"), helps[key])
-            for key, value in recipes.flatten(recipe.model_dump())
+            for key, value in config.flatten(recipe.model_dump())
         ],
         facts={
             "versions": about_run["versions"],

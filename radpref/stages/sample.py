@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from radpref.runfolder import Run
+from radpref.files import content_key
+from radpref.run.folder import Run
 from radpref.stages.answers import answer
 from radpref.stages.common import fine_tuned, load, questions_of
-from radpref.store import content_key
 
 
 def sample(run: Run, limit: int | None = None) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from radpref.recipe import ModelSection
-from radpref.runfolder import Run
+from radpref.config import ModelSection
+from radpref.files import content_key
+from radpref.run.folder import Run
 from radpref.stages.common import fine_tuned, noted, print_of, questions_key, questions_of, shown
 from radpref.stages.judgements import rank_of, validation_scores
-from radpref.store import content_key
 
 
 def select(run: Run, limit: int | None = None) -> str:

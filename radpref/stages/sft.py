@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from radpref.recipe import ModelSection
+from radpref.config import ModelSection
+from radpref.files import content_key
 from radpref.records import Quarantined
-from radpref.runfolder import Run, RunError
+from radpref.run.folder import Run, RunError
 from radpref.stages.common import Steps, keyed_folder, load, noted, print_of, questions_key, questions_of
-from radpref.store import content_key
 
 
 def sft(run: Run, limit: int | None = None) -> str:

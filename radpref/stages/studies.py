@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from radpref.records import Quarantined, Question, Study
-from radpref.runfolder import Run, RunError
+from radpref.run.folder import Run, RunError
 from radpref.stages.common import reasons
 
 

@@ -14,9 +14,9 @@ from random import Random
 
 from PIL import Image
 
+from radpref.files import content_key
 from radpref.images import image_hash, read_image
 from radpref.records import ImageFile, Question
-from radpref.store import content_key
 from radpref.tasks.answers import polarity
 from radpref.tasks.comparison import OPENING
 

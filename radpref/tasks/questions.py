@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-from radpref.recipe import TaskSection
+from radpref.config import TaskSection
 from radpref.records import Question, Study
 from radpref.tasks.asked import question_of
 from radpref.tasks.basic import basic

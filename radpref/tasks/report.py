@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from radpref.recipe import TaskSection
+from radpref.config import TaskSection
 from radpref.records import Question, Study
 
 MAX_INDICATION = 300

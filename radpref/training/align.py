@@ -8,10 +8,10 @@ from pathlib import Path
 
 from transformers import TrainingArguments, set_seed
 
+from radpref.config import AlignSection
+from radpref.files import content_key
 from radpref.losses import Objective, objective
 from radpref.models import Vlm, attach_lora, freeze, merged, unwrapped
-from radpref.recipe import AlignSection
-from radpref.store import content_key
 from radpref.training.errors import TrainingError
 from radpref.training.head import Head
 from radpref.training.loop import (

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from radpref.store import content_key, write_atomically
+from radpref.files import content_key, write_atomically
 from radpref.training.errors import TrainingError
 
 SHARD_BYTES = 1 << 28

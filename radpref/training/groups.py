@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
+from radpref.config import GrpoSection, SampleSection
 from radpref.models import Vlm, autocast, decode, pad, sampler, save, text_positions, unwrapped
-from radpref.recipe import GrpoSection, SampleSection
 from radpref.records import Question
 from radpref.training.errors import TrainingError
 from radpref.training.loop import Means, check_device

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from transformers import TrainingArguments, set_seed
 
+from radpref.config import AlignSection, GrpoSection, SampleSection
+from radpref.files import content_key
 from radpref.images import ImageError
 from radpref.models import Vlm, attach_lora, context_length, freeze, merged
-from radpref.recipe import AlignSection, GrpoSection, SampleSection
 from radpref.records import Quarantined, Question
-from radpref.store import content_key
 from radpref.training.errors import TrainingError
 from radpref.training.groups import Asked, GroupTrainer, Reward
 from radpref.training.loop import (

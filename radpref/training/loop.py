@@ -21,9 +21,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
+from radpref.config import AlignSection, SftSection
+from radpref.files import write_atomically
 from radpref.models import Vlm, trainable_summary
-from radpref.recipe import AlignSection, SftSection
-from radpref.store import write_atomically
 from radpref.training.errors import TrainingError
 
 LOG = logging.getLogger(__name__)

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from radpref.config import AlignSection
+from radpref.files import content_key, write_atomically
 from radpref.images import ImageError
 from radpref.losses import Objective, objective
 from radpref.models import Vlm, autocast
-from radpref.recipe import AlignSection
 from radpref.records import Pair, Quarantined
-from radpref.store import content_key, write_atomically
 from radpref.training.cache import Cache
 from radpref.training.errors import TrainingError
 from radpref.training.features import Features, encode, joined, split

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from radpref.files import content_key
 from radpref.images import image_key, read_image
 from radpref.losses import Objective
 from radpref.models import Vlm, encode_answer, encode_prompt, token_mask
 from radpref.pairs import unpair
 from radpref.records import ImageFile, Pair, Span
-from radpref.store import content_key
 from radpref.training.errors import TrainingError
 
 CACHE_BYTES = 1 << 29

@@ -14,11 +14,11 @@ from torch import Tensor
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
+from radpref.config import SftSection
+from radpref.files import content_key
 from radpref.images import ImageError
 from radpref.models import Vlm, attach_lora, collate, freeze, merged, save
-from radpref.recipe import SftSection
 from radpref.records import Quarantined, Question
-from radpref.store import content_key
 from radpref.training.errors import TrainingError
 from radpref.training.loop import (
     Log,

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from radpref.config import PhantomSection
 from radpref.data.phantom.image import describe, render, shown
 from radpref.data.phantom.patients import Patient, Visit, sample
-from radpref.recipe import PhantomSection
 from radpref.records import ImageFile, Split, Study, View
 
 DRAWING = 2

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
+from radpref.config import EditSection
 from radpref.findings import read
 from radpref.findings.rewrite import absent, contradictions, flips, present, turned
 from radpref.findings.rewrite.phrases import article, capital
 from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited, beyond
 from radpref.pairs.spans import changes
-from radpref.recipe import EditSection
 from radpref.records import Finding
 from radpref.tasks.answers import EXCLUSIVE, matches, normalise, polarity, related, statement, tokens
 from radpref.tasks.comparison import OPENING

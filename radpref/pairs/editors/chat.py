@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from radpref.config import EditSection
+from radpref.files import content_key
 from radpref.findings.rewrite.phrases import sentence
 from radpref.judges.answers import Part, Unreadable, parsed, strict
 from radpref.judges.asker import Asker
 from radpref.judges.prompts import template_file, template_of
 from radpref.judges.server import Failure
 from radpref.pairs.edit import EMPTY, UNREADABLE, EditCase, Edited, Editor, judged, right
-from radpref.recipe import EditSection
-from radpref.store import content_key
 from radpref.tasks.answers import normalise
 
 _SHIPPED = Path(__file__).parent.parent / "templates" / "edit.jinja"

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from radpref.config import EditSection
 from radpref.findings import lexicon, read
 from radpref.findings.rewrite import absent, changed, contradictions, denied, flips, present, stated, turned
 from radpref.judges import pairing
 from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited, errors, judged
-from radpref.recipe import EditSection
 from radpref.records import Finding
 
 _STEPS = 24

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from radpref.config import EditSection
 from radpref.pairs.edit import EditCase, Edited, Editor
 from radpref.pairs.editors.answer import answer_edit
 from radpref.pairs.editors.report import report_edit
-from radpref.recipe import EditSection
 
 
 def rule(section: EditSection) -> Editor:

@@ -30,10 +30,11 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from radpref import recipe as recipes
+from radpref import config
 from radpref.errors import RadprefError
+from radpref.files import StoreError, write_atomically
 from radpref.records import Record
-from radpref.store import StoreError, Table, write_atomically
+from radpref.run.table import Table
 
 Row = TypeVar("Row", bound=Record)
 
@@ -55,11 +56,11 @@ class Run:
         RunError: there is no run in ``folder`` and no recipe was given.
     """
 
-    def __init__(self, folder: Path, loaded: recipes.Loaded | None = None) -> None:
+    def __init__(self, folder: Path, loaded: config.Loaded | None = None) -> None:
         self.folder = folder
         if loaded is None:
             loaded = read_recipe(folder)
-        self.loaded = recipes.anchored(loaded)
+        self.loaded = config.anchored(loaded)
         self.recipe = self.loaded.recipe
 
     # -------------------------------------------------------------------------------------- files
@@ -168,7 +169,7 @@ class Run:
             raise StoreError(f"cannot make the run folder {self.folder}: {error.strerror or error}") from error
         try:
             with FileLock(self.path(".lock"), timeout=0):
-                write_atomically(self.path("recipe.yaml"), recipes.dump(self.loaded))
+                write_atomically(self.path("recipe.yaml"), config.dump(self.loaded))
                 self.write_json(about(self.loaded), "run.json")
                 yield
         except Timeout:
@@ -202,7 +203,7 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def read_recipe(folder: Path) -> recipes.Loaded:
+def read_recipe(folder: Path) -> config.Loaded:
     """The recipe that a run folder was made with, with the provenance of its values.
 
     Raises:
@@ -212,16 +213,16 @@ def read_recipe(folder: Path) -> recipes.Loaded:
     path = folder / "recipe.yaml"
     if not path.is_file():
         raise RunError(f"{folder} holds no run (no recipe.yaml). `radpref run RECIPE --out {folder}` makes one.")
-    loaded = recipes.load(str(path))
+    loaded = config.load(str(path))
     about_path = folder / "run.json"
     known = read_json(about_path).get("provenance", {}) if about_path.exists() else {}
-    return recipes.Loaded(
+    return config.Loaded(
         recipe=loaded.recipe,
         provenance={key: known.get(key, where) for key, where in loaded.provenance.items()},
     )
 
 
-def about(loaded: recipes.Loaded) -> dict[str, Any]:
+def about(loaded: config.Loaded) -> dict[str, Any]:
     """What is worth knowing about how a run was made."""
     return {
         "command": sys.argv[1:],

@@ -9,50 +9,16 @@ not depend on where the work was interrupted.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel
-
-from radpref.errors import RadprefError
+from radpref.files import StoreError, append_lines, cut_torn_line, replacing, write_atomically
 from radpref.records import Record
 
 Row = TypeVar("Row", bound=Record)
-
-
-class StoreError(RadprefError):
-    """A table that cannot be read or written; the message names the file and what to do."""
-
-
-def content_key(*parts: Any) -> str:
-    """A short hash of anything made of JSON values, records, recipe sections and paths' contents.
-
-    Equal content gives an equal key on every machine; a change anywhere in it gives another.
-    """
-    digest = hashlib.blake2b(digest_size=12)
-    for part in parts:
-        digest.update(json.dumps(_plain(part), sort_keys=True, ensure_ascii=False).encode())
-        digest.update(b"\x00")
-    return digest.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return _plain(value.model_dump())
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, Path):
-        return str(value)
-    return value
 
 
 class Table(Generic[Row]):
@@ -76,7 +42,7 @@ class Table(Generic[Row]):
             self._load()
 
     def _load(self) -> None:
-        _cut_torn_line(self.path)
+        cut_torn_line(self.path)
         for number, line in enumerate(self.path.read_bytes().splitlines(), 1):
             try:
                 entry = json.loads(line)
@@ -108,7 +74,7 @@ class Table(Generic[Row]):
         entries = list(entries)
         if not entries:
             return
-        _append(self.path, b"".join(_line(key, row, self._context) for key, row in entries))
+        append_lines(self.path, b"".join(_line(key, row, self._context) for key, row in entries))
         for key, row in entries:
             self._rows[row_id(row)] = (key, row)
 
@@ -153,7 +119,7 @@ class Ledger:
         self.part = path.with_name(f"{path.name}.part")
         self._places: dict[str, tuple[str, bool, int]] = {}
         if self.part.exists():
-            _cut_torn_line(self.part)
+            cut_torn_line(self.part)
         for file in (path, self.part):
             if file.exists():
                 self._index(file, keep)
@@ -193,7 +159,7 @@ class Ledger:
         if not rows:
             return
         lines = [json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows]
-        offset = _append(self.part, b"".join(lines))
+        offset = append_lines(self.part, b"".join(lines))
         for row, line in zip(rows, lines, strict=True):
             self._places[row["id"]] = (row["key"], True, offset)
             offset += len(line)
@@ -223,114 +189,3 @@ def row_id(row: Record) -> str:
 def _line(key: str, row: Record, context: dict[str, Any]) -> bytes:
     content = row.model_dump(mode="json", exclude_defaults=True, context=context)
     return json.dumps({"id": row_id(row), "key": key, "row": content}, ensure_ascii=False).encode() + b"\n"
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Cut off a last line that has no end: the process died, or the disk was full, while it was written."""
-    with path.open("rb") as file:
-        size = end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - (1 << 16))
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-    if end < size:
-        os.truncate(path, end)
-
-
-def _append(path: Path, lines: bytes) -> int:
-    """Add whole lines and force them to disk, or leave the file as it was; returns where they begin."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:  # a buffer would be written once more when the file is closed
-            start = file.tell()
-            try:
-                left = memoryview(lines)
-                while left:
-                    left = left[file.write(left) :]
-                os.fsync(file.fileno())
-            except OSError:
-                os.truncate(path, start)
-                raise
-    except OSError as error:
-        raise StoreError(_write_problem(path, error)) from error
-    return start
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes the place of ``path`` in one step when the block ends, and not at all if it fails.
-
-    Raises:
-        StoreError: the disk is full or not writable; the old file is untouched.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise StoreError(_write_problem(path, error)) from error
-
-
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace a file's content in one step: readers see the old or the new, never half of it.
-
-    Raises:
-        StoreError: the disk is full or not writable; the old file is untouched.
-    """
-    with replacing(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-
-
-@contextmanager
-def disk_errors(place: Path) -> Iterator[None]:
-    """Turn what libraries raise when they cannot read or write files into an error that says what to do.
-
-    A full disk comes as an OSError, from safetensors as an error of its own, from torch.save as a RuntimeError. A
-    file is named only where it lies in ``place``: another one may be an image, whose name may name a patient.
-
-    Raises:
-        StoreError: instead of those.
-    """
-    try:
-        yield
-    except (RadprefError, BrokenPipeError):  # explained already; the reader of our output has gone
-        raise
-    except OSError as error:
-        named = isinstance(error.filename, str) and Path(error.filename).absolute().is_relative_to(place.absolute())
-        where = Path(error.filename) if named else place
-        raise StoreError(
-            _write_problem(where, error, "read or write" if named else "read or write files for")
-        ) from error
-    except Exception as error:
-        words = str(error)
-        if "PytorchStreamReader" in words or "while deserializing" in words:
-            raise StoreError(
-                f"a file in {place} is broken ({words.splitlines()[0]}); it was changed or cut short. Move {place} "
-                "away and give the same command again."
-            ) from error
-        if type(error).__name__ == "SafetensorError" or "inline_container" in words:  # torch's archive writer
-            raise StoreError(_write_problem(place, error, "write files in")) from error
-        raise
-
-
-def _write_problem(path: Path, error: Exception, what: str = "write") -> str:
-    full = getattr(error, "errno", errno.ENOSPC) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "make room or choose another run folder" if full else "set that right"
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    return (
-        f"cannot {what} {path}: {reason}. Everything finished before is kept; {remedy}, then give the same command "
-        "again."
-    )

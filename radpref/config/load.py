@@ -1,0 +1,335 @@
+"""Reading a recipe: layers of YAML and of words on the command line, merged and checked before any work.
+
+Later layers win: the defaults of the schema, the recipe file, a preset inside it, the command line
+(``--section.key value``). The layer that each value came from is kept and written beside the value in the run folder.
+An unknown key or a wrong type is an error that names the nearest key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from radpref.config.schema import AlignSection, Recipe, Section
+from radpref.errors import RadprefError
+
+
+class RecipeError(RadprefError, ValueError):
+    """A recipe that cannot be run; the message says what was given, why not, and what to do."""
+
+
+PATHS = (
+    "model.path",
+    "model.adapter",
+    "data.root",
+    "data.file",
+    "pair.file",
+    "pair.root",
+    "judge.template",
+    "edit.template",
+    "judge.python",
+    "corrupt.segmenter",
+)
+"""Keys that may name a file or folder; a relative one is meant from where the command is given."""
+
+
+Layer = tuple[str, dict[str, Any]]
+"""Where values come from (``chexalign.yaml``, ``preset tiny``, ``the command line``) and a nested mapping."""
+
+SHORTHANDS = {"model": "model.path", "data": "data.source"}
+"""``--model X`` is ``--model.path X``; ``--data X`` is ``--data.source X``."""
+
+
+class Loaded(BaseModel):
+    """A recipe, and for every dotted key the layer that its value came from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    provenance: dict[str, str]
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("radpref") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ()) -> Loaded:
+    """Read a recipe by shipped name or path, and put a preset and ``key=value`` overrides on top.
+
+    Raises:
+        RecipeError: an unknown recipe, preset or key (with the nearest one), or a value of the wrong type.
+    """
+    where, content = _read_file(name)
+    presets = content.pop("presets", None) or {}
+    layers: list[Layer] = [(where, content)]
+    if preset is not None:
+        if preset not in presets:
+            raise RecipeError(
+                f"{where} has no preset `{preset}`{nearest(preset, presets) or '.'} "
+                f"It has: {', '.join(map(str, presets)) or 'none'}."
+            )
+        layers.append((f"preset {preset}", presets[preset] or {}))
+    for preset_name, values in presets.items():  # a typo in a preset nobody asked for is still a typo
+        _check_keys(values or {}, Recipe, f"preset {preset_name} of {where}")
+    layers.append(("the command line", _nested(overrides)))
+    return resolve(layers)
+
+
+def resolve(layers: Sequence[Layer]) -> Loaded:
+    """Merge layers, later ones winning, and validate the result."""
+    provenance = {key: "default" for key, _ in flatten(Recipe().model_dump())}
+    merged: dict[str, Any] = {}
+    for where, values in _with_objectives(layers):
+        _check_keys(values, Recipe, where)
+        for key, value in flatten(values):
+            provenance[key] = where
+            _put(merged, key, value)
+    try:
+        recipe = Recipe.model_validate(merged)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            source = next((provenance[k] for k in provenance if k == key or key.startswith(k + ".")), "the recipe")
+            lines.append(f"`{key}` from {source} is {problem['input']!r}: {problem['msg'].lower()}")
+        raise RecipeError("the recipe cannot be run:\n  " + "\n  ".join(lines)) from None
+    return Loaded(recipe=recipe, provenance=provenance)
+
+
+OBJECTIVE_KEYS = (
+    "loss", "beta", "label_smoothing", "length_alpha", "ld_alpha", "tdpo_alpha", "target_margin", "desirable",
+    "undesirable", "spans", "nll", "anchor", "kl", "visual",
+)  # fmt: skip
+"""Keys of ``align`` that an objective consists of: naming one sets all of them, to its values or to the defaults."""
+
+
+def objectives() -> dict[str, dict[str, Any]]:
+    """The published objectives by name: what each sets in ``align``, the defaults of ``OBJECTIVE_KEYS`` filled in."""
+    text = (resources.files("radpref") / "recipes" / "parts" / "objectives.yaml").read_text(encoding="utf-8")
+    default = AlignSection().model_dump(include=set(OBJECTIVE_KEYS))
+    return {name: _merged(default, values or {}) for name, values in yaml.safe_load(text).items()}
+
+
+def _merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    out = {key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()}
+    for key, value in flatten(values):
+        _put(out, key, value)
+    return out
+
+
+def _with_objectives(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """Each layer, and before one that names an objective what that objective consists of."""
+    for where, values in layers:
+        align = values.get("align")
+        name = align.get("objective") if isinstance(align, Mapping) else None
+        if name is not None:
+            known = objectives()
+            if name not in known:
+                raise RecipeError(
+                    f"`align.objective` from {where} is {name!r}, which is none{nearest(str(name), known) or '.'} "
+                    f"There are: {', '.join(known)}."
+                )
+            yield f"objective {name}", {"align": known[name]}
+        yield where, values
+
+
+def override(loaded: Loaded, overrides: Sequence[str]) -> Loaded:
+    """A loaded recipe with ``key=value`` words on top; everything else keeps its value and provenance."""
+    changes = _nested(overrides)
+    changed = resolve([("the run folder", loaded.recipe.model_dump()), ("the command line", changes)])
+    touched = {key for key, _ in flatten(changes)}
+    provenance = {
+        key: where if key in touched or where.startswith("objective ") else loaded.provenance.get(key, "default")
+        for key, where in changed.provenance.items()
+    }
+    return Loaded(recipe=changed.recipe, provenance=provenance)
+
+
+def anchored(loaded: Loaded) -> Loaded:
+    """The recipe with the relative paths of what lies here made absolute: a run goes on from any other folder."""
+    recipe = loaded.recipe
+    for key in PATHS:
+        section, name = key.split(".")
+        values = getattr(recipe, section)
+        given = getattr(values, name)
+        if given is None or given == "builtin" or (key == "data.file" and recipe.data.root is not None):
+            continue
+        path = Path(given).expanduser()
+        if not path.is_absolute() and path.exists():
+            recipe = recipe.model_copy(update={section: values.model_copy(update={name: str(path.absolute())})})
+    return loaded.model_copy(update={"recipe": recipe})
+
+
+def dump(loaded: Loaded) -> str:
+    """The resolved recipe as YAML; behind every value its help and where it came from."""
+    lines: list[str] = []
+
+    def walk(section: BaseModel, prefix: str, depth: int) -> None:
+        for name, field in type(section).model_fields.items():
+            value = getattr(section, name)
+            key = f"{prefix}{name}"
+            indent = "  " * depth
+            if isinstance(value, Section):
+                lines.append(f"{indent}{name}:")
+                walk(value, f"{key}.", depth + 1)
+                continue
+            text = yaml.safe_dump(
+                list(value) if isinstance(value, tuple) else value,
+                default_flow_style=True,
+                allow_unicode=True,
+                width=10_000,
+            )
+            text = text.strip().removesuffix("...").strip()
+            lines.append(f"{indent}{name}: {text}  # {field.description} [{loaded.provenance.get(key, 'default')}]")
+
+    walk(loaded.recipe, "", 0)
+    return "\n".join(lines) + "\n"
+
+
+def nearest(word: str, choices: Iterator[str] | Mapping[str, Any] | Sequence[str]) -> str:
+    """``; did you mean `x`?`` for the closest choice, or nothing."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else ""
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and leaf values of a nested mapping."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def keys() -> list[str]:
+    """Every dotted key that a recipe may hold."""
+    return [key for key, _ in flatten(Recipe().model_dump())]
+
+
+def helps() -> dict[str, str]:
+    """Every dotted key with its line of help."""
+    found: dict[str, str] = {}
+
+    def walk(model: type[BaseModel], prefix: str) -> None:
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                walk(field.annotation, f"{prefix}{name}.")
+            else:
+                found[f"{prefix}{name}"] = field.description or ""
+
+    walk(Recipe, "")
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, but a key that stands twice is an error; by default the first one is dropped without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raises yaml.YAMLError with the line of the second key."""
+        names = [key.value for key, _ in node.value]
+        for number, (key, _) in enumerate(node.value):
+            if key.value in names[:number]:
+                raise yaml.MarkedYAMLError(problem=f"the key `{key.value}` stands twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read_file(name: str) -> tuple[str, dict[str, Any]]:
+    path = Path(name)
+    if name in shipped():
+        text, where = (
+            (resources.files("radpref") / "recipes" / f"{name}.yaml").read_text("utf-8"),
+            f"{name}.yaml",
+        )
+    elif path.is_file():
+        text, where = path.read_text("utf-8", errors="replace"), path.name
+    else:
+        raise RecipeError(
+            f"there is no recipe `{name}`{nearest(name, shipped()) or '.'} "
+            f"Give a shipped name ({', '.join(shipped())}) or the path of a YAML file."
+        )
+    try:
+        content = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not valid YAML: {error}") from None
+    if content is None:
+        return where, {}
+    if not isinstance(content, dict):
+        raise RecipeError(f"{where} holds a {type(content).__name__}; a recipe is a mapping of sections.")
+    if not isinstance(content.get("presets") or {}, dict):
+        raise RecipeError(f"`presets` in {where} is {content['presets']!r}; it must be a mapping of names to sections.")
+    return where, content
+
+
+def _nested(overrides: Sequence[str]) -> dict[str, Any]:
+    """``["align.beta=0.05"]`` to ``{"align": {"beta": 0.05}}``; values are read as YAML."""
+    result: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise RecipeError(f"`{override}` is not an override; write --section.key value.")
+        key = SHORTHANDS.get(key, key).replace("-", "_")
+        _put(result, key, _value(text, _kinds(key)))
+    return result
+
+
+def _value(text: str, kinds: Sequence[Any]) -> Any:
+    """What a word of the command line stands for: itself where the key holds words (a folder may be called 2024, a
+    prompt may hold a colon), else what YAML reads."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if str in kinds and not quoted:
+        return None if type(None) in kinds and text in ("", "null", "~") else text
+    try:
+        value = yaml.safe_load(text)
+        # YAML 1.1 reads 1e-5 as a word
+        return float(value) if isinstance(value, str) and any(c.isdigit() for c in value) else value
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def _kinds(key: str) -> Sequence[Any]:
+    """The types that a dotted key takes; empty where there is no such key, which is told later."""
+    model: Any = Recipe
+    for name in key.split("."):
+        field = model.model_fields.get(name) if isinstance(model, type) and issubclass(model, Section) else None
+        if field is None:
+            return ()
+        model = field.annotation
+    return get_args(model) or (model,)
+
+
+def _put(target: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        inner = target.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"`{key}` goes below `{section}`, which has been given the value {inner!r}.")
+        target = inner
+    target[name] = value
+
+
+def _near(name: str, prefix: str, model: type[BaseModel]) -> str:
+    """The same name in another section, a like name in this one, or a like key anywhere."""
+    same = [key for key in keys() if key.rpartition(".")[2] == name]
+    near = [prefix + field for field in difflib.get_close_matches(name, list(model.model_fields), n=1, cutoff=0.6)]
+    best = same or near or difflib.get_close_matches(prefix + name, keys(), n=1, cutoff=0.5)
+    return f"; did you mean `{best[0]}`?" if best else "."
+
+
+def _check_keys(values: Any, model: type[BaseModel], where: str, prefix: str = "") -> None:
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"`{prefix.rstrip('.') or where}` in {where} is {values!r}; it must be a section of keys.")
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        field = model.model_fields.get(str(name))
+        if field is None:
+            raise RecipeError(f"`{key}` in {where} is not a key of a recipe{_near(str(name), prefix, model)}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            _check_keys(value, field.annotation, where, f"{key}.")

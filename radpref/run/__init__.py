@@ -1,0 +1,1 @@
+"""A run: its folder, its tables, and the one runner of all stages."""
