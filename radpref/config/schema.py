@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from radpref.errors import RadprefError
 from radpref.records import Cell
+
+PATH: dict[str, Any] = {"path": True}
+"""Mark of a key that may name a file or folder; a relative one is meant from where the command is given."""
+SPEED: dict[str, Any] = {"speed": True}
+"""Mark of a key that changes how fast or where something is computed, and never what: no result depends on it."""
+OBJECTIVE: dict[str, Any] = {"objective": True}
+"""Mark of a key of ``align`` that an objective consists of: naming one sets all of them."""
+
+
+def _names(group: str) -> dict[str, Any]:
+    """Mark of a key that takes a name of a ``radpref.plugins`` group."""
+    return {"names": group}
+
+
+class UndeclaredKeyError(RadprefError):
+    """A stage reads a key of the recipe that it does not declare; its results would not follow a change of it."""
+
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
@@ -22,12 +40,25 @@ class Section(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, validate_default=True
     )
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A key that is not there: this section was narrowed to what a stage declares (``config.narrowed``)."""
+            if name in type(self).model_fields:
+                raise UndeclaredKeyError(
+                    f"`{name}` of {type(self).__name__} is read by a stage that does not declare it; add it to the "
+                    "stage's config, so that a change of it is noticed."
+                )
+            return super().__getattr__(name)
+
 
 class RunSection(Section):
     seed: int = Field(
         17, ge=0, lt=2**32, description="seed of everything that draws: splits, sampling, training, bootstrap"
     )
-    threads: int = Field(0, ge=0, description="CPU threads for torch; 0 leaves torch's own choice")
+    threads: int = Field(
+        0, ge=0, description="CPU threads for torch; 0 leaves torch's own choice", json_schema_extra=SPEED
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Precision = Field(
         "auto",
@@ -35,9 +66,29 @@ class RunSection(Section):
     )
 
 
+class EngineSection(Section):
+    """Where the work is done; no result depends on it."""
+
+    name: Literal["local", "ray"] = Field(
+        "local",
+        description="local: this process, or every process that torchrun or accelerate launch starts; ray: a cluster",
+        json_schema_extra=SPEED,
+    )
+    address: str | None = Field(
+        None, description="ray: the cluster's address; absent: one is found, or started here", json_schema_extra=SPEED
+    )
+    workers: int = Field(
+        2, ge=1, description="ray: actors that each hold a model, and workers of a training", json_schema_extra=SPEED
+    )
+    cpus: float = Field(1.0, gt=0, description="ray: CPU cores a worker", json_schema_extra=SPEED)
+    gpus: float = Field(0.0, ge=0, description="ray: GPUs a worker", json_schema_extra=SPEED)
+
+
 class ModelSection(Section):
-    path: str = Field("builtin", description="builtin, a folder, or a model's name on the hub")
-    adapter: str | None = Field(None, description="a PEFT adapter to load on top before anything else")
+    path: str = Field("builtin", description="builtin, a folder, or a model's name on the hub", json_schema_extra=PATH)
+    adapter: str | None = Field(
+        None, description="a PEFT adapter to load on top before anything else", json_schema_extra=PATH
+    )
     revision: str | None = Field(None, description="revision on the hub")
 
 
@@ -63,11 +114,15 @@ class DataSection(Section):
     source: str = Field(
         "phantom",
         description="where studies come from: phantom, openi, table, nih, covid, ms-cxr, vindr; none for pairs alone",
+        json_schema_extra=_names("sources"),
     )
-    root: str | None = Field(None, description="folder of the source; images are never read from outside it")
+    root: str | None = Field(
+        None, description="folder of the source; images are never read from outside it", json_schema_extra=PATH
+    )
     file: str | None = Field(
         None,
         description="table: JSONL, CSV or Parquet in root, or a data set's name; openi: reports file or folder",
+        json_schema_extra=PATH,
     )
     train: int | None = Field(None, ge=1, description="most training studies to use; all if absent")
     validation: int | None = Field(None, ge=1, description="most validation studies to use; all if absent")
@@ -136,19 +191,27 @@ class ServerSection(Section):
         None, description="chat: address of an OpenAI-compatible server up to /v1; nothing is sent anywhere else"
     )
     model: str | None = Field(None, description="chat: the model's name on the server")
-    template: str | None = Field(None, description="chat: a Jinja2 file of your own for the question; default shipped")
+    template: str | None = Field(
+        None, description="chat: a Jinja2 file of your own for the question; default shipped", json_schema_extra=PATH
+    )
     json_schema: Literal["auto", "always", "never"] = Field(
         "auto", description="chat: hold the answer to a JSON schema; auto stops asking where the server cannot"
     )
     max_tokens: int = Field(1024, ge=16, description="chat: longest answer; a longer one is incomplete")
-    concurrency: int = Field(8, ge=1, le=256, description="chat: questions asked at the same time")
-    timeout: float = Field(120.0, gt=0, description="chat: seconds for one whole answer")
-    retries: int = Field(4, ge=0, description="chat: more tries after 429, 5xx, a lost connection or a timeout")
+    concurrency: int = Field(
+        8, ge=1, le=256, description="chat: questions asked at the same time", json_schema_extra=SPEED
+    )
+    timeout: float = Field(120.0, gt=0, description="chat: seconds for one whole answer", json_schema_extra=SPEED)
+    retries: int = Field(
+        4, ge=0, description="chat: more tries after 429, 5xx, a lost connection or a timeout", json_schema_extra=SPEED
+    )
     repairs: int = Field(1, ge=0, description="chat: more tries after an answer that cannot be read")
     api_key_env: str | None = Field(
         None, description="chat: environment variable that holds the server's key; a key never stands in a recipe"
     )
-    cache: str | None = Field(None, description="chat: folder of answers already given; default in the run folder")
+    cache: str | None = Field(
+        None, description="chat: folder of answers already given; default in the run folder", json_schema_extra=PATH
+    )
 
 
 class JudgeSection(ServerSection):
@@ -156,9 +219,12 @@ class JudgeSection(ServerSection):
         "green",
         description="green (findings), text (words), chat, green-model, radeval-NAME, each with lc- before it for "
         "length control; answer (right or not) for questions",
+        json_schema_extra=_names("judges"),
     )
     python: str | None = Field(
-        None, description="radeval: Python interpreter that has RadEval installed; default this one"
+        None,
+        description="radeval: Python interpreter that has RadEval installed; default this one",
+        json_schema_extra=PATH,
     )
 
 
@@ -200,10 +266,14 @@ class MineSection(Section):
         ("patient",), description="neighbours may not share these with their question"
     )
     text_model: str | None = Field(
-        None, description="a sentence-transformers model, by folder or name; hashed TF-IDF if absent"
+        None,
+        description="a sentence-transformers model, by folder or name; hashed TF-IDF if absent",
+        json_schema_extra=PATH,
     )
     image_model: str | None = Field(
-        None, description="a CLIP-like model, by folder or name, or open_clip:FOLDER; the model's own tower if absent"
+        None,
+        description="a CLIP-like model, by folder or name, or open_clip:FOLDER; the model's own tower if absent",
+        json_schema_extra=PATH,
     )
     index: Literal["exact", "faiss"] = Field(
         "exact", description="exact search in blocks, or faiss's inverted lists for galleries of many millions"
@@ -240,8 +310,11 @@ class PairSection(Section):
         None,
         description="method pairs: pairs made elsewhere; a table or data set in TRL's layout, hub:OWNER/NAME, or the "
         "pairs.jsonl of a run",
+        json_schema_extra=PATH,
     )
-    root: str | None = Field(None, description="method pairs: folder of their images; the file's own if absent")
+    root: str | None = Field(
+        None, description="method pairs: folder of their images; the file's own if absent", json_schema_extra=PATH
+    )
 
 
 class CorruptSection(Section):
@@ -284,7 +357,9 @@ class CorruptSection(Section):
     )
     most: float = Field(0.9, gt=0, le=1, description="a mask over more of the image than this is taken for no lesion")
     segmenter: str | None = Field(
-        None, description="segmenter: folder of a SAM 3 checkpoint, or its name on the hub; safetensors only"
+        None,
+        description="segmenter: folder of a SAM 3 checkpoint, or its name on the hub; safetensors only",
+        json_schema_extra=PATH,
     )
     segmenter_score: float = Field(0.5, ge=0, le=1, description="segmenter: least score of an object that counts")
     quantile: float = Field(0.9, gt=0, lt=1, description="evidence: share of the images' area that is left alone")
@@ -336,26 +411,67 @@ class EditSection(ServerSection):
 
 class AlignSection(Section):
     objective: str | None = Field(
-        None, description="a published objective by name: sets all keys from loss to visual; see docs/objectives.md"
+        None,
+        description="a published objective by name: sets all keys from loss to visual; see docs/objectives.md",
+        json_schema_extra=_names("objectives"),
     )
     loss: str = Field(
-        "dpo", description="a ranking loss, or a weighted sum such as `0.8 dpo + 0.2 ipo`; see docs/objectives.md"
+        "dpo",
+        description="a ranking loss, or a weighted sum such as `0.8 dpo + 0.2 ipo`; see docs/objectives.md",
+        json_schema_extra=OBJECTIVE,
     )
-    beta: float = Field(0.1, gt=0, description="strength of the tie to the reference (orpo: weight of the odds ratio)")
+    beta: float = Field(
+        0.1,
+        gt=0,
+        description="strength of the tie to the reference (orpo: weight of the odds ratio)",
+        json_schema_extra=OBJECTIVE,
+    )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="dpo, lc-dpo, cpo, robust, exo: how often a preference is taken to be wrong"
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="dpo, lc-dpo, cpo, robust, exo: how often a preference is taken to be wrong",
+        json_schema_extra=OBJECTIVE,
     )
-    length_alpha: float = Field(0.05, ge=0, description="lc-dpo: weight of the length difference in tokens")
-    ld_alpha: float = Field(0.5, ge=0, le=1, description="ld-dpo: what tokens beyond the shorter answer's length count")
-    tdpo_alpha: float = Field(0.5, ge=0, description="tdpo: weight of the difference of the two sides' KL")
-    target_margin: float = Field(0.5, ge=0, description="simpo: margin that the mean log-probs are pushed to")
-    desirable: float = Field(1.0, gt=0, description="kto: weight of the chosen answers")
-    undesirable: float = Field(1.0, gt=0, description="kto: weight of the rejected answers")
-    spans: bool = Field(False, description="reward the marked spans of a pair alone; pairs without spans are refused")
-    nll: float = Field(0.0, ge=0, description="weight of an anchor: mean negative log-likelihood of the chosen side")
-    anchor: float = Field(0.0, ge=0, description="weight of mDPO's anchor: the chosen side's reward stays above 0")
-    kl: KlSection = KlSection()
-    visual: VisualSection = VisualSection()
+    length_alpha: float = Field(
+        0.05, ge=0, description="lc-dpo: weight of the length difference in tokens", json_schema_extra=OBJECTIVE
+    )
+    ld_alpha: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="ld-dpo: what tokens beyond the shorter answer's length count",
+        json_schema_extra=OBJECTIVE,
+    )
+    tdpo_alpha: float = Field(
+        0.5, ge=0, description="tdpo: weight of the difference of the two sides' KL", json_schema_extra=OBJECTIVE
+    )
+    target_margin: float = Field(
+        0.5, ge=0, description="simpo: margin that the mean log-probs are pushed to", json_schema_extra=OBJECTIVE
+    )
+    desirable: float = Field(1.0, gt=0, description="kto: weight of the chosen answers", json_schema_extra=OBJECTIVE)
+    undesirable: float = Field(
+        1.0, gt=0, description="kto: weight of the rejected answers", json_schema_extra=OBJECTIVE
+    )
+    spans: bool = Field(
+        False,
+        description="reward the marked spans of a pair alone; pairs without spans are refused",
+        json_schema_extra=OBJECTIVE,
+    )
+    nll: float = Field(
+        0.0,
+        ge=0,
+        description="weight of an anchor: mean negative log-likelihood of the chosen side",
+        json_schema_extra=OBJECTIVE,
+    )
+    anchor: float = Field(
+        0.0,
+        ge=0,
+        description="weight of mDPO's anchor: the chosen side's reward stays above 0",
+        json_schema_extra=OBJECTIVE,
+    )
+    kl: KlSection = Field(KlSection(), json_schema_extra=OBJECTIVE)
+    visual: VisualSection = Field(VisualSection(), json_schema_extra=OBJECTIVE)
     lora: LoraSection = LoraSection()
     train_tower: bool = Field(False, description="train the vision tower too; its features cannot be cached then")
     train_projector: bool = Field(False, description="train the projector; its output cannot be cached then")
@@ -369,12 +485,16 @@ class AlignSection(Section):
         None, ge=8, description="longest prompt plus answer in tokens; a longer pair is quarantined"
     )
     save_steps: int = Field(50, ge=1, description="steps between checkpoints")
-    gradient_checkpointing: bool = Field(False, description="less memory for more time")
+    gradient_checkpointing: bool = Field(False, description="less memory for more time", json_schema_extra=SPEED)
     shared_prefix: Literal["auto", "never"] = Field(
-        "auto", description="auto: both answers of a pair in one row after their prompt, where the model allows it"
+        "auto",
+        description="auto: both answers of a pair in one row after their prompt, where the model allows it",
+        json_schema_extra=SPEED,
     )
     cache_features: Literal["auto", "always", "never"] = Field(
-        "auto", description="keep encoded images on disk; auto does not where encoding costs under 5 % of a step"
+        "auto",
+        description="keep encoded images on disk; auto does not where encoding costs under 5 % of a step",
+        json_schema_extra=SPEED,
     )
 
 
@@ -403,7 +523,11 @@ class GrpoSection(Section):
 
 
 class SelectSection(Section):
-    by: str = Field("lc-green", description="the judge that chooses among checkpoints and betas on validation")
+    by: str = Field(
+        "lc-green",
+        description="the judge that chooses among checkpoints and betas on validation",
+        json_schema_extra=_names("judges"),
+    )
     betas: tuple[Positive, ...] = Field((), description="betas to try; empty takes align.beta alone")
     checkpoints: bool = Field(True, description="choose among all saved checkpoints; false takes the last of each beta")
 
@@ -439,6 +563,7 @@ class Recipe(Section):
         "chexalign", description="the system that this recipe runs"
     )
     run: RunSection = RunSection()
+    engine: EngineSection = EngineSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     task: TaskSection = TaskSection()

@@ -50,6 +50,12 @@ SOURCES: dict[str, Source] = {
 """All data sets, by the name that ``data.source`` takes. A new one is a function here and a test."""
 
 
+def check(section: DataSection) -> None:
+    """What can be known of a data section before any work. Raises DataError."""
+    if section.validation_share + section.test_share >= 1:
+        raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
+
+
 def load_studies(section: DataSection, cache: Path, seed: int, progress: Callable[[int], None] | None = None) -> Loaded:
     """Studies of ``section.source``, ready for use.
 
@@ -65,8 +71,7 @@ def load_studies(section: DataSection, cache: Path, seed: int, progress: Callabl
         raise DataError(
             f"data.source {section.source!r} is none of {', '.join(SOURCES)}{nearest(section.source, SOURCES)}"
         )
-    if section.validation_share + section.test_share >= 1:
-        raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
+    check(section)
     found = SOURCES[section.source](section, cache, seed)
     studies, refused = admit(found.studies)
     quarantined = [*found.quarantined, *refused]

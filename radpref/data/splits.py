@@ -43,7 +43,7 @@ def split_by_patient(
     return [study.model_copy(update={"split": of(study.patient)}) for study in studies]
 
 
-def leakage(studies: Sequence[Study], hashes: Mapping[str, str] | None = None) -> list[str]:
+def leakage(studies: Iterable[Study], hashes: Mapping[str, str] | None = None) -> list[str]:
     """What stands in more than one split: a sentence each for patients, study ids and images; empty when clean.
 
     ``hashes``: an image's path to its hash. Without it ``ImageFile.digest`` serves, and where that is empty the image's

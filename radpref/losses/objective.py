@@ -100,6 +100,13 @@ class Objective(NamedTuple):
     """Name in ``LOSSES`` to weight."""
 
     @property
+    def needs(self) -> str:
+        """What it reads of the reference, in words; numbers may change without computing that again."""
+        sides = ", ".join(self.corrupted_sides)
+        spans = "spans" if self.section.spans else "answers"
+        return f"{', '.join(sorted(self.losses))} over {spans}; KL: {self.kl}; corrupted: {sides}; {self.reference}"
+
+    @property
     def unpaired(self) -> bool:
         """Whether it takes single answers (KTO)."""
         return any(LOSSES[name].unpaired for name in self.losses)

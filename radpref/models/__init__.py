@@ -11,6 +11,7 @@ from radpref.models.decoding import context_length, decode, generate, sampler, t
 from radpref.models.fingerprint import fingerprint
 from radpref.models.loading import load, locate, save
 from radpref.models.precision import pick_device, settle_precision
+from radpref.models.segmenter import Segmenter, load_segmenter, segment
 from radpref.models.spans import lost, token_mask
 from radpref.models.vlm import (
     ModelError,
@@ -25,6 +26,7 @@ from radpref.models.vlm import (
 
 __all__ = [
     "ModelError",
+    "Segmenter",
     "Turn",
     "Vlm",
     "attach_lora",
@@ -41,6 +43,7 @@ __all__ = [
     "language_model",
     "language_targets",
     "load",
+    "load_segmenter",
     "locate",
     "lost",
     "merged",
@@ -49,6 +52,7 @@ __all__ = [
     "pick_device",
     "sampler",
     "save",
+    "segment",
     "settle_precision",
     "text_positions",
     "token_mask",

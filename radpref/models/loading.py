@@ -41,6 +41,8 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     disable_progress_bar()  # a bar over the tensors of every load says nothing to a user
     folder, name = locate(section), section.path
     config = _config(folder, name)
+    if run.threads:
+        torch.set_num_threads(run.threads)
     device = pick_device(run.device)
     dtype, compute = pick_dtypes(run.precision, device)
     processor = load_processor(folder, name)

@@ -3,16 +3,16 @@
 ::
 
     RUN/
+      run.json          the command, versions, hardware, where each value of the recipe came from
       recipe.yaml       the resolved recipe; behind each value its help and where it came from
-      run.json          the command, versions, hardware, provenance of each value
       precision.json    what `run.precision: auto` came to on each kind of device
-      events.jsonl      what happened when: stages, counts, training logs
+      events.jsonl      what happened when: stages, counts
       studies/ sft/ sample/ judge/ pair/ prepare/ align/ select/ evaluate/    one folder a stage
       metrics.json      every number of the results table
       report.html       the report
 
-Each stage's folder holds its tables and, once it is finished, ``done.json`` with the key of everything that the
-result depends on. A stage whose key is unchanged is up to date.
+Each stage's folder holds its tables and, once it is finished, ``done.json``: what the results follow from, the digests
+of the tables, and facts about them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -29,20 +29,43 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from radpref import config
 from radpref.errors import RadprefError
-from radpref.files import StoreError, write_atomically
+from radpref.files import StoreError, append_lines, write_atomically
 from radpref.records import Record
+from radpref.run.stage import Basis, TableOf
 from radpref.run.table import Table
 
 Row = TypeVar("Row", bound=Record)
 
 LIBRARIES = ("radpref", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "spacy")
+FORMAT = 2
+"""Of run folders; raised when an older folder can no longer be read."""
 
 
 class RunError(RadprefError):
     """A run that cannot start or go on; the message says why and what to do."""
+
+
+class Mark(BaseModel):
+    """What stands in a finished stage's ``done.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    basis: Basis
+    tables: dict[str, str] = {}
+    """Digests of what it wrote."""
+    facts: dict[str, dict[str, Any]] = {}
+    counts: dict[str, Any] = {}
+
+    def digest(self, name: str) -> str:
+        """Of a table or a fact: what depends on it is outdated when this changes."""
+        if name in self.tables:
+            return self.tables[name]
+        fact = self.facts.get(name, {})
+        return str(fact["fingerprint"]) if "fingerprint" in fact else Basis(config=fact).key
 
 
 class Run:
@@ -51,101 +74,77 @@ class Run:
     Args:
         folder: the run folder.
         loaded: the resolved recipe; read from the folder where absent.
+        main: whether this process writes what belongs to the run as a whole; of several, the first.
 
     Raises:
-        RunError: there is no run in ``folder`` and no recipe was given.
+        RunError: there is no run in ``folder`` and no recipe was given, or it is of another version.
     """
 
-    def __init__(self, folder: Path, loaded: config.Loaded | None = None) -> None:
+    def __init__(self, folder: Path, loaded: config.Loaded | None = None, *, main: bool = True) -> None:
         self.folder = folder
-        if loaded is None:
-            loaded = read_recipe(folder)
-        self.loaded = config.anchored(loaded)
+        self.main = main
+        self.loaded = config.anchored(read_recipe(folder) if loaded is None else loaded)
         self.recipe = self.loaded.recipe
-
-    # -------------------------------------------------------------------------------------- files
 
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
 
-    def table(self, stage: str, name: str, row: type[Row]) -> Table[Row]:
-        return Table(self.path(stage, f"{name}.jsonl"), row, root=self.folder.resolve())
+    @property
+    def root(self) -> Path:
+        """What paths in tables and marks are relative to."""
+        return self.folder.resolve()
 
-    def rows(self, stage: str, name: str, row: type[Row]) -> list[Row]:
-        return list(self.table(stage, name, row))
-
-    def digest(self, stage: str, name: str) -> str:
-        """A hash of a finished table's content."""
-        import hashlib
-
-        return hashlib.blake2b(self.path(stage, f"{name}.jsonl").read_bytes(), digest_size=12).hexdigest()
-
-    def noted(self, path: str) -> str:
-        """How an absolute path is written down: from ``./``, this folder, where it lies in it. Names stay names."""
-        here = self.folder.absolute()
-        return f"./{Path(path).relative_to(here).as_posix()}" if Path(path).is_relative_to(here) else path
-
-    def located(self, noted: str) -> str:
-        """The path that ``noted`` wrote down, wherever this folder lies now."""
-        return str(self.folder.absolute() / noted) if noted.startswith("./") else noted
+    def table(self, stage: str, port: TableOf[Row]) -> Table[Row]:
+        return Table(self.path(stage, f"{port.name}.jsonl"), port.row, root=self.root)
 
     def write_json(self, value: Any, *parts: str) -> None:
-        write_atomically(self.path(*parts), json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+        if self.main:
+            write_atomically(self.path(*parts), json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
     def read_json(self, *parts: str) -> Any:
         path = self.path(*parts)
         return read_json(path) if path.exists() else None
 
-    # -------------------------------------------------------------------------------------- state
+    # -------------------------------------------------------------------------------------- marks
 
-    def done(self, stage: str) -> dict[str, Any] | None:
-        """What `finish` recorded of a stage, or None when it has not finished, or what it made is gone."""
-        mark = self.read_json(stage, "done.json")
-        whole = isinstance(mark, dict) and "key" in mark and all(self.path(place).exists() for place in _places(mark))
-        return mark if whole else None
+    def mark(self, stage: str) -> Mark | None:
+        """What `finish` recorded; None when the stage has not finished, or a table that it wrote is not there."""
+        content = self.read_json(stage, "done.json")
+        try:
+            mark = None if content is None else Mark.model_validate(content)
+        except ValidationError:
+            return None
+        if mark is None or any(not self.path(stage, f"{name}.jsonl").exists() for name in mark.tables):
+            return None
+        models = [str(fact["path"]) for fact in mark.facts.values() if "path" in fact]
+        return mark if all(not path.startswith("./") or self.path(path).exists() for path in models) else None
 
-    def begin(self, stage: str, key: str | None = None) -> bool:
-        """Take a stage's mark away, since its results are about to change.
+    def begin(self, stage: str) -> None:
+        """Take a stage's mark away, since its results are about to change."""
+        if self.main:
+            self.path(stage, "done.json").unlink(missing_ok=True)
 
-        False, and nothing is done, where the stage has finished with ``key`` already.
-        """
-        found = self.done(stage)
-        if found is not None and found["key"] == key:
-            return False
-        self.path(stage, "done.json").unlink(missing_ok=True)
-        return True
+    def finish(self, stage: str, mark: Mark) -> None:
+        """Mark a stage as finished."""
+        self.write_json(mark.model_dump(mode="json"), stage, "done.json")
 
-    def finish(self, stage: str, key: str, **facts: Any) -> None:
-        """Mark a stage as finished; ``key`` changes whenever its results do."""
-        self.write_json({"key": key, **facts}, stage, "done.json")
-
-    def stamp(self, stage: str, inputs: dict[str, str]) -> None:
-        """Put beside a finished stage's key the keys of what it was made from, and what its folder holds."""
-        mark = self.done(stage)
-        if mark is not None:
-            names = sorted(path.name for path in self.path(stage).iterdir() if path.name != "done.json")
-            stamped = {**mark, "inputs": inputs, "files": [f"./{stage}/{name}" for name in names]}
-            if stamped != mark:
-                self.write_json(stamped, stage, "done.json")
+    # -------------------------------------------------------------------------------------- events
 
     def event(self, stage: str, what: str, **facts: Any) -> None:
         """Append one line to the event log. A torn line (a kill) is skipped when the log is read."""
-        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": stage, "event": what, **facts}
-        try:
-            with self.path("events.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        except OSError as error:
-            raise StoreError(f"cannot write {self.path('events.jsonl')}: {error.strerror or error}") from error
+        if self.main:
+            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "stage": stage, "event": what}
+            append_lines(self.path("events.jsonl"), json.dumps({**line, **facts}, ensure_ascii=False).encode() + b"\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
         path = self.path("events.jsonl")
-        if not path.exists():
-            return
-        for line in path.read_text("utf-8", errors="replace").splitlines():
+        for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
             try:
-                yield json.loads(line)
+                event = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(event, dict) and {"stage", "event"} <= event.keys():
+                yield event
 
     def seconds(self) -> dict[str, float]:
         """Seconds that each stage has taken, over all sittings that ended."""
@@ -155,37 +154,41 @@ class Run:
                 spent[event["stage"]] = spent.get(event["stage"], 0.0) + event["seconds"]
         return spent
 
+    # -------------------------------------------------------------------------------------- opening
+
     @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Write the recipe and hold the folder for this process alone.
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process, or for this process and those that were started with it.
 
         Raises:
-            RunError: another process works in this folder.
+            RunError: another process works in this folder, or it holds something that is no run.
             StoreError: the folder cannot be written.
         """
+        if not self.main:
+            yield
+            return
+        if self.path("recipe.yaml").exists() and not self.path("run.json").exists():
+            raise RunError(
+                f"{self.folder} holds a recipe.yaml and no run, which a run would write over. Give another --out."
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the run folder {self.folder}: {error.strerror or error}") from error
-        try:
-            with FileLock(self.path(".lock"), timeout=0):
-                write_atomically(self.path("recipe.yaml"), config.dump(self.loaded))
-                self.write_json(about(self.loaded), "run.json")
-                yield
+            lock = FileLock(self.path(".lock"), timeout=0)
+            lock.acquire()
         except Timeout:
             raise RunError(
                 f"another process works in {self.folder}. Wait for it, stop it, or give this run another --out."
             ) from None
+        except OSError as error:
+            raise StoreError(f"cannot write in the run folder {self.folder}: {error.strerror or error}") from error
+        with lock:
+            yield
 
-
-def _places(value: Any) -> Iterator[str]:
-    """The places in the run folder (``Run.noted``) that a mark names."""
-    if isinstance(value, str):
-        if value.startswith("./"):
-            yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _places(part)
+    def note_recipe(self) -> None:
+        """Write down the recipe and how the run was made; called when all checks have passed."""
+        if self.main:
+            self.write_json(about(self.loaded), "run.json")
+            write_atomically(self.path("recipe.yaml"), config.dump(self.loaded))
 
 
 def read_json(path: Path) -> Any:
@@ -204,27 +207,34 @@ def read_json(path: Path) -> Any:
 
 
 def read_recipe(folder: Path) -> config.Loaded:
-    """The recipe that a run folder was made with, with the provenance of its values.
+    """The recipe that a run folder was made with, with where its values came from.
 
     Raises:
-        RunError: the folder holds no run.
+        RunError: the folder holds no run, or one of another version.
         RecipeError: its recipe.yaml was changed by hand into something that cannot be run.
     """
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        raise RunError(f"{folder} holds no run (no recipe.yaml). `radpref run RECIPE --out {folder}` makes one.")
+    path, about_path = folder / "recipe.yaml", folder / "run.json"
+    if not path.is_file() or not about_path.is_file():
+        raise RunError(f"{folder} holds no run (no recipe.yaml with a run.json). `radpref run RECIPE --out {folder}`.")
+    known = read_json(about_path)
+    known = known if isinstance(known, Mapping) else {}
+    if known.get("format") != FORMAT:
+        raise RunError(
+            f"{folder} was made by another version of radpref (its format is {known.get('format', 1)}, this one reads "
+            f"{FORMAT}). Give another --out, or use the version that made it."
+        )
     loaded = config.load(str(path))
-    about_path = folder / "run.json"
-    known = read_json(about_path).get("provenance", {}) if about_path.exists() else {}
+    provenance = known.get("provenance", {})
     return config.Loaded(
         recipe=loaded.recipe,
-        provenance={key: known.get(key, where) for key, where in loaded.provenance.items()},
+        provenance={key: provenance.get(key, where) for key, where in loaded.provenance.items()},
     )
 
 
 def about(loaded: config.Loaded) -> dict[str, Any]:
     """What is worth knowing about how a run was made."""
     return {
+        "format": FORMAT,
         "command": sys.argv[1:],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": loaded.recipe.run.seed,
@@ -252,17 +262,3 @@ def stopwatch() -> Iterator[list[float]]:
     began = time.monotonic()
     yield seconds
     seconds.append(round(time.monotonic() - began, 2))
-
-
-def progress(*, total: int | None, unit: str, what: str, done: int = 0) -> Any:
-    """A progress bar on standard error with count, rate and, of a known total, time left; ``update(n)`` moves it."""
-    from tqdm import tqdm
-
-    return tqdm(
-        total=total,
-        initial=done,
-        unit=f" {unit}",
-        desc=f"{what:9}",
-        mininterval=0.2 if sys.stderr.isatty() else 10,
-        dynamic_ncols=True,
-    )

@@ -7,6 +7,7 @@ again with the same arguments: it goes on, and ends where it would have ended.
 
 from radpref.training.align import Aligned, align
 from radpref.training.errors import TrainingError
+from radpref.training.grpo import grpo
 from radpref.training.loop import Checkpoint, Training, checkpoints, history
 from radpref.training.prepare import Prepared, prepare
 from radpref.training.rows import Item, Prompts, Row
@@ -29,6 +30,7 @@ __all__ = [
     "Way",
     "align",
     "checkpoints",
+    "grpo",
     "history",
     "prepare",
     "sft",

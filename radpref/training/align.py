@@ -10,7 +10,7 @@ from transformers import TrainingArguments, set_seed
 
 from radpref.config import AlignSection
 from radpref.files import content_key
-from radpref.losses import Objective, objective
+from radpref.losses import objective
 from radpref.models import Vlm, attach_lora, freeze, merged, unwrapped
 from radpref.training.errors import TrainingError
 from radpref.training.head import Head
@@ -77,7 +77,7 @@ def align(
                 f"what was prepared was made with other {what} than those of the model to align: {made} against "
                 f"{given}. Run the prepare stage with this model."
             )
-    if _needs(objective(section)) != _needs(prepared.objective):
+    if objective(section).needs != prepared.objective.needs:
         raise TrainingError(
             f"what was prepared is for the loss {prepared.objective.section.loss} (with the terms and spans of "
             f"then), and align.loss is {section.loss}. Run the prepare stage with this recipe."
@@ -128,11 +128,6 @@ def _train(
             if section.gradient_checkpointing:
                 vlm.model.gradient_checkpointing_disable()
         vlm.model.eval()
-
-
-def _needs(whole: Objective) -> tuple[object, ...]:
-    """What an objective reads; its numbers may change without preparing again."""
-    return set(whole.losses), whole.kl, whole.corrupted_sides, whole.section.spans
 
 
 def _reference_head(vlm: Vlm, prepared: Prepared) -> Head | None:

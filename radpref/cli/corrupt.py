@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from radpref import config
-from radpref.terminal import TAKES_OVERRIDES, friendly, out, overrides
+from radpref.cli.terminal import TAKES_OVERRIDES, friendly, out, overrides
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,10 +49,10 @@ def _of_run(folder: Path, count: int, side: int) -> Image.Image:
     from itertools import islice
 
     from radpref.pairs.preview import kept_sheet
-    from radpref.records import Pair
     from radpref.run.folder import Run, RunError
+    from radpref.stages.ports import PAIRS
 
-    made = list(islice(Run(folder).table("corrupt", "pairs", Pair), count))
+    made = list(islice(Run(folder).table("corrupt", PAIRS), count))
     if not made:
         raise RunError(f"{folder} has no corrupted pairs; `radpref corrupt pairs {folder}` makes them.")
     return kept_sheet(made, side=side)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from radpref.terminal import friendly, out, tell
+from radpref.cli.terminal import friendly, out, tell
 
 findings_app = typer.Typer(name="findings", help="Read findings out of report text.", no_args_is_help=True)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from radpref.terminal import err, friendly, out
+from radpref.cli.terminal import err, friendly, out
 
 PHASES = ("steady", "first_epoch", "three_epochs")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from radpref import config
-from radpref.terminal import TAKES_OVERRIDES, friendly, out, overrides, tell
+from radpref.cli.terminal import TAKES_OVERRIDES, friendly, out, overrides, tell
 
 if TYPE_CHECKING:
     from radpref.judges import Judge
@@ -72,7 +72,7 @@ def audit(
         from radpref.files import write_atomically
         from radpref.judges.audit import HEADER, battery, cells, markdown
         from radpref.judges.audit import audit as run_audit
-        from radpref.run.folder import progress
+        from radpref.run.progress import progress
 
         asked = {name: _judge(name, context.args)[0] for name in judge or AUDITED}
         references = list(islice(_texts(reports, field) if reports else _phantoms(seed), limit))
