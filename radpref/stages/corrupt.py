@@ -126,6 +126,7 @@ STAGE = Stage(
         batch=lambda recipe: BATCH,
         close=_close,
         unit="pairs",
+        again=lambda pair: any(not Path(image.path).exists() for image in pair.corrupted),
     ),
     reads=(PAIRS, MODEL),
     writes=(PAIRS,),
@@ -133,5 +134,6 @@ STAGE = Stage(
     identities=(DEVICE,),
     rooms=("images", "pairs", "grounding"),
     check=_check,
+    outside=True,  # masks lie where the data lie
     command="corrupt pairs",
 )
