@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from radpref.records import Record
+from radpref.rooms import models
 from radpref.run.rows import Batch, made_of
 from radpref.run.stage import Outcome, Ranks, Rows, Stage
 from radpref.run.table import Made
@@ -121,7 +122,8 @@ def started(device: str = "auto") -> Processes:
         return Processes()
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu", timeout=PATIENCE)
+    cpu = models.pick_device(device).type == "cpu"
+    state = PartialState(cpu=cpu, timeout=PATIENCE)
     processes = Processes(state.process_index, state.num_processes)
     processes.wait()  # makes the group while all are here
     return processes
