@@ -53,6 +53,10 @@ class _Room:
     def __init__(self, module: str) -> None:
         self._module = module
 
+    def __reduce__(self) -> tuple[type[_Room], tuple[str]]:
+        """A function that travels to another process takes the name along, and not the module."""
+        return _Room, (self._module,)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self._module), name)
 
