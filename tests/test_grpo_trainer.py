@@ -309,7 +309,7 @@ from tests.test_grpo_trainer import SAMPLE, SECTION, count_of_e, toys
 from radpref.training.grpo import grpo
 
 root = Path(sys.argv[1])
-section = SECTION.model_copy(update={"questions": 2, "lr": 1e-4, "beta": 0.1})
+section = SECTION.model_copy(update={"questions": 4, "lr": 1e-4, "beta": 0.1})
 grpo(toys.vlm(root / "llava"), toys.questions(root / "images", 4), count_of_e, section, SAMPLE, root / "two", seed=3)
 """
 

@@ -55,8 +55,9 @@ def score_file(
 ) -> Done:
     """Judge every pair of ``source`` (JSONL, CSV or Parquet) and write a JSONL of judgements in the same order.
 
-    A row of ``out`` is a `Score`. Work is kept beside it every ``chunk`` pairs (``OUT.part0``, then ``OUT.keys``). The same command goes on from there, and computes anew only pairs whose texts or ``version`` have
-    changed, or that a server could not answer. In memory stay the pairs of a chunk and, of every pair, its id and
+    A row of ``out`` is a `Score`. Work is kept beside it every ``chunk`` pairs (``OUT.part0``, then ``OUT.keys``). The
+    same command goes on from there, and computes anew only pairs whose texts or ``version`` have changed, or that a
+    server could not answer. In memory stay the pairs of a chunk and, of every pair, its id and
     key. Broken rows, and the second row of an id, stand with their reason in ``OUT.quarantined.jsonl``.
 
     Args:

@@ -168,7 +168,7 @@ class SftSection(Section):
     lr: float = Field(1e-3, gt=0, description="peak learning rate, AdamW, cosine")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(3, gt=0, description="passes over the training questions")
-    batch: int = Field(16, ge=1, description="questions a step and device")
+    batch: int = Field(16, ge=1, description="questions a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are summed")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     train_tower: bool = Field(False, description="train the vision tower too; off keeps it frozen")
@@ -478,7 +478,7 @@ class AlignSection(Section):
     lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(1, gt=0, description="passes over the pairs")
-    batch: int = Field(8, ge=1, description="pairs a step and device")
+    batch: int = Field(8, ge=1, description="pairs a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are averaged")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     max_length: int | None = Field(
@@ -503,7 +503,7 @@ class GrpoSection(Section):
         "judge", description="judge: the judge's score; chexpo: overlap of the findings' graphs (CheXPO-v2)"
     )
     steps: int = Field(50, ge=1, description="optimiser steps")
-    questions: int = Field(4, ge=1, description="questions a batch and device")
+    questions: int = Field(4, ge=1, description="questions a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged into one step")
     n: int = Field(8, ge=2, description="answers to each question: the group whose mean an answer is held against")
     beta: float = Field(0.0, ge=0, description="weight of the KL to the fine-tuned model; 0 needs no reference")

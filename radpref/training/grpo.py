@@ -166,7 +166,6 @@ def _train(
         | {
             "max_steps": section.steps,
             "bf16": False,  # the trainer casts by itself: on a CPU it samples in float32 and scores in bfloat16
-            "dataloader_drop_last": len(asked) >= section.questions,  # a short batch is a noisy step of full length
         }
     )
     trainer = GroupTrainer(student, args, asked, prompts, reward, section, sample)

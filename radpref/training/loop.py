@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from radpref.config import AlignSection, SftSection
 from radpref.files import write_atomically
 from radpref.models import Vlm, trainable_summary
+from radpref.training.division import part
 from radpref.training.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def arguments(vlm: Vlm, section: SftSection | AlignSection, folder: Path, seed: 
     """
     return {
         "output_dir": str(folder),
-        "per_device_train_batch_size": section.batch,
+        "per_device_train_batch_size": part(section.batch),
         "gradient_accumulation_steps": section.accumulate,
         "learning_rate": section.lr,
         "lr_scheduler_type": "cosine",

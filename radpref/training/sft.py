@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from huggingface_hub import constants
 from torch import Tensor
@@ -19,6 +20,7 @@ from radpref.files import content_key
 from radpref.images import ImageError
 from radpref.models import Vlm, attach_lora, collate, freeze, merged, save
 from radpref.records import Quarantined, Question
+from radpref.training.division import SHARE, Batches, Shuffled, loader
 from radpref.training.errors import TrainingError
 from radpref.training.loop import (
     Log,
@@ -126,8 +128,7 @@ def _train(
     set_seed(seed)
     student = _student(vlm, section)
 
-    def collator(batch: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
-        some = [rows[entry["row"]] for entry in batch]
+    def collator(some: Sequence[Row]) -> dict[str, Tensor]:
         tensors = collate(student, [prompts(row) for row in some], [answer_ids(student, row) for row in some])
         answers = tensors.pop("completion_mask")
         return {**tensors, "labels": tensors["input_ids"].masked_fill(~answers, -100)}
@@ -141,7 +142,9 @@ def _train(
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     check_device(vlm, config)
-    trainer: Any = SFTTrainer(
+    trainer: Any = _Trainer(
+        rows,
+        section.batch,
         model=student.model,
         args=config,
         train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
@@ -155,6 +158,30 @@ def _train(
         for checkpoint in checkpoints(folder):
             shutil.rmtree(checkpoint.path)
     return steps
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer, with every batch divided among all processes (``radpref.training.division``)."""
+
+    def __init__(self, rows: Sequence[Row], batch: int, **options: Any) -> None:
+        self._rows, self._batch = rows, batch
+        super().__init__(**options)
+
+    def get_train_dataloader(self) -> Any:
+        """This process's share of every batch."""
+        args = self.args
+        order = Shuffled(len(self._rows), args.data_seed if args.data_seed is not None else args.seed)
+        return loader(self._rows, Batches(order, self._batch), self._collated, args)
+
+    def _collated(self, rows: list[Row], counts: list[bool]) -> dict[str, Any]:
+        batch: dict[str, Any] = self.data_collator(rows)
+        batch["labels"][~torch.tensor(counts)] = -100
+        return batch
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """TRL's: a mean over the answers' tokens of all processes, whoever has how many of them."""
+        inputs.pop(SHARE, None)
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 def usable(vlm: Vlm, questions: Sequence[Question], prompts: Prompts) -> tuple[list[Row], list[Quarantined]]:

@@ -14,6 +14,7 @@ from transformers import Trainer, TrainingArguments
 
 from radpref.losses import Evaluated, Scored, Sides, evaluate, nll
 from radpref.models import Vlm, save
+from radpref.training.division import SHARE, Batches, loader
 from radpref.training.features import encode, joined
 from radpref.training.head import Against, Head
 from radpref.training.layout import Batch, Group, pack
@@ -181,18 +182,28 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         self._encode_apart = not (section.train_tower or section.train_projector)
         self._means = Means()
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def get_train_dataloader(self) -> Any:
+        """This process's share of every batch, in an order that puts items of like length together."""
         lengths = [sum(self._prepared.lengths[row.key] for row in item.rows()) for item in self._prepared.items]
-        args = self.args
-        step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return LikeLengths(lengths, step, args.data_seed if args.data_seed is not None else args.seed)
+        args, batch = self.args, self._prepared.objective.section.batch
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        order = LikeLengths(lengths, batch * args.gradient_accumulation_steps, seed)
+        return loader(self._prepared.items, Batches(order, batch), self._collated, args)
+
+    def _collated(self, items: list[Item], counts: list[bool]) -> dict[str, Any]:
+        batch: dict[str, Any] = self.data_collator(items)
+        return batch
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of an optimiser step. KTO's reference point is estimated over all of them, of all processes."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._prepared.objective.unpaired and batches:
             ratios = torch.cat([self._mismatched(self._prepare_inputs(batch.pop("mismatched"))) for batch in batches])
-            everyone = self.accelerator.gather(ratios)
+            counts = torch.cat([torch.full((len(batch["weight"]),), bool(batch[SHARE])) for batch in batches])
+            own = ratios.masked_fill(~counts.to(ratios.device), torch.nan)
+            # processes may have another number of items each in a short batch
+            everyone = self.accelerator.gather(self.accelerator.pad_across_processes(own, pad_index=torch.nan))
+            everyone = everyone[~everyone.isnan()]
             for batch in batches:
                 batch["mismatched_ratios"] = everyone
         return batches, count
@@ -244,8 +255,11 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             corrupted_rejected=corrupted_rejected if len(corrupted_rejected.mask) else None,
         )
         result = evaluate(self._prepared.objective, sides)
-        self._note(sides, result)
-        return (result.loss, result) if return_outputs else result.loss
+        share = inputs.get(SHARE, 1.0)
+        if share:
+            self._note(sides, result)
+        loss = result.loss * share
+        return (loss, result) if return_outputs else loss
 
     @torch.no_grad()
     def _note(self, sides: Sides, result: Evaluated) -> None:
