@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from radpref.models import ModelError, Vlm, collate, encode_answer, encode_prompt, image_token_ids, messages
-from radpref.models.chat import learn_turn, pad
+from radpref.models.chat import pad
+from radpref.models.template import learn_turn
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 PROMPT = "Write the findings of this chest X-ray."

@@ -6,12 +6,13 @@ trained. All forwards run under ``autocast(vlm)``.
 """
 
 from radpref.models.adapt import attach_lora, freeze, language_targets, merged, trainable_summary
-from radpref.models.chat import collate, encode_answer, encode_prompt, messages, pad
-from radpref.models.decoding import context_length, decode, generate, sampler, text_positions
+from radpref.models.chat import PER_TOKEN, collate, encode_answer, encode_prompt, pad
+from radpref.models.decoding import context_length, decode, generate, repeat_cache, said, sampler, text_positions
 from radpref.models.fingerprint import fingerprint
 from radpref.models.loading import load, locate, save
 from radpref.models.precision import pick_device, settle_precision
 from radpref.models.spans import lost, token_mask
+from radpref.models.template import messages
 from radpref.models.vlm import (
     ModelError,
     Turn,
@@ -24,6 +25,7 @@ from radpref.models.vlm import (
 )
 
 __all__ = [
+    "PER_TOKEN",
     "ModelError",
     "Turn",
     "Vlm",
@@ -47,6 +49,8 @@ __all__ = [
     "messages",
     "pad",
     "pick_device",
+    "repeat_cache",
+    "said",
     "sampler",
     "save",
     "settle_precision",

@@ -21,10 +21,16 @@ def language_targets(model: Any) -> list[str]:
     out: exact KL terms and cached hidden states rest on a head that stays as it is.
     """
     inner, decoder = unwrapped(model), language_model(model)
-    inside = {id(module) for module in decoder.modules() if isinstance(module, nn.Linear)}
+    inside = {id(module) for module in decoder.modules() if _projects(module)}
     names = [name for name, module in inner.named_modules() if id(module) in inside]
     head = inner.get_output_embeddings()
     return [name for name in names if inner.get_submodule(name) is not head]
+
+
+def _projects(module: nn.Module) -> bool:
+    """Whether a module is a linear layer and nothing more: a router is one too that returns something else."""
+    quantised = type(module).__module__.startswith("bitsandbytes")
+    return isinstance(module, nn.Linear) and (quantised or type(module).forward is nn.Linear.forward)
 
 
 def attach_lora(vlm: Vlm, section: LoraSection) -> Vlm:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoM
 from transformers.utils.logging import disable_progress_bar
 
 from radpref.config import ModelSection, RunSection
-from radpref.models.chat import learn_turn
-from radpref.models.decoding import check_decoding
+from radpref.models.control import control_of
+from radpref.models.decoding import check_decoding, image_limit
 from radpref.models.fingerprint import fingerprint
 from radpref.models.precision import pick_device, pick_dtypes
-from radpref.models.processors import load_processor
+from radpref.models.processors import load_processor, save_processor
+from radpref.models.template import learn_turn
 from radpref.models.vlm import ModelError, Vlm
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -60,9 +62,10 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
         compute=compute,
         fingerprint=fingerprint(folder, adapter),
         turn=turn,
+        control=control_of(processor, processor.tokenizer, config),
     )
     check_decoding(vlm)
-    return vlm
+    return replace(vlm, most_images=image_limit(vlm))
 
 
 def save(vlm: Vlm, folder: Path) -> None:
@@ -75,7 +78,7 @@ def save(vlm: Vlm, folder: Path) -> None:
         record = {"base": fingerprint(vlm.folder)}
         (folder / _BASE).write_text(json.dumps(record) + "\n", encoding="utf-8")
     else:
-        vlm.processor.save_pretrained(folder)
+        save_processor(vlm.processor, vlm.folder, folder, vlm.model.config.model_type)
 
 
 def locate(section: ModelSection) -> Path:
