@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from jinja2 import TemplateError
+from transformers import ProcessorMixin
 
 from radpref.models.vlm import ModelError, Turn
 
@@ -36,7 +37,9 @@ def render(processor: Any, prompt: str, n_images: int, answer: str | None = None
     Templates that let a model think first are asked not to, in Qwen3's way, which others ignore.
     """
     marker = getattr(processor, "image_token", None) or "<image>"
-    text: str = processor.apply_chat_template(
+    # the common method, not the class's own: SmolVLM's asks its video processor, which is left out here
+    text: str = ProcessorMixin.apply_chat_template(
+        processor,
         messages(prompt, n_images, answer, form, str(getattr(marker, "content", marker))),
         add_generation_prompt=answer is None,
         tokenize=False,
