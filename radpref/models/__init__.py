@@ -8,6 +8,7 @@ trained. All forwards run under ``autocast(vlm)``.
 from radpref.models.adapt import attach_lora, freeze, language_targets, merged, trainable_summary
 from radpref.models.chat import PER_TOKEN, collate, encode_answer, encode_prompt, pad
 from radpref.models.decoding import context_length, decode, generate, repeat_cache, said, sampler, text_positions
+from radpref.models.dropout import without_dropout
 from radpref.models.fingerprint import fingerprint
 from radpref.models.loading import load, locate, save
 from radpref.models.precision import pick_device, settle_precision
@@ -59,4 +60,5 @@ __all__ = [
     "trainable_summary",
     "unwrapped",
     "vision_tower",
+    "without_dropout",
 ]

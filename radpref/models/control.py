@@ -16,6 +16,15 @@ from radpref.models.vlm import Control, Vlm
 _PLACEHOLDER = re.compile(r"(image|video|audio|vision|boi|eoi|boa|eoa)\w*_(token_id|token_index)$")
 """Names under which a model's config keeps tokens that stand for, or around, what is no text."""
 
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>", "<channel|>"),
+)
+"""Marks that families put around what is thought and not said."""
+
 
 def control_of(processor: Any, tokenizer: Any, config: Any) -> Control:
     """The tokens of a model that no data may spell.
@@ -31,6 +40,9 @@ def control_of(processor: Any, tokenizer: Any, config: Any) -> Control:
     named = (getattr(processor, key, None) for key in vars(processor) if key.endswith("_token"))
     texts = {str(getattr(token, "content", token)) for token in named if token}
     texts |= {added[number] for number in ids if number in added}
+    texts |= {
+        mark for marks in THOUGHTS for mark in marks if mark in template
+    }  # an added token in some, text in others
     unknown = {tokenizer.unk_token_id, tokenizer.unk_token}
     blank = {number for number, text in added.items() if not text.strip()}
     return Control(frozenset(ids - unknown - blank), tuple(sorted(text for text in texts - unknown if text.strip())))

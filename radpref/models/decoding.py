@@ -21,19 +21,12 @@ from torch import Tensor
 
 from radpref.images import ImageError, read_image
 from radpref.models.chat import collate, encode_answer, encode_prompt, pad
+from radpref.models.control import THOUGHTS
 from radpref.models.vlm import ModelError, Vlm, autocast, image_token_ids, unwrapped
 from radpref.records import Completion, ImageFile, Quarantined, Question, TokenScores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-THOUGHTS = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<|channel>", "<channel|>"),
-)
-"""Marks that families put around what is thought and not said."""
 Choose = Callable[[Tensor, Tensor, int], Tensor]
 """(logits (live, vocabulary) float32, numbers of the live rows (live,), step) -> ids (live,)."""
 

@@ -34,16 +34,17 @@ def messages(
 def render(processor: Any, prompt: str, n_images: int, answer: str | None = None, form: Form = "parts") -> str:
     """The conversation as the template writes it; without an answer it ends where the model begins to speak.
 
-    Templates that let a model think first are asked not to, in Qwen3's way, which others ignore.
+    Templates that let a model think first are asked not to, in Qwen3's way.
     """
     marker = getattr(processor, "image_token", None) or "<image>"
     # the common method, not the class's own: SmolVLM's asks its video processor, which is left out here
+    quiet = {"enable_thinking": False} if "enable_thinking" in str(processor.chat_template) else {}
     text: str = ProcessorMixin.apply_chat_template(
         processor,
         messages(prompt, n_images, answer, form, str(getattr(marker, "content", marker))),
         add_generation_prompt=answer is None,
         tokenize=False,
-        enable_thinking=False,
+        **quiet,
     )
     return text
 
