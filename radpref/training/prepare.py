@@ -97,6 +97,7 @@ def prepare(
         TrainingError: no usable pair is left, or KTO with a single question.
         LossError: an objective that makes no sense.
     """
+    vlm.model.eval()
     whole = objective(section)
     way = way_of(vlm, shared=section.shared_prefix == "auto")
     if whole.kl and not way.fused:
@@ -265,7 +266,6 @@ def _missing(job: _Job, batch: Sequence[_Asked], kept_images: bool | None) -> bo
 def _compute(job: _Job, batch: Sequence[_Asked], kept_images: bool | None, prompts: int) -> bool:
     """One pass over a batch; returns whether encoded images are kept (decided by the first batch)."""
     vlm, way = job.vlm, job.way
-    vlm.model.eval()
     encoded = [job.prompts(next(iter(one.rows.values()))) for one in batch]
     rows = [list(one.rows.values()) for one in batch]
     ids = [[answer_ids(vlm, row) for row in some] for some in rows]
