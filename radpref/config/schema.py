@@ -26,6 +26,8 @@ class UndeclaredKeyError(RadprefError):
     """A stage reads a key of the recipe that it does not declare; its results would not follow a change of it."""
 
 
+Schedule = Literal["cosine", "linear", "constant"]
+Optimizer = Literal["adamw", "adamw-8bit", "adafactor"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -160,19 +162,27 @@ class LoraSection(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     rslora: bool = Field(False, description="rank-stabilised scale")
     dora: bool = Field(False, description="DoRA: learn each weight's magnitude apart from its direction")
+    head: bool = Field(
+        False, description="an adapter on the output head as well; a head tied to the embeddings is untied"
+    )
 
 
 class SftSection(Section):
     enabled: bool = Field(True, description="false starts from the model as it is")
     lora: LoraSection = LoraSection(rank=0)
-    lr: float = Field(1e-3, gt=0, description="peak learning rate, AdamW, cosine")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(3, gt=0, description="passes over the training questions")
     batch: int = Field(16, ge=1, description="questions a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are summed")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    schedule: Schedule = Field(
+        "cosine", description="the rate after the warm-up: down to 0 on a cosine, a line, or kept"
+    )
+    optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
     train_tower: bool = Field(False, description="train the vision tower too; off keeps it frozen")
     train_projector: bool = Field(True, description="train the projector between tower and language model")
+    gradient_checkpointing: bool = Field(False, description="less memory for more time", json_schema_extra=SPEED)
     save_steps: int = Field(50, ge=1, description="steps between checkpoints")
 
 
@@ -475,12 +485,19 @@ class AlignSection(Section):
     lora: LoraSection = LoraSection()
     train_tower: bool = Field(False, description="train the vision tower too; its features cannot be cached then")
     train_projector: bool = Field(False, description="train the projector; its output cannot be cached then")
-    lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(1, gt=0, description="passes over the pairs")
     batch: int = Field(8, ge=1, description="pairs a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are averaged")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    schedule: Schedule = Field(
+        "cosine", description="the rate after the warm-up: down to 0 on a cosine, a line, or kept"
+    )
+    optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
+    dropout: bool = Field(
+        False, description="leave the model's own dropout on in what is trained; LoRA's is lora.dropout"
+    )
     max_length: int | None = Field(
         None, ge=8, description="longest prompt plus answer in tokens; a longer pair is quarantined"
     )
@@ -516,9 +533,13 @@ class GrpoSection(Section):
         "zero", description="what an answer that was cut at max_new_tokens gets: no reward, or what the judge says"
     )
     lora: LoraSection = LoraSection()
-    lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    schedule: Schedule = Field(
+        "cosine", description="the rate after the warm-up: down to 0 on a cosine, a line, or kept"
+    )
+    optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
     save_steps: int = Field(25, ge=1, description="steps between checkpoints, all of which are kept")
 
 

@@ -24,7 +24,8 @@ class Place(NamedTuple):
     item: int
     counts: bool
     share: float
-    """What a mean over this process's items counts in the mean over all processes (which are averaged)."""
+    """What a mean over this process's items counts in the mean over all processes, against that of a full batch: a
+    short last batch counts by its items."""
 
 
 def processes() -> tuple[int, int]:
@@ -33,13 +34,13 @@ def processes() -> tuple[int, int]:
     return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if there else (0, 1)
 
 
-def shares(batch: Sequence[int], rank: int, world: int) -> list[Place]:
-    """The share of one process in a batch of items; never empty."""
+def shares(batch: Sequence[int], full: int, rank: int, world: int) -> list[Place]:
+    """The share of one process in a batch of items, ``full`` of which make a whole one; never empty."""
     first, last = rank * len(batch) // world, (rank + 1) * len(batch) // world
     own = batch[first:last]
     if not own:
         return [Place(batch[0], False, 0.0)]
-    return [Place(item, True, len(own) * world / len(batch)) for item in own]
+    return [Place(item, True, len(own) * world / full) for item in own]
 
 
 class Shuffled:
@@ -86,10 +87,10 @@ class Batches(Sampler[list[Place]]):
         for item in self._order:
             batch.append(item)
             if len(batch) == self._batch:
-                yield shares(batch, rank, world)
+                yield shares(batch, self._batch, rank, world)
                 batch = []
         if batch and not self._drop_last:
-            yield shares(batch, rank, world)
+            yield shares(batch, self._batch, rank, world)
 
 
 class _Places(Dataset[tuple[Any, Place]]):

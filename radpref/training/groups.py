@@ -24,7 +24,7 @@ from radpref.models import Vlm, autocast, decode, pad, sampler, save, text_posit
 from radpref.records import Question
 from radpref.training.division import SHARE, Batches, Shuffled, loader
 from radpref.training.errors import TrainingError
-from radpref.training.loop import Means, check_device
+from radpref.training.loop import Means, check_device, schedule_of
 from radpref.training.rows import Prompts, Row
 
 Reward = Callable[..., list[float | None]]
@@ -269,6 +269,10 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
         """Add the means since the last log, over all processes, to what the Trainer logs."""
         logs |= self._means.taken(self.accelerator)
         super().log(logs, start_time)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The recipe's schedule."""
+        return schedule_of(self, self._section.schedule, num_training_steps)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """A checkpoint that ``radpref.models.load`` reads."""

@@ -90,8 +90,15 @@ def grpo(
     prompts = Prompts(vlm)
     asked, quarantined = _usable(vlm, questions, prompts, sample.max_new_tokens)
     rows = content_key([row.key for _, row in asked])
-    settings = {"grpo": section.model_dump(mode="json"), "sample": sample.model_dump(mode="json")}
-    claim(folder, {"model": identity(vlm), "seed": seed, "rows": rows, **settings})
+    settings = {
+        "grpo": section.model_dump(mode="json", exclude={"questions", "accumulate"}),
+        "sample": sample.model_dump(mode="json"),
+    }
+    claim(
+        folder,
+        {"model": identity(vlm), "seed": seed, "rows": rows, **settings},
+        section.questions * section.accumulate,
+    )
     path = folder / "model"
     if not path.exists():
         with quiet():
@@ -157,6 +164,8 @@ def _train(
         lr=section.lr,
         warmup=section.warmup,
         weight_decay=section.weight_decay,
+        schedule=section.schedule,
+        optimizer=section.optimizer,
         batch=section.questions,
         accumulate=section.accumulate,
         save_steps=section.save_steps,

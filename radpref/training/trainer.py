@@ -18,7 +18,7 @@ from radpref.training.division import SHARE, Batches, loader
 from radpref.training.features import encode, joined
 from radpref.training.head import Against, Head
 from radpref.training.layout import Batch, Group, pack
-from radpref.training.loop import Means, check_device
+from radpref.training.loop import Means, check_device, schedule_of
 from radpref.training.prepare import Prepared, hidden_name, kl_places
 from radpref.training.rows import Item, Prompts, Row, answer_ids, rewarded
 from radpref.training.scoring import score
@@ -160,8 +160,9 @@ class LikeLengths(Sampler[int]):
 class PairTrainer(Trainer):  # type: ignore[misc]
     """Trains on prepared items with their objective; all else is transformers' Trainer.
 
-    The loss of a step is the mean over its items, and over the accumulated batches. What the frozen parts and the
-    reference say comes with the batch, so no second model is held.
+    The loss of a step is the mean over its items, and over the accumulated batches; a step that an epoch's end leaves
+    short counts by its items, so that each has the same weight, and is logged as the mean that it is. What the frozen
+    parts and the reference say comes with the batch, so no second model is held.
 
     Args:
         vlm: the model to train, its parameters' ``requires_grad`` set.
@@ -180,6 +181,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         self._vlm, self._prepared, self._reference = vlm, prepared, reference
         section = prepared.objective.section
         self._encode_apart = not (section.train_tower or section.train_projector)
+        self._share = 1.0  # of a full batch, while a step is taken
         self._means = Means()
 
     def get_train_dataloader(self) -> Any:
@@ -232,6 +234,20 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             against = Against(inputs["against"], inputs["hidden"], self._reference)
         return score(model, batch, way, features, against)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The recipe's schedule."""
+        return schedule_of(self, self._prepared.objective.section.schedule, num_training_steps)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """A batch's part of an optimiser step."""
+        steps = self.current_gradient_accumulation_steps / self.args.gradient_accumulation_steps
+        self._share = inputs.pop(SHARE) * steps
+        try:
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        finally:
+            self._share = 1.0
+        return loss
+
     def compute_loss(
         self,
         model: Any,
@@ -255,10 +271,9 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             corrupted_rejected=corrupted_rejected if len(corrupted_rejected.mask) else None,
         )
         result = evaluate(self._prepared.objective, sides)
-        share = inputs.get(SHARE, 1.0)
-        if share:
+        if self._share:
             self._note(sides, result)
-        loss = result.loss * share
+        loss = result.loss * self._share
         return (loss, result) if return_outputs else loss
 
     @torch.no_grad()
@@ -266,6 +281,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         """Add a batch to what is logged."""
         chosen, rejected = sides.chosen, sides.rejected
         values = {
+            "loss": result.loss.expand(len(sides.weight)),
             "chosen_reward": result.chosen_reward,
             "rejected_reward": result.rejected_reward,
             "chosen_logp": chosen.whole().total(),
