@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from radpref.errors import RadprefError
 from radpref.records import Record
 from radpref.rooms import models
 from radpref.run.rows import Batch, made_of
@@ -26,6 +28,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=30)
+
+
+class LostProcessError(RadprefError):
+    """Another of the processes that were started together has stopped; its own message says why."""
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # what torch.distributed raises when a peer is gone
+        raise LostProcessError(
+            "another process of this run has stopped; its own message says why. The same command goes on."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -47,14 +63,16 @@ class Processes:
     def wait(self) -> None:
         """Go on when all have come here."""
         if self.world > 1:
-            self._distributed.barrier(group=self._group)
+            with _together():
+                self._distributed.barrier(group=self._group)
 
     def share(self, value: T) -> T:
         """The first process's value, on all."""
         if self.world == 1:
             return value
         box = [value]
-        self._distributed.broadcast_object_list(box, src=0, group=self._group)
+        with _together():
+            self._distributed.broadcast_object_list(box, src=0, group=self._group)
         return box[0]
 
     def gather(self, value: T) -> list[T]:
@@ -62,7 +80,8 @@ class Processes:
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
-        self._distributed.all_gather_object(found, value, group=self._group)
+        with _together():
+            self._distributed.all_gather_object(found, value, group=self._group)
         return found
 
     @cached_property
