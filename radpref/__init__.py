@@ -1,10 +1,11 @@
 """radpref: preference alignment for radiology vision-language models, without human feedback.
 
-In Python the front door is this module: ``radpref.run``, ``load_recipe``, ``load_studies``, ``read_findings``, ``label``,
-``judge``, ``corrupt``, ``pair``, ``align``, ``evaluate`` and ``losses`` (docs/python.md). They are imported when they are first
-used. The rooms behind them, from the bottom up: ``records`` and ``files``, ``config`` (what a run does), ``images``,
-``findings``, ``losses``, ``tasks``, ``judges``, ``data``, ``models``, ``pairs``, ``training``, ``evaluation``, ``mining``,
-``grounding``, ``report``, then ``run``, ``stages``, ``pipeline`` and ``cli``. docs/architecture.md draws them.
+In Python the front door is this module: ``radpref.run``, ``load_recipe``, ``load_studies``, ``read_findings``,
+``label``, ``judge``, ``corrupt``, ``pair``, ``align``, ``evaluate`` and ``losses`` (docs/python.md), each imported
+when it is first used. The rooms behind them, from the bottom up: ``records`` and ``files``, ``config`` (what a run
+does), ``images``, ``findings``, ``losses``, ``tasks``, ``judges``, ``data``, ``models``, ``pairs``, ``training``,
+``evaluation``, ``mining``, ``grounding``, ``report``, then ``runs``, ``stages``, ``pipeline`` and ``cli``.
+docs/architecture.md draws them.
 """
 
 import os

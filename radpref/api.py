@@ -22,6 +22,7 @@ from radpref.errors import RadprefError
 from radpref.files import write_atomically
 from radpref.records import Finding, Judgement, Metric, Question, Study
 from radpref.rooms import data, evaluation, findings, formats, images, judges, models, pipeline, training
+from radpref.runs.folder import Run
 
 if TYPE_CHECKING:
     from radpref.config import Loaded
@@ -81,7 +82,7 @@ def run(
     loaded = recipe if isinstance(recipe, config.Loaded) else config.load(recipe, preset=preset)
     if overrides:
         loaded = config.override(loaded, dict(config.flatten(overrides)), "radpref.run")
-    this = pipeline.Run(Path(out), loaded)
+    this = Run(Path(out), loaded)
     pipeline.run_all(this, redo=redo)
     content = this.read_json("metrics.json") or {"metrics": []}
     return Result(this.folder, [Metric.model_validate(row) for row in content["metrics"]])

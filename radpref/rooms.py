@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         tasks,
         training,
     )
-    from radpref.run.engine import ray as ray_engine
+    from radpref.runs.engine import ray as ray_engine
 
 __all__ = [
     "data",
@@ -65,4 +65,4 @@ class _Room:
 
 if not TYPE_CHECKING:
     globals().update({name: _Room(f"radpref.{name}") for name in __all__ if name != "ray_engine"})
-    ray_engine = _Room("radpref.run.engine.ray")
+    ray_engine = _Room("radpref.runs.engine.ray")

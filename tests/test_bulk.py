@@ -19,7 +19,7 @@ from radpref.files import StoreError
 from radpref.findings import CLASSES_14, labels
 from radpref.judges import JUDGES, Case, Judge, green
 from radpref.records import Judgement
-from radpref.run.table import Ledger
+from radpref.runs.table import Ledger
 
 run = CliRunner().invoke
 

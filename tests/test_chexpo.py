@@ -12,7 +12,7 @@ from radpref.config import RecipeError
 from radpref.mining import Summary
 from radpref.pipeline import run_all, run_stage, states
 from radpref.records import Completion, MinedQuestion, Pair, Question
-from radpref.run.folder import Run, RunError
+from radpref.runs.folder import Run, RunError
 from radpref.tasks import matches
 
 SMALL = (

@@ -15,7 +15,7 @@ from radpref.cli import app
 from radpref.config import RecipeError
 from radpref.images import image_hash
 from radpref.records import ImageFile, Pair, Quarantined
-from radpref.run.folder import Run, RunError
+from radpref.runs.folder import Run, RunError
 from radpref.stages.corrupt import corrupt
 
 RNG = np.random.default_rng(0)

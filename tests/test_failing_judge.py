@@ -12,7 +12,7 @@ import pytest
 from radpref import config
 from radpref.pipeline import run_all, run_stage
 from radpref.records import Completion, Judgement, Pair
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 from tests.chat_server import Handler, say, scripted
 
 FAILURES = ("unparsable", "incomplete", "server error")

@@ -318,7 +318,7 @@ def test_reports_are_never_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_run_whose_judge_needs_a_server_fails_before_any_work(tmp_path: Path) -> None:
     from radpref import config
     from radpref.pipeline import run_all
-    from radpref.run.folder import Run
+    from radpref.runs.folder import Run
 
     loaded = config.load("chexalign", preset="tiny", overrides=["judge.name=chat"])
     with pytest.raises(JudgeError, match=r"judge\.server"):

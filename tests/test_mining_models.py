@@ -19,7 +19,7 @@ from radpref.mining.encoders import EncoderError, image_encoder, sentence_vector
 from radpref.models import collate, encode_prompt, generate
 from radpref.records import Completion, ImageFile, MinedQuestion, Quarantined, Question
 from radpref.report import mining as charts
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 from radpref.stages.mine import mine
 from tests.tiny import FAMILIES, picture, tiny_vlm
 

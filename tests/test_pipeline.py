@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from radpref.pipeline import STAGES
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # one worker: the tests share a finished run
 

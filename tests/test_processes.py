@@ -17,10 +17,7 @@ from safetensors.torch import load_file
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
-SMALL = (
-    "--data.train 13 --data.validation 3 --data.test 4 --run.precision float32 --evaluate.resamples 100 "
-    "--evaluate.batch 4 --sample.max_new_tokens 88"
-).split()  # noqa: SIM905
+SMALL = ["--data.train", "13", "--data.validation", "3", "--data.test", "4", "--run.precision", "float32", "--evaluate.resamples", "100", "--evaluate.batch", "4", "--sample.max_new_tokens", "88"]
 OF_METHOD = {
     "chexalign": "--sft.epochs 1 --sft.batch 4 --sample.n 2 --sample.batch 4 --align.batch 4 --align.save_steps 2 "
     "--pair.drop_unfinished false",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from radpref.data import phantom
 from radpref.records import Pair, Quarantined, Question
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 from tests.tiny import save_tiny
 
 STUDIES = 26

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from radpref.files import StoreError, content_key, disk_errors, write_atomically
 from radpref.records import ImageFile, Quarantined, Study
-from radpref.run.table import Table
+from radpref.runs.table import Table
 
 
 def row(id: str, reason: str = "because") -> Quarantined:
@@ -85,7 +85,7 @@ import resource, signal
 from pathlib import Path
 from radpref.records import Quarantined
 from radpref.files import StoreError, write_atomically
-from radpref.run.table import Table
+from radpref.runs.table import Table
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 100}, {len(before) + 100}))
 table = Table(Path({str(path)!r}), Quarantined)

@@ -17,9 +17,9 @@ from radpref.files import StoreError, content_key
 from radpref.judges import Case, Judge
 from radpref.judges.server import TRANSIENT
 from radpref.records import Judgement, Quarantined, Record
-from radpref.run.progress import progress
-from radpref.run.rows import batched
-from radpref.run.table import Made, Table
+from radpref.runs.progress import progress
+from radpref.runs.rows import batched
+from radpref.runs.table import Made, Table
 
 CHUNK = 256
 """Pairs judged at once, and lost at most by a kill."""

@@ -49,7 +49,7 @@ def _of_run(folder: Path, count: int, side: int) -> Image.Image:
     from itertools import islice
 
     from radpref.pairs.preview import kept_sheet
-    from radpref.run.folder import Run, RunError
+    from radpref.runs.folder import Run, RunError
     from radpref.stages.ports import PAIRS
 
     made = list(islice(Run(folder).table("corrupt", PAIRS), count))

@@ -72,7 +72,7 @@ def audit(
         from radpref.files import write_atomically
         from radpref.judges.audit import HEADER, battery, cells, markdown
         from radpref.judges.audit import audit as run_audit
-        from radpref.run.progress import progress
+        from radpref.runs.progress import progress
 
         asked = {name: _judge(name, context.args)[0] for name in judge or AUDITED}
         references = list(islice(_texts(reports, field) if reports else _phantoms(seed), limit))

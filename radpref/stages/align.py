@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from radpref.config import AlignSection, Recipe, SftSection
 from radpref.records import Pair, Question, System, Systems, Weights, reasons
 from radpref.rooms import judges, losses, training
-from radpref.run.context import QUARANTINED, Context
-from radpref.run.stage import Outcome, Ranks, Stage
+from radpref.runs.context import QUARANTINED, Context
+from radpref.runs.stage import Outcome, Ranks, Stage
 from radpref.stages.identities import COMPUTES, DEVICE, JUDGE, NEEDS
 from radpref.stages.judge import check_judge, section_of
 from radpref.stages.ports import CHECKPOINTS, CONTROLS, MODEL, PAIRS, TRAIN

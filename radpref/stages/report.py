@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from radpref.config import flatten, helps
 from radpref.records import Judgement, Question, System
 from radpref.rooms import evaluation, findings, mining, report, training
-from radpref.run.context import Context
-from radpref.run.stage import Outcome, Stage, TableOf, Whole
+from radpref.runs.context import Context
+from radpref.runs.stage import Outcome, Stage, TableOf, Whole
 from radpref.stages.answers import texts_of
 from radpref.stages.evaluate import MAIN
 from radpref.stages.identities import READER

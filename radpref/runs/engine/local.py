@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from radpref.errors import RadprefError
 from radpref.records import Record
 from radpref.rooms import models
-from radpref.run.rows import Batch, made_of
-from radpref.run.stage import Outcome, Ranks, Rows, Stage
-from radpref.run.table import Made
+from radpref.runs.rows import Batch, made_of
+from radpref.runs.stage import Outcome, Ranks, Rows, Stage
+from radpref.runs.table import Made
 
 if TYPE_CHECKING:
-    from radpref.run.context import Context
+    from radpref.runs.context import Context
 
 T = TypeVar("T")
 

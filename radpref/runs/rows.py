@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from radpref.files import content_key
 from radpref.records import Quarantined, Record
-from radpref.run.stage import Basis, Fact, Rows, Stage
-from radpref.run.table import Made
+from radpref.runs.stage import Basis, Fact, Rows, Stage
+from radpref.runs.table import Made
 
 if TYPE_CHECKING:
-    from radpref.run.context import Context
+    from radpref.runs.context import Context
 
 T = TypeVar("T")
 

@@ -11,11 +11,11 @@ from radpref.config import ModelSection, Recipe, narrowed
 from radpref.files import content_key, write_atomically
 from radpref.records import Quarantined, Record, Weights
 from radpref.rooms import models
-from radpref.run.engine.local import Processes
-from radpref.run.folder import Run, RunError
-from radpref.run.progress import Steps, progress
-from radpref.run.stage import Basis, Fact, Port, Road, Stage, TableOf
-from radpref.run.table import Table
+from radpref.runs.engine.local import Processes
+from radpref.runs.folder import Run, RunError
+from radpref.runs.progress import Steps, progress
+from radpref.runs.stage import Basis, Fact, Port, Road, Stage, TableOf
+from radpref.runs.table import Table
 
 if TYPE_CHECKING:
     from radpref.models import Vlm

@@ -35,8 +35,8 @@ from radpref import config
 from radpref.errors import RadprefError
 from radpref.files import StoreError, append_lines, write_atomically
 from radpref.records import Record
-from radpref.run.stage import Basis, TableOf
-from radpref.run.table import Table
+from radpref.runs.stage import Basis, TableOf
+from radpref.runs.table import Table
 
 Row = TypeVar("Row", bound=Record)
 

@@ -2,7 +2,7 @@
 
 from radpref.config import Recipe
 from radpref.rooms import ray_engine
-from radpref.run.engine.local import Engine, Local, Processes, started
+from radpref.runs.engine.local import Engine, Local, Processes, started
 
 __all__ = ["Engine", "Local", "Processes", "engine_of", "started"]
 

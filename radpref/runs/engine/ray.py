@@ -29,11 +29,11 @@ from radpref.config import EngineSection
 from radpref.errors import RadprefError
 from radpref.files import StoreError, write_atomically
 from radpref.records import Quarantined, Record
-from radpref.run.context import Context
-from radpref.run.engine.local import Processes, started
-from radpref.run.rows import Batch, ids_of, made_of
-from radpref.run.stage import Fact, Outcome, Ranks, Rows, Stage
-from radpref.run.table import Made
+from radpref.runs.context import Context
+from radpref.runs.engine.local import Processes, started
+from radpref.runs.rows import Batch, ids_of, made_of
+from radpref.runs.stage import Fact, Outcome, Ranks, Rows, Stage
+from radpref.runs.table import Made
 
 _OUTCOME = "outcome.json"
 TRIES = 3

@@ -15,11 +15,11 @@ from radpref.config import Recipe, declared_values, narrowed
 from radpref.files import UNFINISHED, disk_errors
 from radpref.records import Record, reasons
 from radpref.rooms import models
-from radpref.run.context import QUARANTINED, Context, before, writer
-from radpref.run.engine.local import Engine
-from radpref.run.folder import Mark, Run, RunError, stopwatch
-from radpref.run.rows import Batch, batches, ids_of
-from radpref.run.stage import Basis, Outcome, Ranks, Road, Rows, Stage, TableOf
+from radpref.runs.context import QUARANTINED, Context, before, writer
+from radpref.runs.engine.local import Engine
+from radpref.runs.folder import Mark, Run, RunError, stopwatch
+from radpref.runs.rows import Batch, batches, ids_of
+from radpref.runs.stage import Basis, Outcome, Ranks, Road, Rows, Stage, TableOf
 from radpref.versions import ROOMS
 
 

@@ -20,8 +20,8 @@ from radpref.files import content_key
 from radpref.records import Quarantined, Record
 
 if TYPE_CHECKING:
-    from radpref.run.context import Context
-    from radpref.run.table import Merged
+    from radpref.runs.context import Context
+    from radpref.runs.table import Merged
 
 R = TypeVar("R", bound=Record, covariant=True)
 Item = TypeVar("Item", bound=Record)
