@@ -10,14 +10,35 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from PIL import Image
 from safetensors.torch import load_file
+
+import radpref
+from radpref.records import ImageFile, Pair
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
-SMALL = ["--data.train", "13", "--data.validation", "3", "--data.test", "4", "--run.precision", "float32", "--evaluate.resamples", "100", "--evaluate.batch", "4", "--sample.max_new_tokens", "88"]
+SMALL = [
+    "--data.train",
+    "13",
+    "--data.validation",
+    "3",
+    "--data.test",
+    "4",
+    "--run.precision",
+    "float32",
+    "--evaluate.resamples",
+    "100",
+    "--evaluate.batch",
+    "4",
+    "--sample.max_new_tokens",
+    "88",
+]
 OF_METHOD = {
     "chexalign": "--sft.epochs 1 --sft.batch 4 --sample.n 2 --sample.batch 4 --align.batch 4 --align.save_steps 2 "
     "--pair.drop_unfinished false",
@@ -162,6 +183,80 @@ def test_what_stops_one_process_is_told_without_a_traceback(tmp_path: Path) -> N
     assert "no question gave a pair" in done.stderr
     ours = done.stderr.partition("torch/distributed/elastic")[0]  # the launcher tells its own story after it
     assert "Traceback" not in ours
+
+
+# ------------------------------------------------------------------------------------------ FSDP, DeepSpeed
+
+_SHARDED = """
+import json, os, sys
+from pathlib import Path
+from radpref.runs.engine.local import started
+processes = started("cpu")
+if processes.world > 1:  # accelerate shards on accelerators alone: this test tells it that a CPU is one
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_XPU
+from radpref import models, training
+from radpref.config import AlignSection, LoraSection, ModelSection, RunSection
+from radpref.records import Pair
+
+home, rank = Path(sys.argv[1]), int(sys.argv[2])
+pairs = [Pair.model_validate_json(line) for line in (home / "pairs.jsonl").read_text().splitlines()]
+section = AlignSection(batch=2, epochs=2, lr=1e-3, save_steps=2, lora=LoraSection(rank=rank))
+vlm = models.load(ModelSection(), RunSection(device="cpu", precision="float32", threads=1))
+out = home / f"rank-{rank}-of-{processes.world}"
+prepared = training.prepare(vlm, pairs, section, out / "prepared", processes=processes)
+result = training.align(vlm, prepared, section, out / "training", seed=3)
+if processes.first:
+    last = result.checkpoints[-1].path
+    again = ModelSection(adapter=str(last)) if rank else ModelSection(path=str(last))
+    whole = models.merged(models.load(again, RunSection(device="cpu", precision="float32", threads=1)))
+    sums = {name: float(p.double().sum()) for name, p in whole.model.named_parameters()}
+    (out / "told.json").write_text(json.dumps({"losses": [row["loss"] for row in result.history], "sums": sums}))
+processes.wait()
+"""
+
+
+@pytest.mark.parametrize("rank", [8, 0], ids=["lora", "full"])
+def test_fsdp2_trains_as_one_process_saves_and_loads_again(rank: int, tmp_path: Path) -> None:
+    """With the settings of the shipped file, over gloo; losses to 1e-5, weights after loading to 1e-3 of their sums."""
+    shipped = yaml.safe_load((Path(radpref.__file__).parent / "recipes" / "accelerate" / "fsdp2.yaml").read_text())
+    settings = {name.upper(): str(value) for name, value in shipped["fsdp_config"].items()}
+    pairs = []
+    for number in range(6):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (64, 64), dtype=np.uint8)).save(path)
+        pairs.append(
+            Pair(
+                id=f"p{number}", question=f"q{number}", patient="p", images=(ImageFile(path=str(path)),),
+                prompt="Write the findings.", chosen=f"Small left effusion {number}.", rejected="Clear lungs." * number
+                or "Clear.",
+            )
+        )  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("\n".join(pair.model_dump_json() for pair in pairs))
+    script = tmp_path / "sharded.py"
+    script.write_text(_SHARDED)
+    for start, extra in (([sys.executable], {}), (launcher()[:-1], {"ACCELERATE_USE_FSDP": "true", **settings})):
+        done = subprocess.run(
+            [*start, str(script), str(tmp_path), str(rank)],
+            env={**ENVIRONMENT, **extra, "PYTHONPATH": str(Path(radpref.__file__).parents[1])},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (json.loads((tmp_path / f"rank-{rank}-of-{n}" / "told.json").read_text()) for n in (1, 2))
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-5)
+    assert two["sums"] == pytest.approx(one["sums"], rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "zero3"])
+def test_shipped_settings_are_read_by_accelerate(name: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    path = Path(radpref.__file__).parent / "recipes" / "accelerate" / f"{name}.yaml"
+    read = load_config_from_file(str(path))
+    assert read.distributed_type.value == {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero3": "DEEPSPEED"}[name]
+    if name == "zero3":  # DeepSpeed itself does not run here; its settings are complete
+        assert read.deepspeed_config["zero_stage"] == 3
 
 
 # ------------------------------------------------------------------------------------------ Ray

@@ -10,7 +10,7 @@ from radpref.models.chat import PER_TOKEN, collate, encode_answer, encode_prompt
 from radpref.models.decoding import context_length, decode, generate, repeat_cache, said, sampler, text_positions
 from radpref.models.dropout import without_dropout
 from radpref.models.fingerprint import fingerprint
-from radpref.models.loading import load, locate, save
+from radpref.models.loading import load, locate, save, save_beside
 from radpref.models.precision import pick_device, settle_precision
 from radpref.models.segmenter import Segmenter, load_segmenter, segment
 from radpref.models.spans import lost, token_mask
@@ -57,6 +57,7 @@ __all__ = [
     "said",
     "sampler",
     "save",
+    "save_beside",
     "segment",
     "settle_precision",
     "text_positions",

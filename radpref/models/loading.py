@@ -82,7 +82,12 @@ def save(vlm: Vlm, folder: Path) -> None:
     adapter = hasattr(vlm.model, "peft_config")
     # peft would write the whole head, and the embeddings, beside an adapter on the head
     vlm.model.save_pretrained(folder, **({"save_embedding_layers": False} if adapter else {"max_shard_size": SHARD}))
-    if adapter:
+    save_beside(vlm, folder)
+
+
+def save_beside(vlm: Vlm, folder: Path) -> None:
+    """What ``load`` needs beside weights that lie in the folder already."""
+    if hasattr(vlm.model, "peft_config"):
         record = {"base": fingerprint(vlm.folder)}
         (folder / _BASE).write_text(json.dumps(record) + "\n", encoding="utf-8")
     else:

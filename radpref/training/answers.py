@@ -14,7 +14,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from radpref.config import SftSection
-from radpref.models import Vlm, autocast, save
+from radpref.models import Vlm, autocast, save, save_beside
 from radpref.training.cache import Cache
 from radpref.training.division import SHARE, Batches, loader
 from radpref.training.features import encode, joined, split
@@ -143,6 +143,8 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         """A checkpoint that ``radpref.models.load`` reads."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)  # the weights must be gathered first
+            if self.args.should_save:
+                save_beside(self._vlm, Path(output_dir or self.args.output_dir))
         elif self.args.should_save:
             save(self._vlm, Path(output_dir or self.args.output_dir))
 

@@ -31,6 +31,11 @@ class Head(NamedTuple):
     adapted: bool = False
     """Whether an adapter stands on it, so that the projection is more than its weight."""
 
+    def now(self, module: nn.Module) -> Head:
+        """The same with the module's weight of now: under FSDP it is whole within a forward, and in parts outside."""
+        weight: Tensor = getattr(module, "base_layer", module).weight
+        return self._replace(weight=weight)
+
     @staticmethod
     def of(module: nn.Module) -> Head:
         """The projection of a module, whatever its ``forward`` is replaced by later, with the adapter on it.

@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 from radpref.config import AlignSection, Schedule, SftSection
 from radpref.files import write_atomically
 from radpref.models import Vlm, trainable_summary
-from radpref.training.division import part
+from radpref.training.division import part, processes
 from radpref.training.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
@@ -126,6 +126,8 @@ def arguments(vlm: Vlm, section: SftSection | AlignSection, folder: Path, seed: 
         "report_to": "none",
         "disable_tqdm": True,
         "remove_unused_columns": False,
+        # what brought the processes together stays: a state of its own would forget how long they may wait
+        **({"accelerator_config": {"use_configured_state": True}} if processes()[1] > 1 else {}),
         "dataloader_pin_memory": vlm.device.type == "cuda",
     }
 
@@ -290,6 +292,7 @@ def run(trainer: Any, folder: Path, log: Log | None, max_steps: int | None) -> N
             shutil.rmtree(torn)
     if saved and not isinstance(trainer.model, PeftModel):
         _restore(trainer.model, saved[-1].path)
+    _name_layers(trainer)
     before = None if saved else _sample(trainer.model)
     with suppress(_AtTheEnd):  # the weights have been read by then
         trainer.train(resume_from_checkpoint=str(saved[-1].path) if saved else None)
@@ -301,10 +304,30 @@ def run(trainer: Any, folder: Path, log: Log | None, max_steps: int | None) -> N
         raise TrainingError(why)
 
 
+def _name_layers(trainer: Any) -> None:
+    """Tell FSDP which of the model's layers to split.
+
+    A family's own list may name layers that this model has not (a CLIP's text side, beside its tower), at which
+    accelerate stops.
+    """
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
+        there = {type(module).__name__ for module in trainer.model.modules()}
+        named = {
+            name for module in trainer.model.modules() for name in getattr(module, "_no_split_modules", None) or ()
+        }
+        plugin.transformer_cls_names_to_wrap = sorted(there & named)
+
+
 def _sample(model: Any) -> dict[str, bytes]:
     """The beginning of every trained tensor, bit for bit: enough to see whether training moved anything."""
-    trained = ((name, p.detach().flatten()[:4096].cpu()) for name, p in model.named_parameters() if p.requires_grad)
-    return {name: part.contiguous().view(torch.uint8).numpy().tobytes() for name, part in trained}
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter  # FSDP holds parts
+            part = whole.detach().flatten()[:4096].cpu().contiguous()
+            found[name] = part.view(torch.uint8).numpy().tobytes()
+    return found
 
 
 def _why_unchanged(trainer: Any) -> str:

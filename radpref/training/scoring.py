@@ -113,7 +113,7 @@ def _read_in_model(
         flat = hidden.flatten(0, 1)[batch.place]
         if keep is not None:
             keep(flat)
-        found.append(read(head, flat, batch.targets, against))
+        found.append(read(head.now(module), flat, batch.targets, against))
         return found[0].logps[None, :, None]
 
     with _forward_of(module, scored), ExitStack() as stack:

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
 from radpref.losses import Evaluated, Scored, Sides, evaluate, nll
-from radpref.models import Vlm, save
+from radpref.models import Vlm, save, save_beside
 from radpref.training.division import SHARE, Batches, loader
 from radpref.training.features import encode, joined
 from radpref.training.head import Against, Head
@@ -314,6 +314,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         """A checkpoint that ``radpref.models.load`` reads: with the base's fingerprint, or with the processor."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)  # the weights must be gathered first
+            if self.args.should_save:
+                save_beside(self._vlm, Path(output_dir or self.args.output_dir))
         elif self.args.should_save:
             save(self._vlm, Path(output_dir or self.args.output_dir))
 
