@@ -33,7 +33,7 @@ class Head(NamedTuple):
 
     def now(self, module: nn.Module) -> Head:
         """The same with the module's weight of now: under FSDP it is whole within a forward, and in parts outside."""
-        weight: Tensor = getattr(module, "base_layer", module).weight
+        weight: Any = getattr(module, "base_layer", module).weight
         return self._replace(weight=weight)
 
     @staticmethod

@@ -109,7 +109,7 @@ class RayEngine:
             return
         batches = ray.data.from_items([{"at": at} for at in places], override_num_blocks=len(places))
         done = batches.map(
-            _Worker,  # type: ignore[arg-type]  # Ray takes a class for an actor
+            _Worker,
             fn_constructor_args=(work, context, str(todo)),
             concurrency=min(self.section.workers, len(places)),
             num_cpus=self.section.cpus,
