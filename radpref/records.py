@@ -23,6 +23,8 @@ Presence = Literal["present", "absent", "uncertain"]
 Side = Literal["left", "right", "bilateral"]
 Severity = Literal["mild", "moderate", "severe"]
 Change = Literal["new", "worse", "better", "unchanged"]
+Stage = Literal["acute", "old"]
+"""How old a finding is said to be; healed, chronic and remote are ``old``."""
 View = Literal["frontal", "lateral", "unknown"]
 Split = Literal["train", "validation", "test"]
 QuestionTask = Literal["basic", "region", "comparison"]
@@ -58,9 +60,15 @@ class Finding(Record):
     presence: Presence = "present"
     side: Side | None = None
     place: str | None = None
-    """Anatomical place without the side, e.g. ``lower zone``, ``base``, ``apex``."""
+    """Anatomical place without the side, e.g. ``lower zone``, ``base``, ``apex``; of a device, where its tip lies
+    (``trachea``, ``carina``, ``main bronchus``, ``stomach``, ``superior vena cava``)."""
     severity: Severity | None = None
     change: Change | None = None
+    size_mm: float | None = None
+    """Its largest measure in millimetres, where the text tells one."""
+    count: int | Literal["several"] | None = None
+    """How many there are said to be, from two on or in words (``a single`` is 1); ``several`` without a number."""
+    stage: Stage | None = None
     span: Span | None = None
     """Where in the text the finding is named; None for a truth that has no text."""
 
