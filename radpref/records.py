@@ -225,6 +225,8 @@ class ReportError(Record):
     candidate_span: Span | None = None
     note: str = ""
     """A few words for a reader, e.g. ``right instead of left``."""
+    weight: float = 1.0
+    """What it counts in the score of a judge that weighs its errors."""
 
 
 class Judgement(Record):
@@ -238,7 +240,9 @@ class Judgement(Record):
     unscored: str | None = None
     """The reason why there is no score; None when there is one."""
     matched: tuple[Finding, ...] = ()
-    """Findings of the candidate that agree with the reference (findings-based judges only)."""
+    """Statements of the candidate that agree with the reference (judges that tell them)."""
+    earned: tuple[float, ...] = ()
+    """What each of ``matched`` counts in the score of a judge that weighs them; empty where each counts 1."""
     errors: tuple[ReportError, ...] = ()
     words: int = 0
     reference_words: int = 0

@@ -16,7 +16,8 @@ from random import Random
 
 import numpy as np
 
-from radpref.judges.case import Case, Judge
+from radpref.judges.case import Case
+from radpref.judges.contract import Judge
 from radpref.judges.corruptions import CORRUPTIONS, TRICKS, half_told, reword
 
 REFERENCE = "reference"

@@ -16,9 +16,10 @@ from radpref.config import JudgeSection
 from radpref.files import content_key
 from radpref.judges import answers
 from radpref.judges.asker import Asker
-from radpref.judges.case import CompareAll, Judge, Verdict, judge_all
+from radpref.judges.case import Verdict
+from radpref.judges.contract import CompareAll, Judge, PairJudge
 from radpref.judges.prompts import template_file, template_of
-from radpref.judges.server import Failure
+from radpref.judges.server import Failure, Server
 
 _TEMPLATES = Path(__file__).parent / "templates"
 Read = Callable[[str, str, str], Verdict]
@@ -31,7 +32,7 @@ def chat(section: JudgeSection) -> Judge:
     Raises:
         JudgeError: no server or model is named, or the template cannot be used.
     """
-    return judge_all("chat", _asked(section, "json", answers.read_json, answers.schema()))
+    return _judge("chat", section, "json", answers.read_json, answers.schema())
 
 
 def green_model(section: JudgeSection) -> Judge:
@@ -40,7 +41,14 @@ def green_model(section: JudgeSection) -> Judge:
     Raises:
         JudgeError: no server or model is named, or the template cannot be used.
     """
-    return judge_all("green-model", _asked(section, "green", answers.read_green, None))
+    return _judge("green-model", section, "green", answers.read_green, None)
+
+
+def _judge(name: str, section: JudgeSection, form: str, read: Read, schema: dict[str, Any] | None) -> Judge:
+    version = f"{name}-{identity(section, form)}"
+    return PairJudge(
+        name, version, _asked(section, form, read, schema), ready=lambda section: Server(section).check()
+    )
 
 
 def identity(section: JudgeSection, form: str) -> str:

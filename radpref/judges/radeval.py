@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from radpref.config import JudgeSection
-from radpref.judges.case import Judge, JudgeError, Verdict, judge_all
+from radpref.files import content_key
+from radpref.judges.case import JudgeError, Verdict
+from radpref.judges.contract import Judge, Maker, PairJudge
 
 VERSION = 1
 """Raised with the mapping of values to scores."""
@@ -55,11 +57,13 @@ METRICS = {
 """Our name to the metric; the judge is called ``radeval-`` and this name."""
 
 
-def maker(name: str) -> Callable[..., Judge]:
+def maker(name: str) -> Maker:
     """The making of the judge ``radeval-{name}``."""
 
     def make(section: JudgeSection = _DEFAULT) -> Judge:
-        return judge_all(f"radeval-{name}", _Worker(METRICS[name], section.python or sys.executable))
+        version = f"radeval-{name}-{content_key(VERSION, section.python)}"
+        worker = _Worker(METRICS[name], section.python or sys.executable)
+        return PairJudge(f"radeval-{name}", version, worker, ready=lambda section: check(name, section))
 
     return make
 

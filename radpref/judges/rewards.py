@@ -11,7 +11,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from radpref.findings import read
-from radpref.judges.case import Case, Judge
+from radpref.judges.case import Case
+from radpref.judges.contract import Judge
 
 Reward = Callable[..., list[float | None]]
 """``(prompts, completions, **columns)`` to a reward for each completion; columns are the data set's."""
@@ -43,7 +44,7 @@ def reward_function(judge: Judge, *, reference: str = "reference", name: str | N
         ]
         return [judgement.score for judgement in judge(cases)]
 
-    reward.__name__ = name or str(getattr(judge, "__name__", "judge"))
+    reward.__name__ = name or str(getattr(judge, "name", "judge"))
     return reward
 
 

@@ -103,7 +103,7 @@ _DENIED = re.compile(r"\b(?:not|no|without|rather than|instead of|neither|nor|ne
 _NOT = frozenset({"not", "no", "without", "never"})
 
 
-def matches(answer: str, reference: str, closed: bool) -> bool:
+def matches(answer: str, reference: str, closed: bool, question: str = "") -> bool:
     """Whether ``answer`` (a model's text, of any length) gives the short reference answer.
 
     Args:

@@ -1,0 +1,87 @@
+"""What a report calls normal, by region, and how much of it another report says too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from radpref.judges.distances import unlike
+from radpref.judges.green.statements import Denial, Told, region_of
+from radpref.judges.green.weights import WHOLE, weights
+from radpref.records import Finding
+
+
+class Normals(NamedTuple):
+    """The denials of a report that hold, by region."""
+
+    regions: Mapping[str, tuple[Denial, ...]]
+    """One denial of each name and region."""
+    by_name: Mapping[str, Denial]
+    general: Mapping[str, Denial]
+    """Region to the general denial that speaks of it, whole among them."""
+    asserted: frozenset[str]
+    """Names that the report states as present or suspected."""
+
+
+class Agreed(NamedTuple):
+    """A region of the reference: each of its denials, the candidate's that says so too, and its share, 0 to 1."""
+
+    name: str
+    items: list[tuple[Denial, Finding | None, float]]
+
+
+def normals_of(report: Told) -> Normals:
+    """The report's denials but those that it contradicts itself."""
+    book = weights()
+    asserted = frozenset(unit.name for unit in report.units)
+    struck = {unit.name for unit in report.units if unit.doubt == 0}
+    sick = {book.region.get(unit.name) for unit in report.units if unit.name in book.grave}
+    regions: dict[str, dict[str, Denial]] = {}
+    by_name: dict[str, Denial] = {}
+    general: dict[str, Denial] = {}
+    for denial in report.denied:
+        region = region_of(denial.name)
+        if region is None or denial.name in struck:
+            continue
+        regions.setdefault(region, {}).setdefault(denial.name, denial)
+        by_name.setdefault(denial.name, denial)
+        if denial.name in book.general and (denial.otherwise or region not in sick):
+            general.setdefault(region, denial)
+    return Normals({name: tuple(d.values()) for name, d in regions.items()}, by_name, general, asserted)
+
+
+def agreed(ours: Normals, theirs: Normals) -> Iterator[Agreed]:
+    """Each region of the reference; what the candidate states as present is left to its false findings."""
+    for region, denials in ours.regions.items():
+        items = []
+        for denial in denials:
+            if denial.name in theirs.asserted and denial.name not in ours.asserted:
+                continue
+            found, credit = _said(denial, region, ours, theirs)
+            items.append((denial, found, credit))
+        yield Agreed(region, items)
+
+
+def _said(denial: Denial, region: str, ours: Normals, theirs: Normals) -> tuple[Finding | None, float]:
+    """The candidate's statement that agrees with a denial of the reference, and its share."""
+    shares, name = weights().normals, denial.name
+    same = theirs.by_name.get(name)
+    if same is not None and (name not in ours.asserted or same.side == denial.side):
+        return same.finding, 1.0
+    if region == WHOLE:
+        regions = [r for r in theirs.regions if r != WHOLE]
+        first = next(iter(theirs.regions[regions[0]])).finding if regions else None
+        return first, min(1.0, shares["by region"] * len(regions))
+    whole = theirs.general.get(WHOLE)
+    if name in weights().general:  # the reference speaks of the region in general
+        particular = theirs.regions.get(region)
+        if particular:
+            return particular[0].finding, shares["in part"]
+        return (whole.finding, shares["in general"]) if whole else (None, 0.0)
+    of_region = theirs.general.get(region)
+    if of_region is not None and name not in ours.asserted:
+        return of_region.finding, 1.0
+    for other in theirs.regions.get(region, ()):
+        if unlike(name, other.name) is not None and name not in ours.asserted:
+            return other.finding, shares["kin"]
+    return (whole.finding, shares["in general"]) if whole is not None and name not in ours.asserted else (None, 0.0)

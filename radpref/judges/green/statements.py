@@ -1,0 +1,306 @@
+"""A report as statements: what it asserts, what it denies, what it only mentions, and where it contradicts itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from radpref.findings import COVERS, lexicon, read
+from radpref.judges.distances import off_place, unlike
+from radpref.judges.green.weights import WHOLE, weights, words
+from radpref.records import Finding, Side, Span
+
+_SIDES: dict[Side | None, tuple[Side | None, ...]] = {
+    "left": ("left",),
+    "right": ("right",),
+    "bilateral": ("left", "right"),
+    None: (None,),
+}
+_REMEMBERED = 1 << 12
+"""Sentences with a disease that the lexicon does not know, kept as read."""
+_BLANK = str.maketrans("[]*", "   ")
+_STOP = re.compile(r"[.!?;](?=\s|$)|\n\s*\n")
+_STEM = re.compile(r"(?:us|i|ism|ic|es|s|ed|a|is)$")
+_MENTION = "mass"
+"""A finding that stands in for a word of disease, so that the reader tells whether it is asserted."""
+
+
+class Unit(NamedTuple):
+    """One asserted (present or uncertain) finding at one side and place."""
+
+    name: str
+    sure: bool
+    side: Side | None
+    place: str | None
+    severity: str | None
+    change: str | None
+    size: float | None
+    count: int | str | None
+    stage: str | None
+    start: int
+    """Offset in the text; -1 where there is none."""
+    end: int
+    finding: Finding
+    """As it was read; of a unit on one side of two, both sides."""
+    doubt: float = 1.0
+    """Share of its credit that the report's own denials leave: 0 where it denies the very same."""
+
+    @property
+    def span(self) -> Span | None:
+        return self.finding.span
+
+
+class Denial(NamedTuple):
+    """One finding, or one general kind of disease, that is said to be absent."""
+
+    name: str
+    side: Side | None
+    finding: Finding
+    qualified: bool
+    """Whether only a kind of it is denied: ``no large effusion``."""
+    otherwise: bool
+    """Whether it leaves out what was said before: ``the lungs are otherwise clear``."""
+
+    @property
+    def span(self) -> Span | None:
+        return self.finding.span
+
+
+class Told(NamedTuple):
+    """What a report says."""
+
+    units: tuple[Unit, ...]
+    denied: tuple[Denial, ...]
+    asides: tuple[Unit, ...]
+    """Findings that are only looked for: ``correlate for``, ``if there is concern for``."""
+    text: str
+    """In lower case."""
+
+    @property
+    def readable(self) -> bool:
+        return bool(self.units or self.denied)
+
+
+def unmasked(text: str) -> str:
+    """The text without brackets and asterisks, at equal length: what stands in brackets is said."""
+    return text.translate(_BLANK)
+
+
+def told(text: str) -> Told:
+    """The statements of a report (`unmasked`). Whatever a report says twice, it says once."""
+    lower = text.lower()
+    findings = read(text)
+    normal = _all_normal(lower, findings)
+    said = [*findings, *_claims(text, lower, findings), *normal]
+    denied = tuple(_denial(lower, f) for f in said if f.presence == "absent")
+    units = _folded(_units(f for f in said if f.presence != "absent"), lower)
+    return Told(
+        units=tuple(_doubted(unit, denied) for unit in units) if denied else units,
+        denied=denied,
+        asides=_asides(text, lower, findings),
+        text=lower,
+    )
+
+
+def known(truth: Sequence[Finding]) -> Told:
+    """The statements of a truth, and all that is there: what it does not name is absent."""
+    asserted = [f for f in truth if f.presence != "absent"]
+    denied = [f for f in truth if f.presence == "absent"]
+    if not asserted and not denied:
+        denied = [Finding(name=name, presence="absent") for name in COVERS]
+    return Told(_units(asserted), tuple(_denial("", f) for f in denied), (), "")
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def _all_normal(lower: str, findings: Sequence[Finding]) -> list[Finding]:
+    """``Normal.``, ``Unremarkable.``: a sentence without a subject speaks of everything."""
+    found = []
+    for match in words().normal.finditer(lower):
+        start, end = match.span(1)
+        if not any(f.span and f.span.start < end and start < f.span.end for f in findings):
+            found.append(Finding(name="acute disease", presence="absent", span=Span(start=start, end=end)))
+    return found
+
+
+def _claims(text: str, lower: str, findings: Sequence[Finding]) -> list[Finding]:
+    """Diseases that the lexicon does not know, named by their stem."""
+    found = []
+    for match in words().disease.finditer(lower):
+        start, end = match.span()
+        if any(f.span and f.span.start < end and start < f.span.end for f in findings):
+            continue
+        first, last = _sentence(lower, start, end)
+        mention = _presence(text[first:start], text[end:last])
+        if mention is not None:
+            found.append(mention.model_copy(update={"name": _stem(match[0]), "span": Span(start=start, end=end)}))
+    return found
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _presence(before: str, after: str) -> Finding | None:
+    """How a disease is spoken of in its sentence: read with a known finding in its place."""
+    place = len(before)
+    found = (f for f in read(f"{before}{_MENTION}{after}") if f.span and f.span.start <= place < f.span.end)
+    return next(found, None)
+
+
+def _stem(word: str) -> str:
+    """``embolus``, ``emboli``, ``embolism`` are one disease."""
+    last = " ".join(word.split())
+    return _STEM.sub("", last) if len(last) > 5 else last
+
+
+def _asides(text: str, lower: str, findings: Sequence[Finding]) -> tuple[Unit, ...]:
+    """What is only looked for: read with the cue in the place of a plain hedge, less what is read without."""
+    cue = words().looked_for
+    if not cue.search(lower):
+        return ()
+    hedged = cue.sub(lambda match: ("possible" if len(match[0]) > 7 else "may").ljust(len(match[0])), lower)
+    plain = {f.span.start for f in findings if f.span}
+    found = [f for f in read(hedged) if f.span and f.span.start not in plain]
+    known = {f.span.start for f in _claims(text, lower, findings) if f.span}
+    claims = [f for f in _claims(hedged, hedged, [*findings, *found]) if f.span and f.span.start not in known]
+    return _units(f for f in (*found, *claims) if f.presence != "absent")
+
+
+def _denial(lower: str, finding: Finding) -> Denial:
+    qualified = otherwise = False
+    if finding.span is not None and lower:
+        first, last = _sentence(lower, finding.span.start, finding.span.end)
+        qualified = words().qualified.search(lower, first, finding.span.start) is not None
+        otherwise = words().otherwise.search(lower, first, last) is not None
+    return Denial(finding.name, finding.side, finding, qualified, otherwise)
+
+
+def _sentence(lower: str, start: int, end: int) -> tuple[int, int]:
+    """Offsets of the sentence around a place."""
+    first = max(lower.rfind(stop, 0, start) for stop in (". ", ".\n", "\n\n", "; ", "? ", "! ")) + 1
+    stop = _STOP.search(lower, end)
+    return first, stop.start() if stop else len(lower)
+
+
+# ---------------------------------------------------------------- contradictions
+
+
+def _doubted(unit: Unit, denied: Sequence[Denial]) -> Unit:
+    """The unit with the share of its credit that the denials of its own report leave."""
+    doubt = min((_left(unit, denial) for denial in denied), default=1.0)
+    return unit if doubt == 1.0 else unit._replace(doubt=doubt)
+
+
+def _left(unit: Unit, denial: Denial) -> float:
+    if denial.qualified or (denial.side and unit.side and denial.side != unit.side):
+        return 1.0
+    place = denial.finding.place
+    if place and unit.place and place != unit.place:
+        return 1.0
+    if denial.name == unit.name:
+        return 0.0
+    if denial.otherwise or unit.name not in weights().grave:
+        return 1.0
+    general = unit.name in COVERS.get(denial.name, ()) or unlike(unit.name, denial.name) in (1, 2)
+    return float(weights().credit["self-doubted"]) if general else 1.0
+
+
+# ---------------------------------------------------------------- units
+
+
+def _unit(finding: Finding, side: Side | None) -> Unit:
+    span = finding.span
+    return Unit(
+        finding.name,
+        finding.presence == "present",
+        side,
+        finding.place,
+        finding.severity,
+        finding.change,
+        finding.size_mm,
+        finding.count,
+        finding.stage,
+        span.start if span else -1,
+        span.end if span else -1,
+        finding,
+    )
+
+
+def _units(asserted: Iterable[Finding]) -> tuple[Unit, ...]:
+    """One unit per name, side and place; a vaguer mention of the same thing is part of the fuller one."""
+    split = [_unit(finding, side) for finding in asserted for side in _SIDES[finding.side]]
+    if len(split) < 2:
+        return tuple(split)
+    units: list[Unit] = []
+    # Those that tell their side and place come first, so that the vaguer find what they belong to.
+    for unit in sorted(split, key=lambda unit: (unit.side is None, unit.place is None)):
+        same = [index for index, other in enumerate(units) if _same(other, unit)]
+        for index in same:
+            units[index] = _merged(units[index], unit)
+        if not same:
+            units.append(unit)
+    return tuple(units)
+
+
+def _same(unit: Unit, vaguer: Unit) -> bool:
+    return (
+        unit.name == vaguer.name
+        and (vaguer.side is None or unit.side == vaguer.side)
+        and (vaguer.place is None or unit.place == vaguer.place or not off_place(unit.place, vaguer.place))
+    )
+
+
+def _merged(unit: Unit, other: Unit) -> Unit:
+    """Both mentions as one; where they disagree the first holds, but what is present is not uncertain."""
+    return unit._replace(
+        sure=unit.sure or other.sure,
+        place=unit.place or other.place,
+        severity=unit.severity or other.severity,
+        change=unit.change or other.change,
+        size=unit.size or other.size,
+        count=unit.count or other.count,
+        stage=unit.stage or other.stage,
+    )
+
+
+def _folded(units: Sequence[Unit], lower: str) -> tuple[Unit, ...]:
+    """Without general names that their sentence makes particular: ``left opacity, likely atelectasis`` is one."""
+    general = lexicon().general
+    if not any(unit.name in general for unit in units):
+        return tuple(units)
+    kept = list(units)
+    for unit in units:
+        for index, particular in enumerate(kept):
+            if particular.name in general.get(unit.name, ()) and particular.sure and alike(unit, particular, lower):
+                side = None if particular.name in lexicon().midline else particular.side or unit.side
+                kept[index] = _merged(particular, unit)._replace(side=side)
+                kept.remove(unit)
+                break
+    return tuple(kept)
+
+
+def alike(first: Unit, second: Unit, lower: str) -> bool:
+    """Whether two units of one text, left alone, are one thing under two names."""
+    kind = unlike(first.name, second.name)
+    if kind is None or (first.side and second.side and first.side != second.side):
+        return False
+    if off_place(first.place, second.place):
+        return False
+    return kind == 1 or (kind in (2, 3) and in_one_sentence(first, second, lower))
+
+
+def in_one_sentence(first: Unit, second: Unit, lower: str) -> bool:
+    if first.start < 0 or second.start < 0:
+        return False
+    start, end = sorted((first.start, second.start))
+    return _STOP.search(lower, start, end) is None
+
+
+def region_of(name: str) -> str | None:
+    """The region that a general statement speaks of, or that a finding lies in; None for a claim."""
+    book = weights()
+    return book.general.get(name) or book.region.get(name)
+
+
+__all__ = ["WHOLE", "Denial", "Told", "Unit", "alike", "in_one_sentence", "known", "region_of", "told", "unmasked"]
