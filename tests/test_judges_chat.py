@@ -271,7 +271,7 @@ def test_failures_are_not_kept(tmp_path: Path) -> None:
 
 def test_the_version_follows_the_model_and_not_the_address() -> None:
     one = section("http://a/v1")
-    assert version("chat", one) == version("lc-chat", section("http://b/v1", concurrency=1))
+    assert version("chat", one) == version("chat", section("http://b/v1", concurrency=1))
     assert version("chat", one) != version("chat", one.model_copy(update={"model": "n"}))
     assert version("chat", one) != version("green-model", one)
 

@@ -6,8 +6,6 @@ server; ``radeval-*`` run RadEval's metrics in another process. Each has its len
 the name. ``answer`` is for questions: 1 where the answer is right, else 0.
 """
 
-from functools import cache
-
 from radpref.config import JudgeSection
 from radpref.judges import chat as _chat
 from radpref.judges import radeval as _radeval
@@ -21,7 +19,8 @@ from radpref.judges.contract import (
     length_controlled,
 )
 from radpref.judges.green import make as _make_green
-from radpref.judges.green1 import Pairing, compare, compare_truth, green1, pairing
+from radpref.judges.green1 import Pairing, compare, compare_truth, pairing
+from radpref.judges.green1 import judge as _green1
 from radpref.judges.rewards import answer_match, chexpo, finding_graph, reward_function
 from radpref.judges.server import TRANSIENT
 from radpref.judges.short_answer import short_answer
@@ -37,7 +36,7 @@ def _controlled(make: Maker) -> Maker:
 
 _PLAIN: dict[str, Maker] = {
     "green": _make_green,
-    "green-1": lambda section=_DEFAULT: green1,
+    "green-1": lambda section=_DEFAULT: _green1,
     "text": lambda section=_DEFAULT: text,
     "chat": lambda section=_DEFAULT: _chat.chat(section),
     "green-model": lambda section=_DEFAULT: _chat.green_model(section),
@@ -70,7 +69,6 @@ def check(name: str, section: JudgeSection) -> None:
     JUDGES[name](section).check(section)
 
 
-@cache
 def _is_free(make: Maker) -> bool:
     try:
         return make(_DEFAULT).free

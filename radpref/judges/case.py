@@ -56,4 +56,7 @@ def clean(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """The words of a text; punctuation is none, and neither is what a publisher removed (``XXXX``, ``___``)."""
-    return [word for word in _WORD.findall(text) if not _REMOVED.fullmatch(word)]
+    found: list[str] = _WORD.findall(text)
+    if _REMOVED.search(text):  # rare, and costly to ask of every word
+        return [word for word in found if not _REMOVED.fullmatch(word)]
+    return found

@@ -46,9 +46,7 @@ def green_model(section: JudgeSection) -> Judge:
 
 def _judge(name: str, section: JudgeSection, form: str, read: Read, schema: dict[str, Any] | None) -> Judge:
     version = f"{name}-{identity(section, form)}"
-    return PairJudge(
-        name, version, _asked(section, form, read, schema), ready=lambda section: Server(section).check()
-    )
+    return PairJudge(name, version, _asked(section, form, read, schema), ready=lambda section: Server(section).check())
 
 
 def identity(section: JudgeSection, form: str) -> str:

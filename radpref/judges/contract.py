@@ -89,10 +89,11 @@ class PairJudge:
 
     def __call__(self, cases: Sequence[Case]) -> list[Judgement]:
         pairs = dict.fromkeys((case.reference, case.candidate) for case in cases)
-        lengths = {text: len(words(self.cleaned(text))) for pair in pairs for text in pair}
+        texts = {text: self.cleaned(text) for text in dict.fromkeys(text for pair in pairs for text in pair)}
+        lengths = {text: len(words(cleaned)) for text, cleaned in texts.items()}
         known = {pair: _refusal(lengths[pair[0]], lengths[pair[1]]) for pair in pairs}
         left = [pair for pair, verdict in known.items() if verdict is None]
-        verdicts = self.compare_all([(self.cleaned(reference), self.cleaned(candidate)) for reference, candidate in left])
+        verdicts = self.compare_all([(texts[reference], texts[candidate]) for reference, candidate in left])
         known.update(zip(left, verdicts, strict=True))
         judgements = []
         for case in cases:

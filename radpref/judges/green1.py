@@ -249,9 +249,9 @@ def _pair(
     grades = []
     for i, ours in enumerate(reference):
         for j, theirs in enumerate(candidate):
-            unlike, off = unlike(ours.name, theirs.name), _off(ours, theirs)[0]
-            if unlike is not None and (unlike < 2 or off < _FAR):
-                grades.append((off == _FAR, unlike, off, _steps(ours, theirs), i, j))
+            kind, off = unlike(ours.name, theirs.name), _off(ours, theirs)[0]
+            if kind is not None and (kind < 2 or off < _FAR):
+                grades.append((off == _FAR, kind, off, _steps(ours, theirs), i, j))
     paired: dict[int, int] = {}
     taken: set[int] = set()
     for *_, i, j in sorted(grades):
@@ -282,9 +282,9 @@ def _once(units: Sequence[Finding], text: str) -> list[Finding]:
 
 def _alike(first: Finding, second: Finding, text: str) -> bool:
     """Whether two units of one text, left alone, are one thing under two names."""
-    unlike = unlike(first.name, second.name)
+    kind = unlike(first.name, second.name)
     apart = (first.side and second.side and first.side != second.side) or _off_place(first, second)
-    return not apart and (unlike == 1 or (unlike in (2, 3) and _in_one_sentence(first, second, text)))
+    return not apart and (kind == 1 or (kind in (2, 3) and _in_one_sentence(first, second, text)))
 
 
 def _repeats(unit: Finding, other: Finding, twin: Finding, text: str) -> bool:
@@ -298,11 +298,11 @@ def _repeats(unit: Finding, other: Finding, twin: Finding, text: str) -> bool:
         return unit.side is None or other.side is None
     if (unit.side and other.side and unit.side != other.side) or _off_place(unit, other):
         return False
-    unlike = unlike(unit.name, other.name)
-    if unlike is not None and _in_one_sentence(unit, twin, text):
-        return unlike in (1, 3) or other.name in lexicon().general.get(unit.name, ())
+    kind = unlike(unit.name, other.name)
+    if kind is not None and _in_one_sentence(unit, twin, text):
+        return kind in (1, 3) or other.name in lexicon().general.get(unit.name, ())
     minor = lexicon().minor
-    return unlike == 1 and not _steps(unit, other) and (unit.name in minor or other.name not in minor)
+    return kind == 1 and not _steps(unit, other) and (unit.name in minor or other.name not in minor)
 
 
 def _in_one_sentence(first: Finding, second: Finding, text: str) -> bool:
@@ -369,5 +369,5 @@ def _agreed_normal(told: Sequence[Finding], said: Sequence[Finding]) -> list[Fin
     return []
 
 
-green1: Judge = judge_by("green-1", compare, version=lexicon().digest, free=True)
+judge: Judge = judge_by("green-1", compare, version=lexicon().digest, free=True)
 """Findings-based GREEN; see the module's docstring."""

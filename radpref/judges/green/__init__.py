@@ -37,6 +37,10 @@ RULES = "2"
 
 def compare(reference: str, candidate: str, rule: NormalsRule = "weigh") -> Verdict:
     """The verdict on one pair of reports; unscored where the reference tells nothing that can be read."""
+    return judged(report_of(unmasked(reference)), report_of(unmasked(candidate)), rule)
+
+
+def _compared(rule: NormalsRule, reference: str, candidate: str) -> Verdict:
     return judged(report_of(reference), report_of(candidate), rule)
 
 
@@ -44,4 +48,4 @@ def make(section: JudgeSection | None = None) -> Judge:
     """The judge `green` with the section's ``normals``."""
     rule = section.normals if section else "weigh"
     version = f"{RULES}-{digest()}-{lexicon().digest}-{rule}"
-    return judge_by("green", partial(compare, rule=rule), version=version, cleaned=unmasked, free=True)
+    return judge_by("green", partial(_compared, rule), version=version, cleaned=unmasked, free=True)

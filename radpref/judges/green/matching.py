@@ -121,16 +121,14 @@ def _slips(ours: Unit, theirs: Unit, kind: int, book: Weights) -> list[Slip]:
         slips.append(change)
     if ours.size and ours.size != theirs.size and (size := _measure(ours.size, theirs.size, book)):
         slips.append(size)
-    if ours.count and ours.count != theirs.count and (count := _count(ours.count, theirs.count, credit["count"])):
-        slips.append(count)
+    if ours.number != theirs.number and (number := _number(ours.number, theirs.number, credit["count"])):
+        slips.append(number)
     if ours.stage and ours.stage != theirs.stage:
         if theirs.stage:
             note = f"{theirs.stage} instead of {ours.stage}"
             slips.append(Slip("wrong_severity", note, credit["stage"]["wrong"], True))
         else:
-            slips.append(
-                Slip("wrong_severity", f"age not told, it is {ours.stage}", credit["stage"]["silent"], False)
-            )
+            slips.append(Slip("wrong_severity", f"age not told, it is {ours.stage}", credit["stage"]["silent"], False))
     if theirs.doubt < ours.doubt:
         slips.append(Slip("missing_finding", "denied by the same report", theirs.doubt, True))
     return slips
@@ -189,8 +187,10 @@ def _measure(ours: float, theirs: float | None, book: Weights) -> Slip | None:
     return Slip("wrong_severity", note, credit["near" if ratio <= book.far else "wrong"], True)
 
 
-def _count(ours: int | str, theirs: int | str | None, credit: dict[str, float]) -> Slip | None:
+def _number(ours: int | str | None, theirs: int | str | None, credit: dict[str, float]) -> Slip | None:
     """``several`` is any number from two on."""
+    if ours is None:
+        return None
     if theirs is None:
         if ours == 1:
             return None

@@ -14,7 +14,7 @@ from radpref.judges.case import Verdict
 from radpref.judges.distances import unlike
 from radpref.judges.green.matching import Match, pair
 from radpref.judges.green.normals import Normals, agreed, normals_of
-from radpref.judges.green.statements import Denial, Told, Unit, known, told, unmasked
+from radpref.judges.green.statements import Denial, Told, Unit, known, told
 from radpref.judges.green.weights import Weights, weights
 from radpref.records import ErrorKind, Finding, ReportError, Span
 
@@ -33,8 +33,8 @@ class Report(NamedTuple):
 
 @lru_cache(maxsize=_REMEMBERED)
 def report_of(text: str) -> Report:
-    """A report's statements; what stands in brackets is said like all else."""
-    said = told(unmasked(text))
+    """The statements of a report, which is `unmasked`."""
+    said = told(text)
     return Report(said, normals_of(said))
 
 
@@ -72,7 +72,7 @@ class _Sheet:
     ) -> None:
         self.sum_charged += weight
         self.errors.append(
-            ReportError.model_construct(
+            ReportError(
                 kind=kind,
                 finding=finding,
                 significant=significant,
@@ -191,7 +191,7 @@ def _only_mentioned(unit: Unit, reference: Told) -> bool:
 def _aside(sheet: _Sheet, unit: Unit, reference: Told, candidate: Told, book: Weights) -> None:
     """What is only looked for earns nothing; where the reference knows nothing of it, it is a suspicion and false."""
     mentioned = (*reference.units, *reference.asides, *candidate.units)
-    if any(unlike(unit.name, other.name) is not None for other in mentioned) or unit.name in COVERS:
+    if any(unlike(unit.name, other.name) in (0, 1, 2) for other in mentioned) or unit.name in COVERS:
         return
     denied = _denial(reference.denied, unit)
     if unit.name not in book.of and unit.name in reference.text and not denied:

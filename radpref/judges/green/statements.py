@@ -37,7 +37,7 @@ class Unit(NamedTuple):
     severity: str | None
     change: str | None
     size: float | None
-    count: int | str | None
+    number: int | str | None
     stage: str | None
     start: int
     """Offset in the text; -1 where there is none."""
@@ -259,7 +259,7 @@ def _merged(unit: Unit, other: Unit) -> Unit:
         severity=unit.severity or other.severity,
         change=unit.change or other.change,
         size=unit.size or other.size,
-        count=unit.count or other.count,
+        number=unit.number or other.number,
         stage=unit.stage or other.stage,
     )
 
