@@ -154,8 +154,8 @@ class ServerSection(Section):
 class JudgeSection(ServerSection):
     name: str = Field(
         "green",
-        description="green (findings), green-1 (its first version), text (words), chat, green-model, radeval-NAME, each with "
-        "lc- before it for length control; answer (right or not) for questions",
+        description="green (findings), green-1 (its first version), text (words), chat, green-model, radeval-NAME, "
+        "each with lc- before it for length control; answer (right or not) for questions",
     )
     normals: Literal["weigh", "count", "none"] = Field(
         "weigh",
