@@ -225,7 +225,7 @@ def _repeats(unit: Unit, other: Unit, twin: Unit, lower: str) -> bool:
 
     ``other`` stands in the other text and is paired with ``twin``, which stands with the unit in ``lower``. In one
     sentence a general name repeats its particular (an opacity called atelectasis). In several sentences kin still
-    repeat each other, but not with another severity, and nothing of weight repeats what is minor.
+    repeat each other, but not with another severity. Nothing of weight only repeats what is minor.
     """
     if unit.name == other.name:
         return unit.side is None or other.side is None
@@ -234,8 +234,9 @@ def _repeats(unit: Unit, other: Unit, twin: Unit, lower: str) -> bool:
         return False
     if off_place(unit.place, other.place) or frozenset((unit.name, other.name)) in weights().apart:
         return False
+    grave = weights().grave
+    if unit.name in grave and other.name not in grave:
+        return False
     if in_one_sentence(unit, twin, lower):
         return kind in (1, 3) or other.name in lexicon().general.get(unit.name, ())
-    minor = lexicon().minor
-    steps = unit.severity and other.severity and unit.severity != other.severity
-    return kind == 1 and not steps and (unit.name in minor or other.name not in minor)
+    return kind == 1 and not (unit.severity and other.severity and unit.severity != other.severity)

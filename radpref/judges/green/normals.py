@@ -51,15 +51,9 @@ def normals_of(report: Told) -> Normals:
 
 
 def agreed(ours: Normals, theirs: Normals) -> Iterator[Agreed]:
-    """Each region of the reference; what the candidate states as present is left to its false findings."""
+    """Each region of the reference, with what the candidate says of it."""
     for region, denials in ours.regions.items():
-        items = []
-        for denial in denials:
-            if denial.name in theirs.asserted and denial.name not in ours.asserted:
-                continue
-            found, credit = _said(denial, region, ours, theirs)
-            items.append((denial, found, credit))
-        yield Agreed(region, items)
+        yield Agreed(region, [(denial, *_said(denial, region, ours, theirs)) for denial in denials])
 
 
 def _said(denial: Denial, region: str, ours: Normals, theirs: Normals) -> tuple[Finding | None, float]:
@@ -81,7 +75,9 @@ def _said(denial: Denial, region: str, ours: Normals, theirs: Normals) -> tuple[
     of_region = theirs.general.get(region)
     if of_region is not None and name not in ours.asserted:
         return of_region.finding, 1.0
-    for other in theirs.regions.get(region, ()):
-        if unlike(name, other.name) is not None and name not in ours.asserted:
-            return other.finding, shares["kin"]
+    if name not in ours.asserted:
+        akin = {unlike(name, other.name): other.finding for other in theirs.regions.get(region, ())}
+        for kind, share in ((1, "kin"), (2, "in part")):
+            if kind in akin:
+                return akin[kind], shares[share]
     return (whole.finding, shares["in general"]) if whole is not None and name not in ours.asserted else (None, 0.0)

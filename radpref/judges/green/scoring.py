@@ -220,8 +220,6 @@ def _normals(sheet: _Sheet, ours: Normals, theirs: Normals, gate: float, rule: N
     """What both call normal, and what the candidate leaves out of it."""
     counted = float(book.normals["counted"])
     for region in agreed(ours, theirs):
-        if not region.items:
-            continue
         share = counted if rule == "count" else book.regions[region.name] / len(region.items)
         paid = share if rule == "count" else share * gate
         silent = []

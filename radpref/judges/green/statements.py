@@ -56,6 +56,7 @@ class Denial(NamedTuple):
     """One finding, or one general kind of disease, that is said to be absent."""
 
     name: str
+    """Empty where it speaks of no region of the chest."""
     side: Side | None
     finding: Finding
     qualified: bool
@@ -169,11 +170,21 @@ def _asides(text: str, lower: str, findings: Sequence[Finding]) -> tuple[Unit, .
 
 def _denial(lower: str, finding: Finding) -> Denial:
     qualified = otherwise = False
+    name = finding.name
     if finding.span is not None and lower:
         first, last = _sentence(lower, finding.span.start, finding.span.end)
+        if weights().general.get(name) == WHOLE:
+            name = _narrowed(lower[first:last], name)
         qualified = words().qualified.search(lower, first, finding.span.start) is not None
         otherwise = words().otherwise.search(lower, first, last) is not None
-    return Denial(finding.name, finding.side, finding, qualified, otherwise)
+    return Denial(name, finding.side, finding, qualified, otherwise)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _narrowed(sentence: str, name: str) -> str:
+    """What a general denial speaks of: ``the bones are without acute abnormality`` of the bones alone."""
+    named = [general for general, words_of in words().subjects if words_of.search(sentence)]
+    return named[0] if len(named) == 1 and named[0] != WHOLE else name
 
 
 def _sentence(lower: str, start: int, end: int) -> tuple[int, int]:

@@ -62,6 +62,8 @@ class Words:
     looked_for: re.Pattern[str]
     qualified: re.Pattern[str]
     otherwise: re.Pattern[str]
+    subjects: tuple[tuple[str, re.Pattern[str]], ...]
+    """General statement to the words that narrow a statement about the whole to it."""
 
 
 def _raw(name: str) -> Any:
@@ -113,6 +115,7 @@ def words() -> Words:
         looked_for=re.compile(rf"(?<!not )(?<!cannot )(?<!can't )\b(?:{_any(raw['looked for'])})\b"),
         qualified=re.compile(rf"\b(?:{_any(raw['qualified'])})\b[\w\s,-]{{0,24}}$"),
         otherwise=re.compile(rf"\b(?:{_any(raw['otherwise'])})\b"),
+        subjects=tuple((name, re.compile(rf"\b(?:{_any(forms)})\b")) for name, forms in raw["subjects"].items()),
     )
 
 
