@@ -16,6 +16,8 @@ wrong or invents is charged. The rules:
 - **Nothing hides**: brackets are read; what is "correlated for" or looked for is a suspicion, and false where the
   reference knows nothing of it; a disease that the lexicon does not know is false unless the reference has the word.
 
+- **What is no report is unscored**: another language, a refusal, a question, thinking aloud.
+
 ``matching`` holds the shares, ``normals`` the regions, ``statements`` what is read, ``scoring`` the sheet.
 """
 
@@ -24,7 +26,7 @@ from __future__ import annotations
 from functools import partial
 
 from radpref.config import JudgeSection
-from radpref.findings import lexicon
+from radpref.findings import lexicon, unreadable
 from radpref.judges.case import Verdict
 from radpref.judges.contract import Judge, judge_by
 from radpref.judges.green.scoring import NormalsRule, judged, report_of
@@ -37,10 +39,13 @@ RULES = "2"
 
 def compare(reference: str, candidate: str, rule: NormalsRule = "weigh") -> Verdict:
     """The verdict on one pair of reports; unscored where the reference tells nothing that can be read."""
-    return judged(report_of(unmasked(reference)), report_of(unmasked(candidate)), rule)
+    return _compared(rule, unmasked(reference), unmasked(candidate))
 
 
 def _compared(rule: NormalsRule, reference: str, candidate: str) -> Verdict:
+    for what, text in (("reference", reference), ("candidate", candidate)):
+        if why := unreadable(text):
+            return Verdict(None, f"the {what} is no report: {why}")
     return judged(report_of(reference), report_of(candidate), rule)
 
 

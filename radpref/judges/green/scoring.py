@@ -90,8 +90,10 @@ def judged(ours: Report, theirs: Report, rule: NormalsRule = "weigh") -> Verdict
     if not reference.readable:
         return Verdict(None, NOTHING_READ)
     book, sheet = weights(), _Sheet()
-    pairing = pair(reference.units, candidate.units, reference.text, candidate.text)
-    gate = _gate(reference.units, pairing.matches, book)
+    # "There is disease" in a reference tells nothing to agree with, unless it tells nothing else.
+    named = tuple(unit for unit in reference.units if unit.name not in COVERS)
+    pairing = pair(named or reference.units, candidate.units, reference.text, candidate.text)
+    gate = _gate(named, pairing.matches, book)
     for match in pairing.matches:
         _settle(sheet, match, gate, book)
     for unit in pairing.missing:
