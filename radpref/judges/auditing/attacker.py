@@ -94,13 +94,16 @@ def attack(
     targets: Sequence[Target],
     pool: Sequence[str],
     *,
+    most: int | None = None,
     seed: int = 0,
     steps: int = STEPS,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Attack]:
-    """Attack every target that can be half told; those whose honest half the judge cannot score are left out."""
-    begun = []
+    """Attack the first ``most`` targets that can be half told and whose honest half the judge can score."""
+    begun: list[tuple[Attack, Mapping[str, float]]] = []
     for target in targets:
+        if most is not None and len(begun) >= most:
+            break
         digest = hashlib.blake2b(f"{seed}\0attack\0{target.reference}".encode(), digest_size=8).digest()
         start = halved(target.reference, Random(digest))
         if start and start.strip():
@@ -116,8 +119,8 @@ def attack(
         tried = [(one, truth, *edit) for one, truth in open_ for edit in _edits(one.text, pool)]
         tried = [entry for entry in tried if _tells_no_more(entry[3], entry[0].text, entry[1])]
         best: dict[int, tuple[float, str, str]] = {}
-        for start in range(0, len(tried), _CHUNK):
-            some = tried[start : start + _CHUNK]
+        for first in range(0, len(tried), _CHUNK):
+            some = tried[first : first + _CHUNK]
             found = _scores(judge, [(one.reference, text) for one, _, _, text in some])
             for (one, _, name, text), score in zip(some, found, strict=True):
                 known = best.get(id(one), (one.after + _LEAST, "", ""))
@@ -189,3 +192,25 @@ def _edits(text: str, pool: Sequence[str]) -> Iterator[tuple[str, str]]:
         ):
             if new is not None and (new or len(parts) > 1):
                 yield name, " ".join(p for p in (*parts[:index], new, *parts[index + 1 :]) if p)
+
+
+ATTACK_HEADER = ("judge", "n", "mean gain", "95 % interval", "reports with a gain", "most", "edits that gained")
+
+
+def attack_cells(row: Summary) -> tuple[str, ...]:
+    """A row of a table under ``ATTACK_HEADER``."""
+    return (
+        row.judge,
+        f"{row.n}",
+        f"{row.mean:.3f}",
+        f"{row.low:.3f} to {row.high:.3f}",
+        f"{row.share:.1%}",
+        f"{row.most:.3f}",
+        "; ".join(f"{name} ({times})" for name, times in row.edits[:3]),
+    )
+
+
+def attack_markdown(rows: Sequence[Summary]) -> str:
+    """One table of all judges."""
+    lines = [f"| {' | '.join(ATTACK_HEADER)} |", "|---|---:|---:|---|---:|---:|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(attack_cells(row))} |" for row in rows)]) + "\n"

@@ -240,6 +240,8 @@ CORRUPTIONS: dict[str, Corruption] = {
     "constant normal report": normal,
     "word order": shuffle_words,
 }
+
+
 def _replaced(text: str, words: dict[str, str]) -> str:
     """Words exchanged, upper and lower case kept."""
 

@@ -168,7 +168,7 @@ def _missing(sheet: _Sheet, unit: Unit, candidate: Told, book: Weights) -> None:
 def _false(sheet: _Sheet, unit: Unit, reference: Told, book: Weights) -> None:
     weight = book.weight(unit.name, unit.severity)
     if unit.name in COVERS:  # disease without a name
-        if any(other.sure and other.name in book.grave for other in reference.units):
+        if any(other.name == unit.name or (other.sure and other.name in book.grave) for other in reference.units):
             return
         weight *= book.charge["vague"]
     denied = _denial(reference.denied, unit)
