@@ -88,6 +88,10 @@ class Lexicon:
     drafts: frozenset[str]
     """Titles of readings that the final one replaces."""
     finals: frozenset[str]
+    run_in: frozenset[str]
+    """Titles in capitals that need no line and no colon of their own."""
+    run_in_capitals: frozenset[str]
+    """The same where the text is not all in capitals."""
     addenda: frozenset[str]
     """Titles of what corrects the report."""
     values: Mapping[str, str]
@@ -248,6 +252,8 @@ def lexicon() -> Lexicon:
         sections=frozenset(raw["sections"]),
         drafts=frozenset(raw["drafts"]),
         finals=frozenset(raw["finals"]),
+        run_in=frozenset(raw["run in"]),
+        run_in_capitals=frozenset(raw["run in capitals"]),
         addenda=frozenset(raw["addenda"]),
         values={term: presence for presence, terms in raw["values"].items() for term in terms},
         elsewhere=frozenset(raw["elsewhere"]["parts"]),

@@ -55,7 +55,7 @@ def _with_anaphors(every: list[Mention], words: Sequence[str], found: Sequence[I
     for item in found:
         following = words[item.end] if item.end < len(words) else "."
         if (item.kind == "anaphor" and following in _AFTER_ANAPHOR) or (
-            item.kind == "side" and item.end - item.start == 1 and following in _VERBS
+            item.kind == "side" and words[item.start] in ("left", "right") and following in _VERBS
         ):
             before = [mention for mention in every if mention.end <= item.start and mention.state is None]
             if before:
@@ -152,9 +152,15 @@ _NOUN_PHRASE = 4
 
 def _of(found: Sequence[Item], state: Item) -> bool:
     """Whether a structure follows the state with a preposition: ``enlargement of the heart``."""
-    return any(item.kind == "join" and item.value == "in" and item.start == state.end for item in found) and any(
-        item.kind == "structure" and 0 < item.start - state.end <= _NOUN_PHRASE for item in found
-    )
+    if not any(item.kind == "join" and item.value == "in" and item.start == state.end for item in found):
+        return False
+    for item in found:
+        if item.start >= state.end:
+            if item.kind == "break":
+                return False
+            if item.kind == "structure":
+                return 0 < item.start - state.end <= _NOUN_PHRASE
+    return False
 
 
 def _state_next(found: Sequence[Item], index: int) -> bool:

@@ -31,7 +31,8 @@ def with_denied_changes(found: Sequence[Item], words: Sequence[str]) -> list[Ite
     if not denied:
         return list(found)
     kept = [item for item in found if not any(item.start < d.end and d.start < item.end for d in denied)]
-    return sorted([*kept, *denied])
+    marks = [item._replace(kind="pseudo") for item in denied]
+    return sorted([*kept, *denied, *marks])
 
 
 def _denied_change(start: int, words: Sequence[str], found: Sequence[Item]) -> Item | None:
@@ -54,7 +55,9 @@ def _denied_change(start: int, words: Sequence[str], found: Sequence[Item]) -> I
         ):
             end += 2
         following = words[end] if end < len(words) else "."
-        if following not in _AFTER_CHANGE or (words[at] in _STATES_TOO and not between & _OVER_TIME):
+        if following not in _AFTER_CHANGE or "disease" in words[end : end + 3]:
+            return None  # "no progression of disease" says nothing of a finding
+        if words[at] in _STATES_TOO and not between & _OVER_TIME and "known" not in words[end : end + 3]:
             return None
         if words[at].startswith("change") and following not in ("of", "in") and not between & _OVER_TIME:
             return None
@@ -157,6 +160,8 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
                 if item.value in ("and", "comma", "with", "or", "either"):
                     joined = item
             case "severity" | "change" | "structure" | "state" | "anaphor":
+                if item.kind == "change" and (item.start, "pseudo") in cues:
+                    doubted = False  # "suggesting no progression of"
                 if item.kind == "state" and (item.start, item.end) not in told:
                     if item.value == "normal" and verb == item.start:
                         _reach_back(item, "absent", mentions, found, result, clause)

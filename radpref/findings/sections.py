@@ -40,8 +40,6 @@ _LONE = re.compile(
 )
 _BLANK_LINE = re.compile(r"\S[^\S\n]*\n\s*\n")
 _STOP = re.compile(r"[.?!](?=\s)|" + BREAK)
-_RUN_IN = ("findings", "impression", "indication", "history", "technique", "comparison", "conclusion")
-"""Single titles that are headings wherever they stand in capitals in a text that is not all in capitals."""
 
 
 def regions(text: str) -> list[Region]:
@@ -104,11 +102,9 @@ def _headings(text: str) -> list[_Heading]:
             title = _normal(match["title"])
             if title in known and title not in _WEAK:
                 found.setdefault(match.start("title"), _Heading(match.start("title"), match.end(), title))
-    mixed = not text.isupper()
-    for match in _run_in().finditer(text):
-        title = _normal(match[0])
-        if (mixed or " " in title) and not any(h.start <= match.start() < h.end for h in found.values()):
-            found[match.start()] = _Heading(match.start(), match.end(), title)
+    for match in _run_in(not text.isupper()).finditer(text):
+        if not any(heading.start <= match.start() < heading.end for heading in found.values()):
+            found[match.start()] = _Heading(match.start(), match.end(), _normal(match[0]))
     return [found[start] for start in sorted(found)]
 
 
@@ -117,13 +113,10 @@ _WEAK = frozenset({"chest", "portable chest", "study", "views", "view", "date", 
 
 
 @cache
-def _run_in() -> re.Pattern[str]:
-    book = lexicon()
-    every = book.other_sections | book.drafts | book.finals | book.addenda
-    titles = sorted(
-        [*(t.upper() for t in every if " " in t), *map(str.upper, _RUN_IN), "ADDENDUM"], key=len, reverse=True
-    )
-    return re.compile(r"\b(?:" + "|".join(map(re.escape, titles)) + r")\b(?!\s*(?:/|AND\b|and\b)):?")
+def _run_in(mixed: bool) -> re.Pattern[str]:
+    titles = lexicon().run_in | (lexicon().run_in_capitals if mixed else frozenset())
+    longest_first = sorted((title.upper() for title in titles), key=len, reverse=True)
+    return re.compile(r"\b(?:" + "|".join(longest_first) + r")\b(?!\s*(?:/|AND\b|and\b)):?")
 
 
 def _normal(title: str) -> str:

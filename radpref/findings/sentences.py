@@ -17,12 +17,14 @@ _END = re.compile(
     r"|\n\s*(?:\n\s*|(?=(?:\(?\d{1,2}[.)]|[-*])\s))|\n\s*$"
     r"|(?<=\s)\(?\d{1,2}\)\s"
     r"|[,;]\s+(?=[A-Z][A-Za-z /]{2,30}:)|;\s*(?=[A-Za-z][A-Za-z /]{2,30}(?::|\s-\s))"
+    r"|(?P<dash>(?<=\s)-\s)"
     r"|(?P<line>\n)"
 )
 _WORD_BEFORE = re.compile(r"([A-Za-z][A-Za-z/.]*)\Z")
 _FIRST = re.compile(r"[\s\"'(]*([^\W_]+|_+)")
 _MARK = re.compile(r"^\s*(?:\(?\d{1,2}[.)]|[-*])\s")
 _ANSWER = re.compile(r"\s*(?:yes|no)\b", re.IGNORECASE)
+_STOP_WITHIN = re.compile(r"[a-zA-Z]{2}\.\s+\S")
 _WRAPPED_AT = 40
 """Characters of the longest line from which on lines may have been broken to fit a page."""
 _WRAPPED_SHARE = 0.6
@@ -34,9 +36,13 @@ def sentences(text: str) -> Iterator[tuple[Region, int, int]]:
     for region in regions(text):
         start = region.start
         lines = _Lines(text, region) if "\n" in text[region.start : region.end] else None
+        bulleted = text.startswith("- ", start + len(text[start:]) - len(text[start:].lstrip()))
         for match in _END.finditer(text, region.start, region.end):
             sign = match[0]
-            if match["line"]:
+            if match["dash"]:
+                if not bulleted:
+                    continue
+            elif match["line"]:
                 if lines is None or lines.goes_on(match.start()):
                     continue
             elif sign[0] == "." and _abbreviates(text, start, match):
@@ -72,9 +78,9 @@ class _Lines:
         self.width = max((len(line) for line in filled), default=0)
         firsts = [_MARK.sub("", line).split(maxsplit=1)[0] for line in filled if _MARK.sub("", line).strip()]
         full = [len(line) + 1 + len(after) > self.width for line, after in zip(filled, firsts[1:], strict=False)]
-        self.wrapped = (
-            self.width >= _WRAPPED_AT and len(full) > 0 and sum(full) >= _WRAPPED_SHARE * len(full) and len(full) > 1
-        )
+        # Prose has full stops within its lines; sentences set a line each have none.
+        prose = any(_STOP_WITHIN.search(line) for line in filled)
+        self.wrapped = prose and self.width >= _WRAPPED_AT and sum(full) >= _WRAPPED_SHARE * len(full)
         # Where capitals tell nothing: all capitals, or none at the beginning of any line.
         self.caseless = not any(first[:1].isupper() for first in firsts) or not any(map(str.islower, "".join(filled)))
 
@@ -96,12 +102,12 @@ class _Lines:
         line = text[at + 1 : end if end >= 0 else region.end]
         if re.match(r"[A-Za-z][A-Za-z /&-]{2,30}:", line.strip()):
             return False
-        full = self.wrapped and len(before) + 1 + len(first) > self.width
+        full = self.wrapped and len(before) + 1 + len(line.split(maxsplit=1)[0]) > self.width
         if self.caseless or not first[0].isalpha() or set(first) == {"X"}:
-            if first.lower() in ("no", "there", "without"):
-                return False
             if full:
                 return True
+            if first.lower() in ("no", "there", "without"):
+                return False
             return _is_open(words) and first.lower() not in ("the",)
         if first[0].islower():
             return True

@@ -113,7 +113,7 @@ _TAG = re.compile(r"<(/?)([A-Za-z][\w:-]{0,30})(?:\s[^<>]*)?/?>")
 _ENTITY = re.compile(r"&(?:#\d{1,6}|#x[0-9A-Fa-f]{1,5}|[A-Za-z]{2,8});")
 _INLINE = frozenset("b i u s em strong span font a sup sub small big mark code tt abbr bdi cite q ins del".split())
 _BLOCK = frozenset(
-    "br p div li ul ol dl dt dd tr td th table thead tbody hr h1 h2 h3 h4 h5 h6 html body head section article pre "
+    "p div li ul ol dl dt dd tr td th table thead tbody hr h1 h2 h3 h4 h5 h6 html body head section article pre "
     "blockquote main header footer title meta label center text report answer document root response output".split()
 )
 
@@ -122,6 +122,8 @@ def _tag(closing: str, name: str) -> str:
     name = name.lower()
     if name in _INLINE:
         return ""
+    if name == "br":  # a line, like any other: it may end a statement or not
+        return "\n"
     if closing or name in _BLOCK:
         return BREAK
     return f"{BREAK}{name.replace('_', ' ').replace('-', ' ')}: "  # <findings> is a heading
@@ -225,8 +227,7 @@ def _is_name(cell: str, framed: bool) -> bool:
 
 
 def _is_value(cell: str) -> bool:
-    words = " ".join(word for word, _, _ in tokens(cell))
-    return any(words == term or words.startswith(term + " ") for term in lexicon().values)
+    return " ".join(word for word, _, _ in tokens(cell.strip(" ."))) in lexicon().values
 
 
 # ---------------------------------------------------------------- words broken over lines
