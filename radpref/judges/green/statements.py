@@ -21,7 +21,8 @@ _SIDES: dict[Side | None, tuple[Side | None, ...]] = {
 _REMEMBERED = 1 << 12
 """Sentences with a disease that the lexicon does not know, kept as read."""
 _BLANK = str.maketrans("[]*", "   ")
-_STOP = re.compile(r"[.!?;](?=\s|$)|\n\s*\n")
+_STOP = re.compile(r"[.!?;](?=[\s<|\"]|$)|\n\s*(?:\n|(?:[-*•]|\d+[.)])\s)|\s-\s|</?[a-z]|\||\"\s*[,}]")
+"""Ends of sentences in running text, lists, tables, HTML and JSON."""
 _STEM = re.compile(r"(?:us|i|ism|ic|es|s|ed|a|is)$")
 _MENTION = "mass"
 """A finding that stands in for a word of disease, so that the reader tells whether it is asserted."""
@@ -189,7 +190,9 @@ def _narrowed(sentence: str, name: str) -> str:
 
 def _sentence(lower: str, start: int, end: int) -> tuple[int, int]:
     """Offsets of the sentence around a place."""
-    first = max(lower.rfind(stop, 0, start) for stop in (". ", ".\n", "\n\n", "; ", "? ", "! ")) + 1
+    first = 0
+    for match in _STOP.finditer(lower, 0, start):
+        first = match.end()
     stop = _STOP.search(lower, end)
     return first, stop.start() if stop else len(lower)
 
