@@ -15,7 +15,7 @@ from radpref.judges.distances import unlike
 from radpref.judges.green.matching import Match, pair
 from radpref.judges.green.normals import Normals, agreed, normals_of
 from radpref.judges.green.statements import Denial, Told, Unit, known, told
-from radpref.judges.green.weights import Weights, weights
+from radpref.judges.green.weights import WHOLE, Weights, weights
 from radpref.records import ErrorKind, Finding, ReportError, Span
 
 _REMEMBERED = 1 << 12
@@ -222,7 +222,8 @@ def _normals(sheet: _Sheet, ours: Normals, theirs: Normals, gate: float, rule: N
     """What both call normal, and what the candidate leaves out of it."""
     counted = float(book.normals["counted"])
     for region in agreed(ours, theirs):
-        share = counted if rule == "count" else book.regions[region.name] / len(region.items)
+        weight = book.regions["alone" if region.name == WHOLE and len(ours.regions) == 1 else region.name]
+        share = counted if rule == "count" else weight / len(region.items)
         paid = share if rule == "count" else share * gate
         silent = []
         for item, found, credit in region.items:
