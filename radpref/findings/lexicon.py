@@ -117,6 +117,9 @@ class Lexicon:
     foreign: Mapping[str, frozenset[str]]
     """Language to its commonest words, those left out that English has too."""
     refusals: tuple[str, ...]
+    """How a model declines, as regular expressions."""
+    lists: Mapping[str, frozenset[str]]
+    """Small words by what they are for."""
     phrases: Mapping[tuple[str, str], tuple[str, ...]]
     """(kind, value) to its terms."""
     digest: str
@@ -156,7 +159,8 @@ class Lexicon:
     def slip_of(self, word: str) -> str | None:
         """The one word of the lexicon that ``word`` is a slip of: one letter too many, too few, wrong, or two swapped.
 
-        What only lacks or adds an ending (``resolve``, ``resolved``) is a form of its own.
+        The first letter is right in most slips. What differs in its last letter, or only lacks or adds an ending
+        (``resolve``, ``resolved``), is a form of its own.
         """
         if len(word) < _LONG or word in self.common or word in self.english:
             return None
@@ -164,7 +168,7 @@ class Lexicon:
             known
             for form in _without_a_letter(word)
             for known in self._slips.get(form, ())
-            if not (known.startswith(word) or word.startswith(known)) and _one_slip(word, known)
+            if known[0] == word[0] and known[:-1] != word[:-1] and not _grown(word, known) and _one_slip(word, known)
         }
         if len(near) > 1:  # a word and its plural are one word
             near = {known for known in near if not (known.endswith("s") and known[:-1] in near)}
@@ -180,6 +184,10 @@ def _without_a_letter(word: str) -> Iterator[str]:
     yield word
     for index in range(len(word)):
         yield word[:index] + word[index + 1 :]
+
+
+def _grown(word: str, known: str) -> bool:
+    return known.startswith(word) or word.startswith(known)
 
 
 def _one_slip(word: str, known: str) -> bool:
@@ -267,6 +275,7 @@ def lexicon() -> Lexicon:
         english=english,
         foreign={name: frozenset(words) - english for name, words in raw["foreign"].items()},
         refusals=tuple(raw["refusals"]),
+        lists={name: frozenset(words) for name, words in raw["word lists"].items()},
         phrases=phrases,
         digest=sha256(text.encode()).hexdigest()[:12],
     )

@@ -39,9 +39,9 @@ def read(text: str) -> tuple[Finding, ...]:
     corrected: list[Finding] = []
     for region, start, end in sentences(made.text):
         mark = end + 1 if made.text[end : end + 1] == "?" else end
-        for finding, first, last in _read_sentence(made.text[start:mark]):
+        for fields, first, last in _read_sentence(made.text[start:mark]):
             begin, stop = made.span(start + first, start + last)
-            found = finding.model_copy(update={"span": Span(start=begin, end=stop)})
+            found = Finding(**fields, span=Span(start=begin, end=stop))
             (corrected if region.role == "addendum" else body).append(found)
     if corrected:
         body = [found for found in body if not any(_corrects(later, found) for later in corrected)]
@@ -61,8 +61,8 @@ def _corrects(later: Finding, found: Finding) -> bool:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _read_sentence(text: str) -> tuple[tuple[Finding, int, int], ...]:
-    """The findings of a sentence, each with the character offsets of its mention."""
+def _read_sentence(text: str) -> tuple[tuple[dict[str, Any], int, int], ...]:
+    """The findings of a sentence as fields, each with the character offsets of its mention."""
     told = tokens(text)
     if not told:
         return ()
@@ -76,7 +76,7 @@ def _read_sentence(text: str) -> tuple[tuple[Finding, int, int], ...]:
     described = attributes(named, sorted([*found, *more]) if more else found, words)
     return tuple(
         (
-            Finding(name=m.name, presence=presence, **(extra if presence != "absent" else _denied(extra))),
+            {"name": m.name, "presence": presence, **(extra if presence != "absent" else _denied(extra))},
             told[m.start].start,
             told[m.end - 1].end,
         )
