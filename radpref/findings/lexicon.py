@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from hashlib import sha256
 from importlib.resources import files
+from itertools import product
 from typing import Any, NamedTuple
 
 import yaml
@@ -236,7 +237,7 @@ def lexicon() -> Lexicon:
         ("join", raw["joins"]),
     ):
         phrases |= {(kind, str(name)): tuple(terms) for name, terms in table.items()}
-    phrases |= {(cue, cue): tuple(terms) for cue, terms in raw["cues"].items()}
+    phrases |= {(cue, cue): tuple(f for term in terms for f in _expanded(term)) for cue, terms in raw["cues"].items()}
     phrases |= {("value", presence): tuple(terms) for presence, terms in raw["values"].items()}
     english = frozenset(raw["english"])
     return Lexicon(
@@ -279,6 +280,13 @@ def lexicon() -> Lexicon:
         phrases=phrases,
         digest=sha256(text.encode()).hexdigest()[:12],
     )
+
+
+def _expanded(term: str) -> Iterator[str]:
+    """``(is|are|) not seen`` as each of the phrases it stands for."""
+    parts = [part.split("|") for part in re.split(r"[()]", term)]
+    for chosen in product(*parts):
+        yield " ".join("".join(chosen).split())
 
 
 @cache

@@ -115,7 +115,8 @@ def _states(found: Sequence[Item]) -> list[Mention]:
         if item.kind == "break" or (item.kind == "finding" and place not in states):
             waiting, held, linked = [], [], None
         elif item.kind == "structure" and place not in findings:
-            near = held and item.start - (linked or held[-1]).end <= _NOUN_PHRASE
+            reach = _TOLD_IN if held and held[-1].value in ("fluid", "air") else _NOUN_PHRASE
+            near = held and item.start - (linked or held[-1]).end <= reach
             if near and not (linked and _state_follows(found, index)):
                 for state in held:
                     link(item, state)
@@ -135,6 +136,8 @@ def _states(found: Sequence[Item]) -> list[Mention]:
     return mentions
 
 
+_TOLD_IN = 7
+"""The same for what is told in a clause: ``fluid is seen in the left`` pleural space."""
 _NOUN_PHRASE = 4
 """Most words between a state and the structure after it: ``enlargement of the left`` cardiac silhouette."""
 

@@ -119,7 +119,7 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
             joined = None  # "..., question small effusion": the cue begins the new statement
         match item.kind:
             case "break":
-                if item.start and words[item.start - 1] == "that":
+                if item.start and words[item.start - 1] in ("that", "if", "whether"):
                     continue  # "no evidence that there is"
                 negated = doubted = history = clausal = False
                 near = -NEAR - 1

@@ -24,6 +24,7 @@ _END = re.compile(
 )
 _FIRST = re.compile(r"[\s\"'(]*([^\W_]+|_+)")
 _MARK = re.compile(r"^\s*(?:\(?\d{1,2}[.)]|[-*])\s")
+_VALUE = re.compile(r"[:=|-]\s*\w+\Z")
 _SHORT = 12
 """Most letters of a word written short."""
 _ANSWER = re.compile(r"\s*(?:yes|no)\b", re.IGNORECASE)
@@ -99,7 +100,7 @@ class _Lines:
             return True
         words = [word for word, _, _ in tokens(before[-60:])]
         last, first = words[-1] if words else "", following[1]
-        if last in lexicon().lists["open"]:
+        if last in lexicon().lists["open"] and not _VALUE.search(before):
             return True
         end = text.find("\n", at + 1, region.end)
         line = text[at + 1 : end if end >= 0 else region.end]

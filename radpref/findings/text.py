@@ -120,7 +120,7 @@ _INLINE = frozenset(
 )  # fmt: skip
 _BLOCK = frozenset(
     {
-        "p", "div", "li", "ul", "ol", "dl", "dt", "dd", "tr", "td", "th", "table", "thead", "tbody", "hr",
+        "p", "div", "li", "ul", "ol", "dl", "dt", "dd", "tr", "table", "thead", "tbody", "hr",
         "h1", "h2", "h3", "h4", "h5", "h6", "html", "body", "head", "section", "article", "pre",
         "blockquote", "main", "header", "footer", "title", "meta", "label", "center", "text", "report",
         "answer", "document", "root", "response", "output"
@@ -134,6 +134,8 @@ def _tag(closing: str, name: str) -> str:
         return ""
     if name == "br":  # a line, like any other: it may end a statement or not
         return "\n"
+    if name in ("td", "th"):
+        return " " if closing else "| "
     if closing or name in _BLOCK:
         return BREAK
     return f"{BREAK}{name.replace('_', ' ').replace('-', ' ')}: "  # <findings> is a heading
