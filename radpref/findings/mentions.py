@@ -55,12 +55,20 @@ def _with_anaphors(every: list[Mention], words: Sequence[str], found: Sequence[I
     for item in found:
         following = words[item.end] if item.end < len(words) else "."
         if (item.kind == "anaphor" and following in lists["after anaphors"]) or (
-            item.kind == "side" and words[item.start] in ("left", "right") and following in lists["verbs"]
+            item.kind == "side"
+            and words[item.start] in ("left", "right")
+            and following in lists["verbs"]
+            and _begins_clause(item.start, words)
         ):
             before = [mention for mention in every if mention.end <= item.start and mention.state is None]
             if before:
                 result.append(replace(before[-1], start=item.start, end=item.end, anchor=item.start))
     return sorted(result, key=lambda mention: (mention.start, mention.end)) if len(result) > len(every) else every
+
+
+def _begins_clause(at: int, words: Sequence[str]) -> bool:
+    before = words[at - 2] if at > 1 and words[at - 1] == "the" else words[at - 1] if at else ""
+    return before in lexicon().lists["begin a clause"]
 
 
 def _elsewhere(item: Item, words: Sequence[str], found: Sequence[Item]) -> bool:

@@ -22,7 +22,7 @@ _REMEMBERED = 1 << 15
 """Sentences kept in memory; at about a kilobyte each, some 30 MB."""
 
 
-def read(text: str) -> tuple[Finding, ...]:
+def read(text: str, *, questions: bool = False) -> tuple[Finding, ...]:
     """Every statement of a report about a finding, in the order of the text, with its character span.
 
     Sections that are not about this study's findings (history, indication, technique, comparison) are left out,
@@ -30,7 +30,8 @@ def read(text: str) -> tuple[Finding, ...]:
     ``lungs are clear`` is the absence of ``lung disease``, and ``COVERS`` tells what that denies. De-identified
     words (XXXX, ___) are words like any other unknown word. A preliminary reading gives way to the final one, and
     what an addendum says takes the place of what the report said of the same finding. Nothing is read in a text
-    of another language or one that declines the task (`unreadable`). Never raises on a string.
+    of another language or one that declines the task (`unreadable`), nor in a question; with ``questions``, what is
+    asked about is read as if it were said. Never raises on a string.
     """
     made = plain(text)
     if not_english(made.text):
@@ -38,7 +39,7 @@ def read(text: str) -> tuple[Finding, ...]:
     body: list[Finding] = []
     corrected: list[Finding] = []
     for region, start, end in sentences(made.text):
-        mark = end + 1 if made.text[end : end + 1] == "?" else end
+        mark = end + 1 if made.text[end : end + 1] == "?" and not questions else end
         for fields, first, last in _read_sentence(made.text[start:mark]):
             begin, stop = made.span(start + first, start + last)
             found = Finding(**fields, span=Span(start=begin, end=stop))

@@ -44,8 +44,8 @@ def sentences(text: str) -> Iterator[tuple[Region, int, int]]:
         for match in _END.finditer(text, region.start, region.end):
             sign = match[0]
             if match["dash"]:
-                if not bulleted:
-                    continue
+                if not bulleted or not text[start : match.start()].strip():
+                    continue  # a dash of its own, or the bullet of this sentence
             elif match["line"] is not None:
                 if lines is None or lines.goes_on(match.start()):
                     continue
