@@ -30,9 +30,10 @@ def labelled(text: str, told: str) -> dict[str, tuple[int | None, ...]]:
 
 
 def own_sentences() -> Iterator[tuple[str, str, dict[str, tuple[int | None, ...]]]]:
-    for kind, rows in yaml.safe_load((CASES / "reading.yaml").read_text("utf-8")).items():
-        for text, told in rows:
-            yield kind, text, labelled(text, told)
+    for name in ("reading.yaml", "reading_more.yaml"):
+        for kind, rows in yaml.safe_load((CASES / name).read_text("utf-8")).items():
+            for text, told in rows:
+                yield kind, text, labelled(text, told)
 
 
 def wrong_labels(text: str, right: Mapping[str, Sequence[int | None]]) -> list[str]:

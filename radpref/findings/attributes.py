@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from radpref.findings.lexicon import Item, Lexicon, lexicon
@@ -13,7 +13,7 @@ _SEPARATORS = frozenset(
 )
 
 
-Described = Mapping[str, Any]
+Described = dict[str, Any]
 """Attributes of a finding by their names in `Finding`."""
 _TOLD = frozenset({"side", "place", "severity", "change", "size", "position", "stage"})
 
@@ -59,16 +59,13 @@ def sizes(words: Sequence[str]) -> list[Item]:
             ):
                 numbers.append(more)
                 start -= 2
-            if words[index + 1 : index + 2] and words[index + 1] in _DISTANCE:
+            if words[index + 1 : index + 2] and words[index + 1] in lexicon().lists["distance"]:
                 continue
             found.append(Item(start, index + 1, "size", f"{max(numbers) * _MILLIMETRES[word]:g}"))
     return found
 
 
 _MILLIMETRES = {"mm": 1.0, "cm": 10.0, "millimeter": 1.0, "millimeters": 1.0, "centimeter": 10.0, "centimeters": 10.0}
-_DISTANCE = frozenset(
-    "above below from proximal distal beyond into superior inferior cephalad caudal past deep short".split()
-)
 
 
 def _number(word: str) -> float | None:
@@ -83,22 +80,12 @@ def numerals(words: Sequence[str]) -> list[Item]:
         if word.isdigit()
         and 1 < int(word[:4]) < _MANY
         and words[index + 1].isalpha()
-        and words[index + 1] not in _NO_COUNT
-        and (not index or words[index - 1] not in _LABELS)
+        and words[index + 1] not in lexicon().lists["not counted"]
+        and (not index or words[index - 1] not in lexicon().lists["labels"])
     ]
 
 
 _MANY = 100
-_NO_COUNT = frozenset({*_MILLIMETRES, "ml", "cc", "x", "by", "to", "and", "or", "of", "year", "years", "day", "days", "hour",
-                       "hours", "views", "view", "percent", "am", "pm", "month", "months", "week", "weeks", "liter"})  # fmt: skip
-_LABELS = frozenset(
-    {"t", "l", "c", "s", "rib", "ribs", "number", "level", "grade", "stage", "vertebra", "at", "day", ":"}
-)
-"""Words before a figure that is a name and no count: ``T 8``."""
-_BEFORE_COUNTED = frozenset(
-    "calcified noncalcified lung pulmonary pleural rounded displaced nondisplaced tiny discrete patchy focal lower upper "
-    "middle small well defined ill bilateral non subcentimeter sub centimeter solid lateral posterior anterior".split()
-)
 
 
 def _count(mention: Mention, counts: Sequence[Item], found: Sequence[Item], words: Sequence[str]) -> int | str | None:
@@ -109,8 +96,9 @@ def _count(mention: Mention, counts: Sequence[Item], found: Sequence[Item], word
     if not before:
         return None
     count = before[-1]
+    counted = lexicon().lists["counted"]
     covered = {index for item in found if item.kind in _TOLD for index in range(item.start, item.end)}
-    if any(index not in covered and words[index] not in _BEFORE_COUNTED for index in range(count.end, mention.start)):
+    if any(index not in covered and words[index] not in counted for index in range(count.end, mention.start)):
         return None
     return count.value if count.value == "several" else int(count.value)
 
@@ -135,12 +123,10 @@ def _halves(mention: Mention, around: Sequence[Item], found: Sequence[Item]) -> 
     return [[*first, *rest], [*second, *rest]] if all(grades) and grades[0] != grades[1] else []
 
 
-_HARD = frozenset({";", "but", "however", "while", "whereas", "although", "though", "-"})
-
-
 def _after_hard_break(left: Sequence[Item], words: Sequence[str]) -> int:
     """Where what belongs to a mention begins: ``increased markings; small nodule``."""
-    return max((n + 1 for n, i in enumerate(left) if i.kind == "break" and words[i.start] in _HARD), default=0)
+    hard = lexicon().lists["hard breaks"]
+    return max((n + 1 for n, i in enumerate(left) if i.kind == "break" and words[i.start] in hard), default=0)
 
 
 def _groups(mentions: Sequence[Mention]) -> list[list[int]]:

@@ -16,8 +16,10 @@ from radpref.findings.text import BREAK, plain
 _WORD = re.compile(r"[^\W\d_]+")
 _LETTERS = 3
 """Letters from which on another script is told."""
-_ENOUGH = 6
+_ENOUGH = 10
 """Words from which on the detector is asked."""
+_SHORT = 6
+"""Words below which one foreign word weighs as much as an English one."""
 _FEW = 0.34
 """Share of words known to be English below which it is."""
 _SCRIPTS = (
@@ -85,7 +87,7 @@ def language_of(text: str) -> str | None:
     english = sum(word in _english() for word in words)
     foreign = {name: sum(word in known for word in words) for name, known in book.foreign.items()}
     name = max(foreign, key=lambda name: foreign[name])
-    if foreign[name] > english or (foreign[name] and foreign[name] == english == 1 and len(words) < _ENOUGH):
+    if foreign[name] > english or (foreign[name] == english == 1 and len(words) < _SHORT):
         return name
     if english > 0 and english >= _FEW * len(words):
         return "English"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from hashlib import sha256
 from importlib.resources import files
+from itertools import product
 from typing import Any, NamedTuple
 
 import yaml
@@ -117,6 +118,9 @@ class Lexicon:
     foreign: Mapping[str, frozenset[str]]
     """Language to its commonest words, those left out that English has too."""
     refusals: tuple[str, ...]
+    """How a model declines, as regular expressions."""
+    lists: Mapping[str, frozenset[str]]
+    """Small words by what they are for."""
     phrases: Mapping[tuple[str, str], tuple[str, ...]]
     """(kind, value) to its terms."""
     digest: str
@@ -156,7 +160,8 @@ class Lexicon:
     def slip_of(self, word: str) -> str | None:
         """The one word of the lexicon that ``word`` is a slip of: one letter too many, too few, wrong, or two swapped.
 
-        What only lacks or adds an ending (``resolve``, ``resolved``) is a form of its own.
+        The first letter is right in most slips. What differs in its last letter, or only lacks or adds an ending
+        (``resolve``, ``resolved``), is a form of its own.
         """
         if len(word) < _LONG or word in self.common or word in self.english:
             return None
@@ -164,7 +169,7 @@ class Lexicon:
             known
             for form in _without_a_letter(word)
             for known in self._slips.get(form, ())
-            if not (known.startswith(word) or word.startswith(known)) and _one_slip(word, known)
+            if known[0] == word[0] and known[:-1] != word[:-1] and not _grown(word, known) and _one_slip(word, known)
         }
         if len(near) > 1:  # a word and its plural are one word
             near = {known for known in near if not (known.endswith("s") and known[:-1] in near)}
@@ -180,6 +185,10 @@ def _without_a_letter(word: str) -> Iterator[str]:
     yield word
     for index in range(len(word)):
         yield word[:index] + word[index + 1 :]
+
+
+def _grown(word: str, known: str) -> bool:
+    return known.startswith(word) or word.startswith(known)
 
 
 def _one_slip(word: str, known: str) -> bool:
@@ -228,7 +237,7 @@ def lexicon() -> Lexicon:
         ("join", raw["joins"]),
     ):
         phrases |= {(kind, str(name)): tuple(terms) for name, terms in table.items()}
-    phrases |= {(cue, cue): tuple(terms) for cue, terms in raw["cues"].items()}
+    phrases |= {(cue, cue): tuple(f for term in terms for f in _expanded(term)) for cue, terms in raw["cues"].items()}
     phrases |= {("value", presence): tuple(terms) for presence, terms in raw["values"].items()}
     english = frozenset(raw["english"])
     return Lexicon(
@@ -267,9 +276,17 @@ def lexicon() -> Lexicon:
         english=english,
         foreign={name: frozenset(words) - english for name, words in raw["foreign"].items()},
         refusals=tuple(raw["refusals"]),
+        lists={name: frozenset(words) for name, words in raw["word lists"].items()},
         phrases=phrases,
         digest=sha256(text.encode()).hexdigest()[:12],
     )
+
+
+def _expanded(term: str) -> Iterator[str]:
+    """``(is|are|) not seen`` as each of the phrases it stands for."""
+    parts = [part.split("|") for part in re.split(r"[()]", term)]
+    for chosen in product(*parts):
+        yield " ".join("".join(chosen).split())
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Findings named in a sentence: by their names, by the state of a part of the body, or by a word that stands for one."""
+"""Findings named in a sentence: by name, by the state of a part of the body, by a word that stands for one."""
 
 from __future__ import annotations
 
@@ -51,11 +51,14 @@ def _with_anaphors(every: list[Mention], words: Sequence[str], found: Sequence[I
     ``one`` in ``not a large effusion, but a small one``; ``the left`` in ``the right effusion has grown, the left
     has shrunk``.
     """
-    result = list(every)
+    result, lists = list(every), lexicon().lists
     for item in found:
         following = words[item.end] if item.end < len(words) else "."
-        if (item.kind == "anaphor" and following in _AFTER_ANAPHOR) or (
-            item.kind == "side" and words[item.start] in ("left", "right") and following in _VERBS
+        if (item.kind == "anaphor" and following in lists["after anaphors"]) or (
+            item.kind == "side"
+            and words[item.start] in ("left", "right")
+            and following in lists["verbs"]
+            and _begins_clause(item.start, words)
         ):
             before = [mention for mention in every if mention.end <= item.start and mention.state is None]
             if before:
@@ -63,8 +66,9 @@ def _with_anaphors(every: list[Mention], words: Sequence[str], found: Sequence[I
     return sorted(result, key=lambda mention: (mention.start, mention.end)) if len(result) > len(every) else every
 
 
-_VERBS = frozenset({"is", "are", "has", "have", "was", "remains", "appears"})
-_AFTER_ANAPHOR = _VERBS | {"on", "in", "at", ",", ".", "persists", "and"}
+def _begins_clause(at: int, words: Sequence[str]) -> bool:
+    before = words[at - 2] if at > 1 and words[at - 1] == "the" else words[at - 1] if at else ""
+    return before in lexicon().lists["begin a clause"]
 
 
 def _elsewhere(item: Item, words: Sequence[str], found: Sequence[Item]) -> bool:
@@ -76,8 +80,9 @@ def _elsewhere(item: Item, words: Sequence[str], found: Sequence[Item]) -> bool:
         )
     if item.value not in book.general_findings:
         return False
+    between = book.lists["of a part"]
     before = item.start - 1
-    while before > 0 and words[before] in _BETWEEN:
+    while before > 0 and words[before] in between:
         before -= 1
     if before >= 0 and (
         words[before] in book.elsewhere or " ".join(words[max(before - 1, 0) : before + 1]) in book.elsewhere
@@ -90,20 +95,12 @@ def _elsewhere(item: Item, words: Sequence[str], found: Sequence[Item]) -> bool:
         after += 1
     if after < len(words) and words[after] in ("of", "in", "within", "at"):
         after += 1
-        while after < len(words) and words[after] in _BETWEEN:
+        while after < len(words) and words[after] in between:
             after += 1
         return after < len(words) and (
             words[after] in book.elsewhere or " ".join(words[after : after + 2]) in book.elsewhere
         )
-    return after < len(words) and words[after] in _NO_FINDING_BEFORE
-
-
-_BETWEEN = frozenset(
-    "the a an left right both bilateral small large mild moderate severe focal known cystic solid soft tissue "
-    "contour calcified".split()
-)
-_NO_FINDING_BEFORE = frozenset({"clinic", "nurse", "service", "team", "protocol", "index", "effect", "ward"})
-"""Nouns before which a finding's name is part of another's: ``heart failure clinic``, ``mass effect``."""
+    return after < len(words) and words[after] in book.lists["other names"]
 
 
 def _states(found: Sequence[Item]) -> list[Mention]:
@@ -126,7 +123,8 @@ def _states(found: Sequence[Item]) -> list[Mention]:
         if item.kind == "break" or (item.kind == "finding" and place not in states):
             waiting, held, linked = [], [], None
         elif item.kind == "structure" and place not in findings:
-            near = held and item.start - (linked or held[-1]).end <= _NOUN_PHRASE
+            reach = _TOLD_IN if held and held[-1].value in ("fluid", "air") else _NOUN_PHRASE
+            near = held and item.start - (linked or held[-1]).end <= reach
             if near and not (linked and _state_follows(found, index)):
                 for state in held:
                     link(item, state)
@@ -146,6 +144,8 @@ def _states(found: Sequence[Item]) -> list[Mention]:
     return mentions
 
 
+_TOLD_IN = 7
+"""The same for what is told in a clause: ``fluid is seen in the left`` pleural space."""
 _NOUN_PHRASE = 4
 """Most words between a state and the structure after it: ``enlargement of the left`` cardiac silhouette."""
 

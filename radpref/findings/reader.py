@@ -22,7 +22,7 @@ _REMEMBERED = 1 << 15
 """Sentences kept in memory; at about a kilobyte each, some 30 MB."""
 
 
-def read(text: str) -> tuple[Finding, ...]:
+def read(text: str, *, questions: bool = False) -> tuple[Finding, ...]:
     """Every statement of a report about a finding, in the order of the text, with its character span.
 
     Sections that are not about this study's findings (history, indication, technique, comparison) are left out,
@@ -30,7 +30,8 @@ def read(text: str) -> tuple[Finding, ...]:
     ``lungs are clear`` is the absence of ``lung disease``, and ``COVERS`` tells what that denies. De-identified
     words (XXXX, ___) are words like any other unknown word. A preliminary reading gives way to the final one, and
     what an addendum says takes the place of what the report said of the same finding. Nothing is read in a text
-    of another language or one that declines the task (`unreadable`). Never raises on a string.
+    of another language or one that declines the task (`unreadable`), nor in a question; with ``questions``, what is
+    asked about is read as if it were said. Never raises on a string.
     """
     made = plain(text)
     if not_english(made.text):
@@ -38,10 +39,10 @@ def read(text: str) -> tuple[Finding, ...]:
     body: list[Finding] = []
     corrected: list[Finding] = []
     for region, start, end in sentences(made.text):
-        mark = end + 1 if made.text[end : end + 1] == "?" else end
-        for finding, first, last in _read_sentence(made.text[start:mark]):
+        mark = end + 1 if made.text[end : end + 1] == "?" and not questions else end
+        for fields, first, last in _read_sentence(made.text[start:mark]):
             begin, stop = made.span(start + first, start + last)
-            found = finding.model_copy(update={"span": Span(start=begin, end=stop)})
+            found = Finding(**fields, span=Span(start=begin, end=stop))
             (corrected if region.role == "addendum" else body).append(found)
     if corrected:
         body = [found for found in body if not any(_corrects(later, found) for later in corrected)]
@@ -61,8 +62,8 @@ def _corrects(later: Finding, found: Finding) -> bool:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _read_sentence(text: str) -> tuple[tuple[Finding, int, int], ...]:
-    """The findings of a sentence, each with the character offsets of its mention."""
+def _read_sentence(text: str) -> tuple[tuple[dict[str, Any], int, int], ...]:
+    """The findings of a sentence as fields, each with the character offsets of its mention."""
     told = tokens(text)
     if not told:
         return ()
@@ -76,7 +77,7 @@ def _read_sentence(text: str) -> tuple[tuple[Finding, int, int], ...]:
     described = attributes(named, sorted([*found, *more]) if more else found, words)
     return tuple(
         (
-            Finding(name=m.name, presence=presence, **(extra if presence != "absent" else _denied(extra))),
+            {"name": m.name, "presence": presence, **(extra if presence != "absent" else _denied(extra))},
             told[m.start].start,
             told[m.end - 1].end,
         )

@@ -36,7 +36,7 @@ def with_denied_changes(found: Sequence[Item], words: Sequence[str]) -> list[Ite
 
 
 def _denied_change(start: int, words: Sequence[str], found: Sequence[Item]) -> Item | None:
-    parts = lexicon().denied_change
+    parts, lists = lexicon().denied_change, lexicon().lists
     negator = next((n for n in (3, 2, 1) if " ".join(words[start : start + n]) in parts["negators"]), 0)
     if not negator:
         return None
@@ -55,13 +55,17 @@ def _denied_change(start: int, words: Sequence[str], found: Sequence[Item]) -> I
         ):
             end += 2
         following = words[end] if end < len(words) else "."
-        if following not in _AFTER_CHANGE or "disease" in words[end : end + 3]:
+        if following not in lists["after denied changes"] or "disease" in words[end : end + 3]:
             return None  # "no progression of disease" says nothing of a finding
-        if words[at] in _STATES_TOO and not between & _OVER_TIME and "known" not in words[end : end + 3]:
+        if (
+            words[at] in lists["states too"]
+            and not between & lists["over time"]
+            and "known" not in words[end : end + 3]
+        ):
             return None
-        if words[at].startswith("change") and following not in ("of", "in") and not between & _OVER_TIME:
+        if words[at].startswith("change") and following not in ("of", "in") and not between & lists["over time"]:
             return None
-    elif words[at] in parts["verbs"] and (words[start] in _VERBAL or words[at] in _COMPARED):
+    elif words[at] in parts["verbs"] and (words[start] in lists["denying verbs"] or words[at] in lists["comparatives"]):
         # "the vascularity is not increased" is a normal state
         before = [item for item in found if item.end <= start and item.kind in ("structure", "finding")]
         if words[at] == "increased" and before and before[-1].kind == "structure":
@@ -69,16 +73,6 @@ def _denied_change(start: int, words: Sequence[str], found: Sequence[Item]) -> I
     else:
         return None
     return Item(start, end, "change", "unchanged")
-
-
-_AFTER_CHANGE = frozenset(
-    {"of", "in", "since", "from", "compared", "when", ",", ".", ";", "to", "with", "within", "is", "between", "over"}
-)
-_STATES_TOO = frozenset({"enlargement", "expansion"})
-"""Nouns of a state, too, where nothing says that it is one of a change."""
-_OVER_TIME = frozenset({"interval", "further", "additional"})
-_VERBAL = frozenset({"not", "never", "yet", "failed", "fails", "fail"})
-_COMPARED = frozenset({"larger", "smaller", "bigger", "worse", "better", "greater", "different"})
 
 
 # ---------------------------------------------------------------- presence
@@ -125,7 +119,7 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
             joined = None  # "..., question small effusion": the cue begins the new statement
         match item.kind:
             case "break":
-                if item.start and words[item.start - 1] == "that":
+                if item.start and words[item.start - 1] in ("that", "if", "whether"):
                     continue  # "no evidence that there is"
                 negated = doubted = history = clausal = False
                 near = -NEAR - 1
@@ -260,7 +254,6 @@ def _preferred(mentions: Sequence[Mention], found: Sequence[Item], result: list[
 
 
 _VALUE_SIGNS = frozenset({":", "=", "(", "-", "?"})
-_KEY_WORDS = frozenset("presence evidence of any is there are a an the status acute signs sign does this show".split())
 
 
 def _valued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[str], result: list[str | None]) -> None:
@@ -306,7 +299,7 @@ def _stands_alone(sign: str, value: Item, words: Sequence[str]) -> bool:
 
 def _is_key(words: Sequence[str], found: Sequence[Item]) -> bool:
     covered = {index for item in found if item.kind in _KEY_KINDS for index in range(item.start, item.end)}
-    return all(index in covered or word in _KEY_WORDS for index, word in enumerate(words))
+    return all(index in covered or word in lexicon().lists["keys"] for index, word in enumerate(words))
 
 
 _KEY_KINDS = frozenset({"finding", "side", "place", "severity", "join", "structure", "stage"})

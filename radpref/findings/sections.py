@@ -38,6 +38,7 @@ _COLON = re.compile(
 _LONE = re.compile(
     r"(?:(?<=\n)|(?<=" + BREAK + r")|^)[ \t]*(?P<title>[A-Z][A-Za-z ,/()&-]{3,40}?)[ \t]*(?=\n|" + BREAK + ")"
 )
+_CAPITALS = re.compile(r"[A-Z]{5}")
 _BLANK_LINE = re.compile(r"\S[^\S\n]*\n\s*\n")
 _STOP = re.compile(r"[.?!](?=\s)|" + BREAK)
 
@@ -102,7 +103,7 @@ def _headings(text: str) -> list[_Heading]:
             title = _normal(match["title"])
             if title in known and title not in _WEAK:
                 found.setdefault(match.start("title"), _Heading(match.start("title"), match.end(), title))
-    for match in _run_in(not text.isupper()).finditer(text):
+    for match in _run_in(not text.isupper()).finditer(text) if _CAPITALS.search(text) else ():
         if not any(heading.start <= match.start() < heading.end for heading in found.values()):
             found[match.start()] = _Heading(match.start(), match.end(), _normal(match[0]))
     return [found[start] for start in sorted(found)]

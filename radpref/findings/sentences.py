@@ -10,19 +10,23 @@ from radpref.findings.lexicon import lexicon, tokens
 from radpref.findings.sections import Region, regions
 from radpref.findings.text import BREAK
 
+# Every alternative looks back at the sign that the pattern begins with: a set of signs is found fast.
 _END = re.compile(
-    r"(?<=[^\W\d_]{2})[.!?](?=[^\W\d_])"  # a missing space
-    r"|[.!?]+(?=[\s)\"']|$)"
-    r"|" + BREAK + r"\s*"
-    r"|\n\s*(?:\n\s*|(?=(?:\(?\d{1,2}[.)]|[-*])\s))|\n\s*$"
-    r"|(?<=\s)\(?\d{1,2}\)\s"
-    r"|[,;]\s+(?=[A-Z][A-Za-z /]{2,30}:)|;\s*(?=[A-Za-z][A-Za-z /]{2,30}(?::|\s-\s))"
-    r"|(?P<dash>(?<=\s)-\s)"
-    r"|(?P<line>\n)"
+    r"[.!?,;(\d\n" + BREAK + r"-](?:"
+    r"(?<=[^\W\d_]{2}[.!?])(?=[^\W\d_])"  # a missing space
+    r"|(?<=[.!?])[.!?]*(?=[\s)\"']|$)"
+    r"|(?<=" + BREAK + r")\s*"
+    r"|(?<=\n)\s*(?:\n\s*|(?=(?:\(?\d{1,2}[.)]|[-*])\s)|$)"
+    r"|(?<=\s\()\d{1,2}\)\s|(?<=\s\d)\d?\)\s"
+    r"|(?<=[,;])\s+(?=[A-Z][A-Za-z /]{2,30}:)|(?<=;)\s*(?=[A-Za-z][A-Za-z /]{2,30}(?::|\s-\s))"
+    r"|(?P<dash>(?<=\s-)\s)"
+    r"|(?P<line>(?<=\n)))"
 )
-_WORD_BEFORE = re.compile(r"([A-Za-z][A-Za-z/.]*)\Z")
 _FIRST = re.compile(r"[\s\"'(]*([^\W_]+|_+)")
 _MARK = re.compile(r"^\s*(?:\(?\d{1,2}[.)]|[-*])\s")
+_VALUE = re.compile(r"[:=|-]\s*\w+\Z")
+_SHORT = 12
+"""Most letters of a word written short."""
 _ANSWER = re.compile(r"\s*(?:yes|no)\b", re.IGNORECASE)
 _STOP_WITHIN = re.compile(r"[a-zA-Z]{2}\.\s+\S")
 _WRAPPED_AT = 40
@@ -36,13 +40,13 @@ def sentences(text: str) -> Iterator[tuple[Region, int, int]]:
     for region in regions(text):
         start = region.start
         lines = _Lines(text, region) if "\n" in text[region.start : region.end] else None
-        bulleted = text.startswith("- ", start + len(text[start:]) - len(text[start:].lstrip()))
+        bulleted = text[start : start + _SHORT].lstrip().startswith("- ")
         for match in _END.finditer(text, region.start, region.end):
             sign = match[0]
             if match["dash"]:
-                if not bulleted:
-                    continue
-            elif match["line"]:
+                if not bulleted or not text[start : match.start()].strip():
+                    continue  # a dash of its own, or the bullet of this sentence
+            elif match["line"] is not None:
                 if lines is None or lines.goes_on(match.start()):
                     continue
             elif sign[0] == "." and _abbreviates(text, start, match):
@@ -58,8 +62,8 @@ def sentences(text: str) -> Iterator[tuple[Region, int, int]]:
 
 def _abbreviates(text: str, start: int, stop: re.Match[str]) -> bool:
     """Whether a full stop belongs to a word written short: ``no sig. effusion``."""
-    word = _WORD_BEFORE.search(text, max(start, stop.start() - 12), stop.start())
-    if word is None or word[0].lower() not in lexicon().abbreviated:
+    words = text[max(start, stop.start() - _SHORT) : stop.start()].lower().split()
+    if not words or words[-1].lstrip("(") not in lexicon().abbreviated:
         return False
     following = _FIRST.match(text, stop.end())
     if following is None:
@@ -96,7 +100,7 @@ class _Lines:
             return True
         words = [word for word, _, _ in tokens(before[-60:])]
         last, first = words[-1] if words else "", following[1]
-        if last in _function_words() or last == "no":
+        if last in lexicon().lists["open"] and not _VALUE.search(before):
             return True
         end = text.find("\n", at + 1, region.end)
         line = text[at + 1 : end if end >= 0 else region.end]
@@ -112,15 +116,6 @@ class _Lines:
         if first[0].islower():
             return True
         return _is_open(words) or (full and first.lower() not in lexicon().openers)
-
-
-@cache
-def _function_words() -> frozenset[str]:
-    return frozenset(
-        "a an the of in on at to from for with without by and or nor as than that which is are was were be been has "
-        "have no not any this these its into over under above below between within near may might could versus vs "
-        "represent suggest suggesting since compared also due".split()
-    )
 
 
 _ADJECTIVE = re.compile(r"(?:al|ic|ar|ous|ony|ary)$")

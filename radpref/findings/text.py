@@ -90,7 +90,8 @@ _SIGNS = {
     "\u2018": "'", "\u2019": "'", "\u201b": "'", "\u2032": "'", "\u201c": '"', "\u201d": '"', "\u2033": '"',
     "\u2010": "-", "\u2011": "-", "\u2212": "-", "\u2012": "-", "\u2013": " - ", "\u2014": " - ", "\u2015": " - ",
     "\u00ad": "", "\u200b": "", "\u200c": "", "\u200d": "", "\u2060": "", "\ufeff": "", "\u2192": " ",
-    "\u2022": "\n- ", "\u00b7": "\n- ", "\u25aa": "\n- ", "\u25cf": "\n- ", "\u25e6": "\n- ", "\u2023": "\n- ", "\u2043": "\n- ",
+    "\u2022": "\n- ", "\u00b7": "\n- ", "\u25aa": "\n- ", "\u25cf": "\n- ", "\u25e6": "\n- ",
+    "\u2023": "\n- ", "\u2043": "\n- ",
     "\u2713": " yes ", "\u2714": " yes ", "\u2717": " no ", "\u2718": " no ", "\u00d7": "x", "\u00b1": " ",
 }  # fmt: skip
 
@@ -111,11 +112,20 @@ _THOUGHT = re.compile(
 )
 _TAG = re.compile(r"<(/?)([A-Za-z][\w:-]{0,30})(?:\s[^<>]*)?/?>")
 _ENTITY = re.compile(r"&(?:#\d{1,6}|#x[0-9A-Fa-f]{1,5}|[A-Za-z]{2,8});")
-_INLINE = frozenset("b i u s em strong span font a sup sub small big mark code tt abbr bdi cite q ins del".split())
+_INLINE = frozenset(
+    {
+        "b", "i", "u", "s", "em", "strong", "span", "font", "a", "sup", "sub", "small", "big", "mark",
+        "code", "tt", "abbr", "bdi", "cite", "q", "ins", "del"
+    }
+)  # fmt: skip
 _BLOCK = frozenset(
-    "p div li ul ol dl dt dd tr td th table thead tbody hr h1 h2 h3 h4 h5 h6 html body head section article pre "
-    "blockquote main header footer title meta label center text report answer document root response output".split()
-)
+    {
+        "p", "div", "li", "ul", "ol", "dl", "dt", "dd", "tr", "table", "thead", "tbody", "hr",
+        "h1", "h2", "h3", "h4", "h5", "h6", "html", "body", "head", "section", "article", "pre",
+        "blockquote", "main", "header", "footer", "title", "meta", "label", "center", "text", "report",
+        "answer", "document", "root", "response", "output"
+    }
+)  # fmt: skip
 
 
 def _tag(closing: str, name: str) -> str:
@@ -124,6 +134,8 @@ def _tag(closing: str, name: str) -> str:
         return ""
     if name == "br":  # a line, like any other: it may end a statement or not
         return "\n"
+    if name in ("td", "th"):
+        return " " if closing else "| "
     if closing or name in _BLOCK:
         return BREAK
     return f"{BREAK}{name.replace('_', ' ').replace('-', ' ')}: "  # <findings> is a heading
