@@ -87,6 +87,21 @@ def test_a_report_cannot_close_its_own_frame() -> None:
     assert words.index(attack) < words.index(end)
 
 
+def test_an_answer_is_judged_with_its_question() -> None:
+    asked = [
+        Case("a", "a", "Midline.", "It is central.", "yes", True, "Is the trachea midline?"),
+        Case("b", "b", "Midline.", "It is central.", "no", True, "Is the trachea deviated?"),
+        Case("c", "c", "Midline.", "It is central.", prompt="Write the findings."),
+    ]
+    with scripted(good) as place:
+        JUDGES["chat"](section(place.url, concurrency=1))(asked)
+    seen = sorted(entry["messages"][0]["content"] for entry in place.asked)
+    assert len(seen) == 3, "one pair of texts, three questions"
+    shown = [words.split("=== question")[1].split("\n")[1] for words in seen if "=== question" in words]
+    assert sorted(shown) == ["Is the trachea deviated?", "Is the trachea midline?"]
+    assert not any("Write the findings" in words for words in seen), "a report answers no question"
+
+
 # ---------------------------------------------------------------- what a bad one becomes
 
 

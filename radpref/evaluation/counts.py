@@ -119,8 +119,10 @@ def rouge_l_coco(answer: str, reference: str) -> float:
 
 def _coco_tokens(text: str) -> list[str]:
     """Tokens between single blanks; stops are set apart unless the text has come with its stops apart."""
-    text = text.lower().replace("\n", " ")
-    return (text if _APART.search(text) else _STOP_AT_WORD.sub(r" \1", text)).split(" ")
+    text = text.lower()
+    if not _APART.search(text):
+        text = _STOP_AT_WORD.sub(r" \1", text.replace("\n", " "))
+    return text.split(" ")
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:

@@ -60,8 +60,11 @@ class Maker(Protocol):
 Compare = Callable[[str, str], Verdict]
 """(reference, candidate), both cleaned and not empty, to a verdict."""
 
-CompareAll = Callable[[Sequence[tuple[str, str]]], Sequence[Verdict]]
-"""The same for many pairs, all different, with one verdict each in their order."""
+Texts = tuple[str, str, str]
+"""(reference, candidate, question): the question is empty for a report."""
+
+CompareAll = Callable[[Sequence[Texts]], Sequence[Verdict]]
+"""Many pairs, all different, to one verdict each in their order."""
 
 
 def _ready(section: JudgeSection) -> None:
@@ -70,7 +73,7 @@ def _ready(section: JudgeSection) -> None:
 
 @dataclass(frozen=True)
 class PairJudge:
-    """A judge out of a comparison of many pairs of texts.
+    """A judge out of a comparison of many pairs of texts, with the question in view where one was asked.
 
     Equal pairs of texts are compared once per call. A case is unscored, with the reason, where a text has no words: an
     empty answer is a failure of the model, not a report; an empty reference tells nothing.
@@ -88,16 +91,17 @@ class PairJudge:
         self.ready(section)
 
     def __call__(self, cases: Sequence[Case]) -> list[Judgement]:
-        pairs = dict.fromkeys((case.reference, case.candidate) for case in cases)
-        texts = {text: self.cleaned(text) for text in dict.fromkeys(text for pair in pairs for text in pair)}
+        asked = [_texts(case) for case in cases]
+        pairs = dict.fromkeys(asked)
+        texts = {text: self.cleaned(text) for text in dict.fromkeys(text for pair in pairs for text in pair[:2])}
         lengths = {text: len(words(cleaned)) for text, cleaned in texts.items()}
         known = {pair: _refusal(lengths[pair[0]], lengths[pair[1]]) for pair in pairs}
         left = [pair for pair, verdict in known.items() if verdict is None]
-        verdicts = self.compare_all([(texts[reference], texts[candidate]) for reference, candidate in left])
+        verdicts = self.compare_all([(texts[told], texts[said], question) for told, said, question in left])
         known.update(zip(left, verdicts, strict=True))
         judgements = []
-        for case in cases:
-            found = known[case.reference, case.candidate]
+        for case, pair in zip(cases, asked, strict=True):
+            found = known[pair]
             assert found is not None
             judgements.append(
                 Judgement(
@@ -116,6 +120,11 @@ class PairJudge:
         return judgements
 
 
+def _texts(case: Case) -> Texts:
+    """What tells one pair from another: what was asked only where a short answer is wanted."""
+    return case.reference, case.candidate, case.prompt if case.answer else ""
+
+
 def judge_by(
     name: str,
     compare: Compare,
@@ -126,8 +135,8 @@ def judge_by(
 ) -> PairJudge:
     """A judge out of a comparison of two texts. A comparison that raises costs one case, which is then unscored."""
 
-    def compare_all(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        return [_guarded(name, compare, *pair) for pair in pairs]
+    def compare_all(pairs: Sequence[Texts]) -> list[Verdict]:
+        return [_guarded(name, compare, reference, candidate) for reference, candidate, _ in pairs]
 
     return PairJudge(name, f"{name}-{version}", compare_all, cleaned, free)
 

@@ -20,7 +20,7 @@ from typing import Any
 from radpref.config import JudgeSection
 from radpref.files import content_key
 from radpref.judges.case import JudgeError, Verdict
-from radpref.judges.contract import Judge, Maker, PairJudge
+from radpref.judges.contract import Judge, Maker, PairJudge, Texts
 
 VERSION = 1
 """Raised with the mapping of values to scores."""
@@ -96,13 +96,13 @@ class _Worker:
         self._metric, self._python = metric, python
         self._process: subprocess.Popen[str] | None = None
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def __call__(self, pairs: Sequence[Texts]) -> list[Verdict]:
         return list(self._verdicts(pairs))
 
-    def _verdicts(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Verdict]:
+    def _verdicts(self, pairs: Sequence[Texts]) -> Iterator[Verdict]:
         for start in range(0, len(pairs), _BATCH):
             some = pairs[start : start + _BATCH]
-            answer = self._say({"references": [r for r, _ in some], "candidates": [c for _, c in some]})
+            answer = self._say({"references": [r for r, _, _ in some], "candidates": [c for _, c, _ in some]})
             scores = answer.get("scores")
             if not isinstance(scores, list) or len(scores) != len(some):
                 raise JudgeError(f"RadEval's {self._metric.name} gave no score for each of {len(some)} reports.")

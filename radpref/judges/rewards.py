@@ -39,8 +39,10 @@ def reward_function(judge: Judge, *, reference: str = "reference", name: str | N
         answers = columns.get("answer") or [""] * len(completions)
         closed = columns.get("closed") or [False] * len(completions)
         cases = [
-            Case(str(number), str(number), told, _text(said), *asked)
-            for number, (told, said, *asked) in enumerate(zip(references, completions, answers, closed, strict=True))
+            Case(str(number), str(number), told, _text(said), *asked, prompt if isinstance(prompt, str) else "")
+            for number, (prompt, told, said, *asked) in enumerate(
+                zip(prompts, references, completions, answers, closed, strict=True)
+            )
         ]
         return [judgement.score for judgement in judge(cases)]
 
