@@ -210,7 +210,7 @@ def test_a_term_names_one_finding() -> None:
                 for form in _forms(kind, term):
                     owners.setdefault(form, set()).add(value)
     both = {term for term, names in owners.items() if len(names) > 1}
-    assert both == {"hydropneumothorax", "hydropneumothoraxs"}, "air and fluid: two findings on purpose"
+    assert both == {"hydropneumothorax", "hydropneumothoraces"}, "air and fluid: two findings on purpose"
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,12 @@ def test_our_own_sentences_are_read_right() -> None:
 
 
 def test_our_own_attributes_are_read_right() -> None:
-    groups = yaml.safe_load((CASES / "attributes.yaml").read_text("utf-8"))
-    rows = [(kind, text, findings) for kind, of_kind in groups.items() for text, *findings in of_kind]
+    rows = [
+        (kind, text, findings)
+        for name in ("attributes.yaml", "attributes_more.yaml")
+        for kind, of_kind in yaml.safe_load((CASES / name).read_text("utf-8")).items()
+        for text, *findings in of_kind
+    ]
     share_right([(kind, text, bad) for kind, text, told in rows if (bad := lacking(text, told))], len(rows))
 
 

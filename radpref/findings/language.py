@@ -18,6 +18,8 @@ _LETTERS = 3
 """Letters from which on another script is told."""
 _ENOUGH = 10
 """Words from which on the detector is asked."""
+_TELLING = 4
+"""Letters from which on one foreign word alone tells a language."""
 _SHORT = 6
 """Words below which one foreign word weighs as much as an English one."""
 _FEW = 0.34
@@ -87,6 +89,9 @@ def language_of(text: str) -> str | None:
     english = sum(word in _english() for word in words)
     foreign = {name: sum(word in known for word in words) for name, known in book.foreign.items()}
     name = max(foreign, key=lambda name: foreign[name])
+    marks = [word for word in words if word in book.foreign[name]]
+    if len(marks) == 1 and len(marks[0]) < _TELLING and marks[0].isascii():
+        foreign[name] = 0  # "de novo", a name
     if foreign[name] > english or (foreign[name] == english == 1 and len(words) < _SHORT):
         return name
     if english > 0 and english >= _FEW * len(words):

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from radpref.findings.grammar import plural
+
 TOKEN = re.compile(r"[^\W\d_]+|_+|\d+(?:[.,:]\d+)*|(?<=\s)-(?=\s)|(?<=\()-(?=\))|[^\w\s-]")
 """Words, numbers, runs of underscores (de-identified text) and punctuation. A hyphen inside a word separates two
 words, so that air-space and air space read alike."""
@@ -144,7 +146,7 @@ class Lexicon:
         """What a long word becomes by leaving a letter out, to the words that it may stand for."""
         found: dict[str, set[str]] = {}
         for word in self.vocabulary:
-            if len(word) >= _LONG and not word.endswith("ys"):
+            if len(word) >= _LONG:
                 for form in _without_a_letter(word):
                     found.setdefault(form, set()).add(word)
         return {form: frozenset(words) for form, words in found.items()}
@@ -310,7 +312,7 @@ def _matcher() -> tuple[Any, Any, dict[int, tuple[str, str]]]:
 def _forms(kind: str, term: str) -> Iterator[str]:
     yield term
     if kind in ("finding", "structure", "place") and term[-1].isalpha() and not term.endswith("s"):
-        yield f"{term}s"
+        yield plural(term)
 
 
 def items(words: list[str]) -> list[Item]:

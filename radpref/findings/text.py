@@ -78,7 +78,9 @@ def _edited(
     for start, end, new in edits:
         parts += (made.text[at:start], new)
         offsets += stood[at:start]
-        offsets += [stood[start] if start < len(stood) else len(stood)] * len(new)
+        # The first letter of what is new stands where the old began, its last where the old ended.
+        offsets += [stood[min(start + index, end - 1)] for index in range(len(new) - 1)]
+        offsets += [stood[end - 1]] * bool(new)
         at = end
     return Plain("".join(parts) + made.text[at:], [*offsets, *stood[at:]])
 

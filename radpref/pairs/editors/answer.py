@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from radpref.config import EditSection
 from radpref.findings import read
+from radpref.findings.grammar import article, capital
 from radpref.findings.rewrite import absent, contradictions, flips, present, turned
-from radpref.findings.rewrite.phrases import article, capital
 from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited, beyond
 from radpref.pairs.spans import changes
 from radpref.records import Finding
