@@ -39,8 +39,16 @@ def reward_function(judge: Judge, *, reference: str = "reference", name: str | N
         answers = columns.get("answer") or [""] * len(completions)
         closed = columns.get("closed") or [False] * len(completions)
         cases = [
-            Case(str(number), str(number), told, _text(said), *asked, prompt if isinstance(prompt, str) else "")
-            for number, (prompt, told, said, *asked) in enumerate(
+            Case(
+                id=str(number),
+                question=str(number),
+                reference=told,
+                candidate=_text(said),
+                answer=answer,
+                closed=bool(one_of_few),
+                prompt=prompt if isinstance(prompt, str) else "",
+            )
+            for number, (prompt, told, said, answer, one_of_few) in enumerate(
                 zip(prompts, references, completions, answers, closed, strict=True)
             )
         ]

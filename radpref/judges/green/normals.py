@@ -10,6 +10,9 @@ from radpref.judges.green.statements import Denial, Told, region_of
 from radpref.judges.green.weights import WHOLE, weights
 from radpref.records import Finding
 
+Said = tuple[Finding | None, float]
+"""The statement that agrees with a denial, and the share of its weight that it earns."""
+
 
 class Normals(NamedTuple):
     """The denials of a report that hold, by region."""
@@ -21,6 +24,8 @@ class Normals(NamedTuple):
     """Region to the general denial that speaks of it, whole among them."""
     asserted: frozenset[str]
     """Names that the report states as present or suspected."""
+    said: dict[tuple[str, str], Said]
+    """(name, region) of others' denials to what this report says of them, as far as it was asked."""
 
 
 class Agreed(NamedTuple):
@@ -45,9 +50,9 @@ def normals_of(report: Told) -> Normals:
             continue
         regions.setdefault(region, {}).setdefault(denial.name, denial)
         by_name.setdefault(denial.name, denial)
-        if denial.name in book.general and (denial.otherwise or region not in sick):
+        if denial.name in book.general and (region not in sick or denial.otherwise()):
             general.setdefault(region, denial)
-    return Normals({name: tuple(d.values()) for name, d in regions.items()}, by_name, general, asserted)
+    return Normals({name: tuple(d.values()) for name, d in regions.items()}, by_name, general, asserted, {})
 
 
 def agreed(ours: Normals, theirs: Normals) -> Iterator[Agreed]:
@@ -56,28 +61,35 @@ def agreed(ours: Normals, theirs: Normals) -> Iterator[Agreed]:
         yield Agreed(region, [(denial, *_said(denial, region, ours, theirs)) for denial in denials])
 
 
-def _said(denial: Denial, region: str, ours: Normals, theirs: Normals) -> tuple[Finding | None, float]:
+def _said(denial: Denial, region: str, ours: Normals, theirs: Normals) -> Said:
     """The candidate's statement that agrees with a denial of the reference, and its share."""
-    shares, name = weights().normals, denial.name
-    same = theirs.by_name.get(name)
-    if same is not None and (name not in ours.asserted or same.side == denial.side):
-        return same.finding, 1.0
+    name = denial.name
+    if name in ours.asserted:  # one side of what is there on the other: nothing general agrees with it
+        same = theirs.by_name.get(name)
+        return (same.finding, 1.0) if same is not None and same.side == denial.side else (None, 0.0)
+    known = theirs.said.get((name, region))
+    if known is None:
+        known = theirs.said[name, region] = _agreeing(name, region, theirs)
+    return known
+
+
+def _agreeing(name: str, region: str, theirs: Normals) -> Said:
+    shares = weights().normals
+    if name in theirs.by_name:
+        return theirs.by_name[name].finding, 1.0
     if region == WHOLE:
         regions = [r for r in theirs.regions if r != WHOLE]
-        first = next(iter(theirs.regions[regions[0]])).finding if regions else None
+        first = theirs.regions[regions[0]][0].finding if regions else None
         return first, min(1.0, shares["by region"] * len(regions))
     whole = theirs.general.get(WHOLE)
+    in_general: Said = (whole.finding, shares["in general"]) if whole else (None, 0.0)
     if name in weights().general:  # the reference speaks of the region in general
         particular = theirs.regions.get(region)
-        if particular:
-            return particular[0].finding, shares["in part"]
-        return (whole.finding, shares["in general"]) if whole else (None, 0.0)
-    of_region = theirs.general.get(region)
-    if of_region is not None and name not in ours.asserted:
-        return of_region.finding, 1.0
-    if name not in ours.asserted:
-        akin = {unlike(name, other.name): other.finding for other in theirs.regions.get(region, ())}
-        for kind, share in ((1, "kin"), (2, "in part")):
-            if kind in akin:
-                return akin[kind], shares[share]
-    return (whole.finding, shares["in general"]) if whole is not None and name not in ours.asserted else (None, 0.0)
+        return (particular[0].finding, shares["in part"]) if particular else in_general
+    if region in theirs.general:
+        return theirs.general[region].finding, 1.0
+    akin = {unlike(name, other.name): other.finding for other in theirs.regions.get(region, ())}
+    for kind, share in ((1, "kin"), (2, "in part")):
+        if kind in akin:
+            return akin[kind], shares[share]
+    return in_general

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -23,6 +24,8 @@ _REMEMBERED = 1 << 12
 _BLANK = str.maketrans("[]*", "   ")
 _STOP = re.compile(r"[.!?;](?=[\s<|\"]|$)|\n\s*(?:\n|(?:[-*•]|\d+[.)])\s)|\s-\s|</?[a-z]|\||\"\s*[,}]")
 """Ends of sentences in running text, lists, tables, HTML and JSON."""
+_INSIDE = re.compile(r"(?:\w|\b(?:not|cannot|can't) )$")
+_LETTERS = re.compile(r"[a-z]+")
 _STEM = re.compile(r"(?:us|i|ism|ic|es|s|ed|a|is)$")
 _MENTION = "mass"
 """A finding that stands in for a word of disease, so that the reader tells whether it is asserted."""
@@ -60,14 +63,27 @@ class Denial(NamedTuple):
     """Empty where it speaks of no region of the chest."""
     side: Side | None
     finding: Finding
-    qualified: bool
-    """Whether only a kind of it is denied: ``no large effusion``."""
-    otherwise: bool
-    """Whether it leaves out what was said before: ``the lungs are otherwise clear``."""
+    text: str
+    """The report, in lower case; empty for a truth."""
 
     @property
     def span(self) -> Span | None:
         return self.finding.span
+
+    def qualified(self) -> bool:
+        """Whether only a kind of it is denied: ``no large effusion``."""
+        span = self.span
+        if span is None:
+            return False
+        first, _ = _sentence(self.text, span.start, span.end)
+        return words().qualified.search(self.text, first, span.start) is not None
+
+    def otherwise(self) -> bool:
+        """Whether it leaves out what was said before: ``the lungs are otherwise clear``."""
+        span = self.span
+        if span is None:
+            return False
+        return words().otherwise.search(self.text, *_sentence(self.text, span.start, span.end)) is not None
 
 
 class Told(NamedTuple):
@@ -131,14 +147,25 @@ def _all_normal(lower: str, findings: Sequence[Finding]) -> list[Finding]:
 def _claims(text: str, lower: str, findings: Sequence[Finding]) -> list[Finding]:
     """Diseases that the lexicon does not know, named by their stem."""
     found = []
-    for match in words().disease.finditer(lower):
-        start, end = match.span()
+    for start, end in _diseases(lower):
         if any(f.span and f.span.start < end and start < f.span.end for f in findings):
             continue
         first, last = _sentence(lower, start, end)
         mention = _presence(text[first:start], text[end:last])
         if mention is not None:
-            found.append(mention.model_copy(update={"name": _stem(match[0]), "span": Span(start=start, end=end)}))
+            name = _stem(lower[start:end])
+            found.append(mention.model_copy(update={"name": name, "span": Span(start=start, end=end)}))
+    return found
+
+
+def _diseases(lower: str) -> list[tuple[int, int]]:
+    """Where words of disease stand."""
+    book = words()
+    found = [match.span() for match in book.diseases.finditer(lower)]
+    for match in _LETTERS.finditer(lower):
+        word = match[0]
+        if word in book.disease or (len(word) > 6 and word.endswith(book.endings) and word not in book.no_disease):
+            found.append(match.span())
     return found
 
 
@@ -158,10 +185,9 @@ def _stem(word: str) -> str:
 
 def _asides(text: str, lower: str, findings: Sequence[Finding]) -> tuple[Unit, ...]:
     """What is only looked for: read with the cue in the place of a plain hedge, less what is read without."""
-    cue = words().looked_for
-    if not cue.search(lower):
+    hedged = words().looked_for.sub(_as_hedge, lower)
+    if hedged == lower:
         return ()
-    hedged = cue.sub(lambda match: ("possible" if len(match[0]) > 7 else "may").ljust(len(match[0])), lower)
     plain = {f.span.start for f in findings if f.span}
     found = [f for f in read(hedged) if f.span and f.span.start not in plain]
     known = {f.span.start for f in _claims(text, lower, findings) if f.span}
@@ -169,16 +195,20 @@ def _asides(text: str, lower: str, findings: Sequence[Finding]) -> tuple[Unit, .
     return _units(f for f in (*found, *claims) if f.presence != "absent")
 
 
+def _as_hedge(cue: re.Match[str]) -> str:
+    """A plain hedge of the cue's length; what is only the end of a word, or denied (``cannot rule out``), stays."""
+    before = cue.string[max(0, cue.start() - 7) : cue.start()]
+    if _INSIDE.search(before):
+        return cue[0]
+    return ("possible" if len(cue[0]) > 7 else "may").ljust(len(cue[0]))
+
+
 def _denial(lower: str, finding: Finding) -> Denial:
-    qualified = otherwise = False
     name = finding.name
-    if finding.span is not None and lower:
+    if finding.span is not None and weights().general.get(name) == WHOLE:
         first, last = _sentence(lower, finding.span.start, finding.span.end)
-        if weights().general.get(name) == WHOLE:
-            name = _narrowed(lower[first:last], name)
-        qualified = words().qualified.search(lower, first, finding.span.start) is not None
-        otherwise = words().otherwise.search(lower, first, last) is not None
-    return Denial(name, finding.side, finding, qualified, otherwise)
+        name = _narrowed(lower[first:last], name)
+    return Denial(name, finding.side, finding, lower)
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -190,11 +220,15 @@ def _narrowed(sentence: str, name: str) -> str:
 
 def _sentence(lower: str, start: int, end: int) -> tuple[int, int]:
     """Offsets of the sentence around a place."""
-    first = 0
-    for match in _STOP.finditer(lower, 0, start):
-        first = match.end()
-    stop = _STOP.search(lower, end)
-    return first, stop.start() if stop else len(lower)
+    stops = _stops(lower)
+    index = bisect_right(stops, (start, start))
+    return (stops[index - 1][1] if index else 0), (stops[index][0] if index < len(stops) else len(lower))
+
+
+@lru_cache(maxsize=64)
+def _stops(lower: str) -> list[tuple[int, int]]:
+    """Ends of sentences, in order."""
+    return [match.span() for match in _STOP.finditer(lower)]
 
 
 # ---------------------------------------------------------------- contradictions
@@ -207,17 +241,19 @@ def _doubted(unit: Unit, denied: Sequence[Denial]) -> Unit:
 
 
 def _left(unit: Unit, denial: Denial) -> float:
-    if denial.qualified or (denial.side and unit.side and denial.side != unit.side):
+    if denial.name == unit.name:
+        left = 0.0
+    elif unit.name in COVERS.get(denial.name, ()) or unlike(unit.name, denial.name) in (1, 2):
+        if unit.name not in weights().grave or denial.otherwise():
+            return 1.0
+        left = float(weights().credit["self-doubted"])
+    else:
         return 1.0
     place = denial.finding.place
-    if place and unit.place and place != unit.place:
-        return 1.0
-    if denial.name == unit.name:
-        return 0.0
-    if denial.otherwise or unit.name not in weights().grave:
-        return 1.0
-    general = unit.name in COVERS.get(denial.name, ()) or unlike(unit.name, denial.name) in (1, 2)
-    return float(weights().credit["self-doubted"]) if general else 1.0
+    elsewhere = (denial.side and unit.side and denial.side != unit.side) or (
+        place and unit.place and place != unit.place
+    )
+    return 1.0 if elsewhere or denial.qualified() else left
 
 
 # ---------------------------------------------------------------- units
@@ -308,7 +344,7 @@ def in_one_sentence(first: Unit, second: Unit, lower: str) -> bool:
     if first.start < 0 or second.start < 0:
         return False
     start, end = sorted((first.start, second.start))
-    return _STOP.search(lower, start, end) is None
+    return _sentence(lower, start, start) == _sentence(lower, end, end)
 
 
 def region_of(name: str) -> str | None:

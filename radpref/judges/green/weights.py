@@ -57,7 +57,13 @@ class Weights:
 class Words:
     """What ``claims.yaml`` says, as patterns over lower-case text."""
 
-    disease: re.Pattern[str]
+    disease: frozenset[str]
+    endings: tuple[str, ...]
+    """Of words of disease."""
+    no_disease: frozenset[str]
+    """Words that have such an ending."""
+    diseases: re.Pattern[str]
+    """Diseases of several words."""
     normal: re.Pattern[str]
     looked_for: re.Pattern[str]
     qualified: re.Pattern[str]
@@ -107,12 +113,14 @@ def words() -> Words:
     """The shipped words of claims."""
     raw = _raw("claims.yaml")
     disease = raw["disease"]
-    # "consolidation or collapse" ends in a word of disease only where the word is whole
-    body = rf"(?:[a-z]{{3,}}(?:{_any(disease['endings'])})|{_any(disease['words'])})"
     return Words(
-        disease=re.compile(rf"\b(?!(?:{_any(disease['not'])})\b){body}\b"),
+        disease=frozenset(word for word in disease["words"] if " " not in word),
+        endings=tuple(disease["endings"]),
+        no_disease=frozenset(disease["not"]),
+        diseases=re.compile(rf"\b(?:{_any(word for word in disease['words'] if ' ' in word)})\b"),
         normal=re.compile(rf"(?:^|(?<=[.;!\n]))[\s*\-]*({_any(raw['all normal'])})\s*(?=[.;!\n]|$)"),
-        looked_for=re.compile(rf"(?<!not )(?<!cannot )(?<!can't )\b(?:{_any(raw['looked for'])})\b"),
+        # The test of what stands before comes last: in front it would cost a try at every letter.
+        looked_for=re.compile(rf"(?:{_any(raw['looked for'])})\b"),
         qualified=re.compile(rf"\b(?:{_any(raw['qualified'])})\b[\w\s,-]{{0,24}}$"),
         otherwise=re.compile(rf"\b(?:{_any(raw['otherwise'])})\b"),
         subjects=tuple((name, re.compile(rf"\b(?:{_any(forms)})\b")) for name, forms in raw["subjects"].items()),
