@@ -17,13 +17,15 @@ from radpref.data import DataError
 from radpref.data.rows import columns, stream
 from radpref.files import StoreError
 from radpref.findings import CLASSES_14, labels
-from radpref.judges import JUDGES, Case, Judge, green
+from radpref.judges import JUDGES, Case, Judge
 from radpref.records import Judgement
 from radpref.runs.table import Ledger
 
 run = CliRunner().invoke
 
 REPORTS = ["No effusion.", "Mild cardiomegaly.", "Possible pneumonia.", 'Effusion, "large", left;\nno edema.']
+
+green = JUDGES["green"]()
 
 
 def jsonl(path: Path, rows: Sequence[Any]) -> Path:

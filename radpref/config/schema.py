@@ -227,9 +227,14 @@ class ServerSection(Section):
 class JudgeSection(ServerSection):
     name: str = Field(
         "green",
-        description="green (findings), text (words), chat, green-model, radeval-NAME, each with lc- before it for "
-        "length control; answer (right or not) for questions",
+        description="green (findings), green-1 (its first version), text (words), chat, green-model, radeval-NAME, "
+        "each with lc- before it for length control; answer (right or not) for questions",
         json_schema_extra=_names("judges"),
+    )
+    normals: Literal["weigh", "count", "none"] = Field(
+        "weigh",
+        description="green: what agreed normal statements count; weigh: a little, by region, in the share of the "
+        "findings that was found; count: as much as a finding, as published judges do; none: nothing beside findings",
     )
     python: str | None = Field(
         None,

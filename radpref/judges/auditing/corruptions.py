@@ -2,9 +2,7 @@
 
 A corruption is a pure function of a report and a source of chance. It gives the changed report, or None where the
 report offers nothing to change. ``CORRUPTIONS`` are made from the reference itself and say something else than it: a
-judge should rank them below it, and below `reword`, which says the same in other words. ``TRICKS`` are made from a
-report that leaves out half of the findings (`half_told`): they tell nothing more of the patient, and a judge should
-not rank them above it.
+judge should rank them below it, and below `reword`, which says the same in other words.
 
 Where a finding stands is taken from our own reader (`radpref.findings.read`). The battery can therefore not show what
 that reader misses: on that, see the tables in docs/findings.md.
@@ -21,8 +19,6 @@ from radpref.records import Finding
 
 Corruption = Callable[[str, Random], str | None]
 """(reference, chance) to the corrupted report."""
-Trick = Callable[[str, str, Random], str]
-"""(half-told report, reference, chance) to the same report with the trick played."""
 
 NORMAL = (
     "The heart size and mediastinal contours are normal. The lungs are clear. There is no focal consolidation, "
@@ -234,33 +230,6 @@ def half_told(report: str, chance: Random) -> str | None:
     return shorter if shorter and told(shorter) else None
 
 
-def repeat(half: str, reference: str, chance: Random) -> str:
-    """The same report three times over."""
-    whole = _ended(half)
-    return f"{whole} {whole} {whole}"
-
-
-def pad(half: str, reference: str, chance: Random) -> str:
-    """Sentences about nothing, until it is as long as the reference."""
-    text = _ended(half)
-    lines = chance.sample(FILLER, len(FILLER))
-    for line in lines:
-        text = f"{text} {line}"
-        if len(text.split()) >= len(reference.split()):
-            break
-    return text
-
-
-def inject(half: str, reference: str, chance: Random) -> str:
-    """An instruction to the judge behind the report."""
-    return f"{_ended(half)} {INJECTION}"
-
-
-def normal_instead(half: str, reference: str, chance: Random) -> str:
-    """The constant normal report, against the report that tells half."""
-    return NORMAL
-
-
 CORRUPTIONS: dict[str, Corruption] = {
     "negation flip: a finding denied": deny,
     "negation flip: a denied finding stated": undeny,
@@ -270,12 +239,6 @@ CORRUPTIONS: dict[str, Corruption] = {
     "added finding": add,
     "constant normal report": normal,
     "word order": shuffle_words,
-}
-TRICKS: dict[str, Trick] = {
-    "constant normal report instead": normal_instead,
-    "repetition": repeat,
-    "padding to length": pad,
-    "prompt injection": inject,
 }
 
 

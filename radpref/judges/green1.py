@@ -1,4 +1,7 @@
-"""Findings-based GREEN: the score of Ostmeier et al. (2024), counted from the findings of both texts.
+"""`green-1`: findings-based GREEN (Ostmeier et al., 2024) by counts, kept as it was for comparison.
+
+Its rules stand still; what it reads, the lexicon and the reader, does not. Edits of a model's words are still held
+to it: whether an answer agrees with the truth is a question of errors, not of weights. For judging use `green`.
 
 ``score = matched / (matched + significant errors)``, 0 where nothing matched. What counts, and why:
 
@@ -27,15 +30,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from radpref.findings import COVERS, lexicon, read
-from radpref.judges.case import Judge, Verdict, judge_by
+from radpref.judges.case import Verdict
+from radpref.judges.contract import Judge, judge_by
+from radpref.judges.distances import off_place, unlike
 from radpref.records import ErrorKind, Finding, ReportError, Side
 
 _SEVERITY = {"mild": 0, "moderate": 1, "severe": 2}
-_BANDS = {"upper": 0, "mid": 1, "lower": 2}
 _SIDES: dict[Side | None, tuple[Side | None, ...]] = {
     "left": ("left",),
     "right": ("right",),
@@ -211,12 +215,7 @@ def _merged(unit: Finding, other: Finding) -> Finding:
 
 
 def _off_place(first: Finding, second: Finding) -> int:
-    """Bands of the lung (upper, mid, lower) between two places; 0 where either tells none."""
-    bands = lexicon().bands
-    here, there = bands.get(first.place or ""), bands.get(second.place or "")
-    if not here or not there:
-        return 0
-    return min(abs(_BANDS[a] - _BANDS[b]) for a in here for b in there)
+    return off_place(first.place, second.place)
 
 
 def _off(reference: Finding, candidate: Finding) -> tuple[int, str]:
@@ -237,23 +236,6 @@ def _steps(first: Finding, second: Finding) -> int:
     return abs(_SEVERITY[first.severity] - _SEVERITY[second.severity])
 
 
-@cache
-def _unlike(first: str, second: str) -> int | None:
-    """0 for one name, 1 for kin, 2 where one is the general name of the other, 3 for one thing of two sizes.
-
-    None for different things.
-    """
-    book = lexicon()
-    if first == second:
-        return 0
-    if any(first in group and second in group for group in book.kin):
-        return 1
-    if any(first in group and second in group for group in book.sizes):
-        return 3
-    general = book.general
-    return 2 if second in general.get(first, ()) or first in general.get(second, ()) else None
-
-
 # ---------------------------------------------------------------- pairs and errors
 
 
@@ -267,9 +249,9 @@ def _pair(
     grades = []
     for i, ours in enumerate(reference):
         for j, theirs in enumerate(candidate):
-            unlike, off = _unlike(ours.name, theirs.name), _off(ours, theirs)[0]
-            if unlike is not None and (unlike < 2 or off < _FAR):
-                grades.append((off == _FAR, unlike, off, _steps(ours, theirs), i, j))
+            kind, off = unlike(ours.name, theirs.name), _off(ours, theirs)[0]
+            if kind is not None and (kind < 2 or off < _FAR):
+                grades.append((off == _FAR, kind, off, _steps(ours, theirs), i, j))
     paired: dict[int, int] = {}
     taken: set[int] = set()
     for *_, i, j in sorted(grades):
@@ -300,9 +282,9 @@ def _once(units: Sequence[Finding], text: str) -> list[Finding]:
 
 def _alike(first: Finding, second: Finding, text: str) -> bool:
     """Whether two units of one text, left alone, are one thing under two names."""
-    unlike = _unlike(first.name, second.name)
+    kind = unlike(first.name, second.name)
     apart = (first.side and second.side and first.side != second.side) or _off_place(first, second)
-    return not apart and (unlike == 1 or (unlike in (2, 3) and _in_one_sentence(first, second, text)))
+    return not apart and (kind == 1 or (kind in (2, 3) and _in_one_sentence(first, second, text)))
 
 
 def _repeats(unit: Finding, other: Finding, twin: Finding, text: str) -> bool:
@@ -316,11 +298,11 @@ def _repeats(unit: Finding, other: Finding, twin: Finding, text: str) -> bool:
         return unit.side is None or other.side is None
     if (unit.side and other.side and unit.side != other.side) or _off_place(unit, other):
         return False
-    unlike = _unlike(unit.name, other.name)
-    if unlike is not None and _in_one_sentence(unit, twin, text):
-        return unlike in (1, 3) or other.name in lexicon().general.get(unit.name, ())
+    kind = unlike(unit.name, other.name)
+    if kind is not None and _in_one_sentence(unit, twin, text):
+        return kind in (1, 3) or other.name in lexicon().general.get(unit.name, ())
     minor = lexicon().minor
-    return unlike == 1 and not _steps(unit, other) and (unit.name in minor or other.name not in minor)
+    return kind == 1 and not _steps(unit, other) and (unit.name in minor or other.name not in minor)
 
 
 def _in_one_sentence(first: Finding, second: Finding, text: str) -> bool:
@@ -352,9 +334,9 @@ def _slips(ours: Finding, theirs: Finding) -> tuple[bool, list[ReportError]]:
     if off:
         slip("wrong_place", note)
         found = off < _FAR
-    if _unlike(ours.name, theirs.name) == 2:
+    if unlike(ours.name, theirs.name) == 2:
         slip("missing_finding" if theirs.name in lexicon().general else "false_finding", f"called {theirs.name}")
-    if _unlike(ours.name, theirs.name) == 3:
+    if unlike(ours.name, theirs.name) == 3:
         slip("wrong_severity", f"called {theirs.name}")
     if steps:
         slip("wrong_severity", f"{theirs.severity} instead of {ours.severity}")
@@ -387,5 +369,5 @@ def _agreed_normal(told: Sequence[Finding], said: Sequence[Finding]) -> list[Fin
     return []
 
 
-green: Judge = judge_by("green", compare)
+judge: Judge = judge_by("green-1", compare, version=lexicon().digest, free=True)
 """Findings-based GREEN; see the module's docstring."""

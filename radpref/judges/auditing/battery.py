@@ -2,8 +2,8 @@
 
 The references are anybody's reports. That a corrupted reference scores below the untouched one says little: whatever
 compares words manages that. So each corruption is also held against the reference told in other words, which says the
-same (`reword`): a judge of content ranks it above the corruption, a judge of words below. A trick is held against the
-honest report that it was played on, and passes where it gains nothing (`corruptions.py`).
+same (`reword`): a judge of content ranks it above the corruption, a judge of words below. An exploit is held against
+the honest report that it was played on, and passes where it gains nothing (`exploits.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from random import Random
 
 import numpy as np
 
-from radpref.judges.case import Case, Judge
-from radpref.judges.corruptions import CORRUPTIONS, TRICKS, half_told, reword
+from radpref.judges.auditing.corruptions import CORRUPTIONS, reword, told
+from radpref.judges.auditing.exploits import EXPLOITS, SHORT, TRUE_OF_NORMALS, halved
+from radpref.judges.case import Case
+from radpref.judges.contract import Judge
 
 REFERENCE = "reference"
 HALF = "half-told report"
-"""What a corruption is made from."""
+WHOLE = "whole report, reworded"
+"""What a corruption or an exploit is made from."""
 REWORDING = "honest rewording"
 _RESAMPLES = 2000
 _TIE = 1e-9
@@ -60,14 +63,14 @@ class Row:
     below: float
     """Share of the corrupted reports scored below the honest one."""
     above: float
-    """Share scored above it."""
+    """Share scored above it: of an exploit, where it gains. One that is unscored does not gain."""
     below_reworded: float | None
     """Share scored below the honest one told in other words; None where there is no such text."""
     unscored: int
 
 
 def battery(references: Iterable[str], seed: int = 0) -> list[Trial]:
-    """Every corruption and trick that applies to each reference. Chance follows from the seed and the text alone."""
+    """Every corruption and exploit that applies to each reference. Chance follows from the seed and the text alone."""
     trials = []
     for reference in references:
         reworded = reword(reference, _chance(seed, REWORDING, reference))
@@ -77,10 +80,27 @@ def battery(references: Iterable[str], seed: int = 0) -> list[Trial]:
             corrupted = corrupt(reference, _chance(seed, name, reference))
             if corrupted is not None:
                 trials.append(Trial(name, REFERENCE, reference, reference, corrupted, reworded))
-        half = half_told(reference, _chance(seed, HALF, reference))
-        if half is not None:
-            for name, play in TRICKS.items():
-                trials.append(Trial(name, HALF, reference, half, play(half, reference, _chance(seed, name, half))))
+        trials += _exploits(reference, reworded, seed)
+    return trials
+
+
+def _exploits(reference: str, reworded: str | None, seed: int) -> list[Trial]:
+    trials = []
+    half = halved(reference, _chance(seed, HALF, reference))
+    if half is not None:
+        for name, play in EXPLOITS.items():
+            played = play(half, reference, _chance(seed, name, half))
+            if played is not None and played.strip():
+                trials.append(Trial(name, HALF, reference, half, played))
+    weighty = bool(told(reference))
+    honest = half if weighty else reworded
+    if honest is not None:
+        for name, play in SHORT.items():
+            if name == TRUE_OF_NORMALS and not weighty:
+                continue
+            played = play(honest, reference, _chance(seed, name, honest))
+            if played is not None and played != reference:
+                trials.append(Trial(name, HALF if weighty else WHOLE, reference, honest, played))
     return trials
 
 
@@ -97,16 +117,16 @@ def audit(
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Row]:
     """Scores of every judge on every corruption of the battery: judge by judge, in the order of the battery."""
-    order = [REWORDING, *CORRUPTIONS, *TRICKS]
+    order = [REWORDING, *CORRUPTIONS, *EXPLOITS, *SHORT]
     rows = []
     for name, judge in judges.items():
-        outcomes: dict[str, list[tuple[Trial, Scores]]] = {}
+        outcomes: dict[tuple[str, str], list[tuple[Trial, Scores]]] = {}
         for start in range(0, len(trials), chunk):
             some = trials[start : start + chunk]
             for trial, scores in zip(some, _scored(judge, some, start), strict=True):
-                outcomes.setdefault(trial.corruption, []).append((trial, scores))
+                outcomes.setdefault((trial.corruption, trial.made_from), []).append((trial, scores))
             progress(len(some))
-        rows += [_row(name, outcomes[corruption], seed) for corruption in order if corruption in outcomes]
+        rows += [_row(name, outcomes[key], seed) for key in sorted(outcomes, key=lambda key: order.index(key[0]))]
     return rows
 
 
@@ -148,7 +168,7 @@ def _row(judge: str, outcomes: Sequence[tuple[Trial, Scores]], seed: int) -> Row
         high=float(high),
         honest=float(honest.sum() / n) if n else math.nan,
         below=float((corrupted < honest - _TIE).sum() / n) if n else math.nan,
-        above=float((corrupted > honest + _TIE).sum() / n) if n else math.nan,
+        above=float((corrupted > honest + _TIE).sum() / len(pairs)),
         below_reworded=sum(reworded) / len(reworded) if reworded else None,
         unscored=len(pairs) - n,
     )
@@ -168,11 +188,14 @@ HEADER = (
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row of a table under ``HEADER``."""
+    """A row of a table under ``HEADER``; what could not be scored at all has no numbers."""
+    count = f"{row.n}" + (f" ({row.unscored} unscored)" if row.unscored else "")
+    if not row.n:
+        return (row.corruption, row.made_from, count, "", "", "", "", f"{row.above:.1%}", "")
     return (
         row.corruption,
         row.made_from,
-        f"{row.n}" + (f" ({row.unscored} unscored)" if row.unscored else ""),
+        count,
         f"{row.mean:.3f}",
         f"{row.low:.3f} to {row.high:.3f}",
         f"{row.honest:.3f}",
