@@ -9,7 +9,8 @@ from radpref.data.gate import MAX_CHARACTERS
 from radpref.data.load import SOURCES, load_studies
 from radpref.data.preview import preview_sheet
 from radpref.data.source import DataError, Found, Loaded
-from radpref.data.splits import leakage, split_by_patient
+from radpref.data.splits import leakage
+from radpref.data.spool import Spool
 
 __all__ = [
     "MAX_CHARACTERS",
@@ -17,8 +18,8 @@ __all__ = [
     "DataError",
     "Found",
     "Loaded",
+    "Spool",
     "leakage",
     "load_studies",
     "preview_sheet",
-    "split_by_patient",
 ]

@@ -61,4 +61,4 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
         except (RowError, TypeError, AttributeError, KeyError) as error:
             reason = str(error) if isinstance(error, RowError) else "row broken: image or masks are not as published"
             quarantined.append(quarantine(f"{path.name} {entry.place}", reason))
-    return Found(studies, quarantined, [f"covid: {len(studies):,} images with masks"])
+    return Found([*quarantined, *studies], [f"covid: {len(studies):,} images with masks"])

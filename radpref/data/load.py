@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from radpref.config import DataSection
 from radpref.data import covid, ms_cxr, nih, openi, table, vindr, vqa_mimic, vqa_rad, vqa_slake
-from radpref.data.gate import ImageCheck, admit, without_bad_images
+from radpref.data.admission import Book
+from radpref.data.gate import ImageCheck, without_bad_images
 from radpref.data.source import DataError, Found, Loaded, Source, nearest, quarantine
-from radpref.data.splits import SPLITS, draw, join_shared, leakage, split_by_patient
-from radpref.records import Quarantined, Split, Study
+from radpref.data.splits import SPLITS, leakage
+from radpref.data.spool import Spool
+from radpref.records import Split, Study
+
+_STEP = 1024
+"""Most studies whose images are checked before the first of them is given out."""
 
 PHANTOMS: dict[Split, int] = {"train": 2000, "validation": 200, "test": 400}
 """How many phantoms are drawn where the recipe sets no number."""
@@ -68,105 +75,98 @@ def load_studies(section: DataSection, cache: Path, seed: int, progress: Callabl
     if section.validation_share + section.test_share >= 1:
         raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
     found = SOURCES[section.source](section, cache, seed)
-    studies, refused = admit(found.studies)
-    quarantined = [*found.quarantined, *refused]
+    book = Book(cache)
+    try:
+        return _load(found, book, section, cache, seed, ImageCheck(cache, progress))
+    finally:
+        book.close()
+
+
+def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int, check: ImageCheck) -> Loaded:
+    book.admit(found.studies, published=found.split)
     notes = list(found.notes)
-    if not studies:
-        raise DataError(f"{section.source}: no usable study among {len(quarantined)} rows ({_reasons(quarantined)})")
-    published: dict[str, Split] = {study.id: study.split for study in studies} if found.split else {}
+    if not len(book):
+        raise DataError(
+            f"{section.source}: no usable study among {len(book.quarantined)} rows ({_reasons(book.reasons)})"
+        )
     if found.split:  # images by path; their pixels are compared when they are decoded
-        _refuse_leaks(leakage(studies, {image.path: image.path for study in studies for image in study.images}))
-    studies, joined = join_shared(studies)
-    if joined:
+        _refuse_leaks(leakage(book.studies(), lambda image: image.path))
+    if joined := book.join_patients():
         notes.append(f"{joined:,} patients share an image with another patient and are split together with it")
-    studies, made = _split(studies, found.split, section, seed)
-    notes += made
-    chosen, refused, leaks = _choose(studies, published, section, seed, ImageCheck(cache, progress))
-    _refuse_leaks(leaks)
-    quarantined += refused
-    if not chosen:
-        raise DataError(f"{section.source}: no usable study left ({_reasons(quarantined)})")
-    counts = Counter(study.split for study in chosen)
+    book.number_patients(seed)
+    lacking = frozenset(SPLITS) - (book.splits() if found.split else {"train"})
+    if lacking and "train" not in lacking:
+        book.draw_splits({"validation": section.validation_share, "test": section.test_share}, lacking)
+        notes.append(f"{' and '.join(sorted(lacking))} drawn by hash of the patient (seed {seed})")
+    caps: dict[Split, int | None] = {"train": section.train, "validation": section.validation, "test": section.test}
+    chosen = Spool(Study, cache)
+    counts: dict[Split, int] = {}
+    leaks: Counter[str] = Counter()
+    for split in reversed(SPLITS):  # held-out splits first, so that they keep shared images
+        before = len(chosen)
+        for study in _choose(book, split, caps[split], check, leaks):
+            chosen.append(study)
+        counts[split] = len(chosen) - before
+    _refuse_leaks([f"{n} studies whose image stands in {pair}" for pair, n in sorted(leaks.items())])
+    if not len(chosen):
+        raise DataError(f"{section.source}: no usable study left ({_reasons(book.reasons)})")
     notes.append(
         f"{section.source}: " + ", ".join(f"{counts[split]:,} {split}" for split in SPLITS) + " studies of "
-        f"{len({study.patient for study in chosen}):,} patients"
+        f"{book.patients():,} patients"
     )
-    if quarantined:
-        notes.append(f"{len(quarantined):,} rows in quarantine: {_reasons(quarantined)}")
-    return Loaded(chosen, _unique(quarantined), notes)
+    if len(book.quarantined):
+        notes.append(f"{len(book.quarantined):,} rows in quarantine: {_reasons(book.reasons)}")
+    studies = Spool(Study, cache)
+    for place in _in_step(counts):
+        study = chosen[place]
+        gone = study.prior is not None and not book.kept(study.prior)
+        studies.append(study.model_copy(update={"prior": None}) if gone else study)
+    return Loaded(studies, book.quarantined, notes)
 
 
-def _split(studies: list[Study], ready: bool, section: DataSection, seed: int) -> tuple[list[Study], list[str]]:
-    """Studies with their splits; what the source lacks is drawn from its train patients."""
-    have = {study.split for study in studies} if ready else {"train"}
-    lacking = frozenset(split for split in SPLITS if split not in have)
-    if not lacking or "train" not in have:
-        return studies, []
-    train = [study for study in studies if not ready or study.split == "train"]
-    rest = [study for study in studies if ready and study.split != "train"]
-    drawn = split_by_patient(
-        train,
-        seed=seed,
-        validation_share=section.validation_share,
-        test_share=section.test_share,
-        only=lacking,
-    )
-    note = f"{' and '.join(sorted(lacking))} drawn by hash of the patient (seed {seed})"
-    return [*drawn, *rest], [note]
-
-
-def _choose(
-    studies: list[Study], published: dict[str, Split], section: DataSection, seed: int, check: ImageCheck
-) -> tuple[list[Study], list[Quarantined], list[str]]:
-    """The studies within the caps whose images decode, held-out splits first so that they keep shared images.
+def _choose(book: Book, split: Split, cap: int | None, check: ImageCheck, leaks: Counter[str]) -> Iterator[Study]:
+    """The studies of a split within its cap whose images decode and are not shown in a split that came before.
 
     Images are checked in steps as they are needed, so that a cap saves the time for the rest.
     """
-    caps: dict[Split, int | None] = {"train": section.train, "validation": section.validation, "test": section.test}
-    chosen: dict[Split, list[Study]] = {split: [] for split in SPLITS}
-    quarantined: list[Quarantined] = []
-    owner: dict[str, Study] = {}
-    leaks: Counter[str] = Counter()
-    for split in reversed(SPLITS):
-        queue = sorted(
-            (study for study in studies if study.split == split),
-            key=lambda study: (draw(seed, study.patient), study.id),
-        )
-        cap = len(queue) if caps[split] is None else int(caps[split] or 0)
-        while queue and len(chosen[split]) < cap:
-            step = max(cap - len(chosen[split]), 32)
-            batch, queue = queue[:step], queue[step:]
-            verdicts = check([image for study in batch for image in study.images])
-            for study in batch:
-                if len(chosen[split]) == cap:
-                    break
-                usable, bad = without_bad_images(study, verdicts)
-                quarantined += bad
-                if usable is None:
-                    continue
-                pixels = [verdicts[image.path].pixels for image in usable.images]
-                other = next((owner[hashed] for hashed in pixels if hashed in owner), None)
-                if other is not None and other.split != split:
-                    if published.get(other.id) != published.get(study.id):
-                        leaks[f"{split} and {other.split}"] += 1
-                    else:
-                        quarantined.append(quarantine(study.id, f"image shared: the same picture is in {other.split}"))
-                    continue
-                owner.update(dict.fromkeys(pixels, usable))
-                chosen[split].append(usable)
-    # in step with each other, so that the first so many studies hold the splits in proportion
-    places = sorted(
-        ((rank + 0.5) / len(studies_of), SPLITS.index(split), rank)
-        for split, studies_of in chosen.items()
-        for rank in range(len(studies_of))
-    )
-    result = [chosen[SPLITS[split]][rank] for _, split, rank in places]
-    kept = {study.id for study in result}
-    result = [
-        study if study.prior is None or study.prior in kept else study.model_copy(update={"prior": None})
-        for study in result
-    ]
-    return result, quarantined, [f"{n} studies whose image stands in {pair}" for pair, n in sorted(leaks.items())]
+    queue = book.queue(split)
+    taken = 0
+    while cap is None or taken < cap:
+        batch = list(islice(queue, _STEP if cap is None else min(max(cap - taken, 32), _STEP)))
+        if not batch:
+            return
+        verdicts = check([image for study in batch for image in study.images])
+        for study in batch:
+            if taken == cap:
+                return
+            usable, bad = without_bad_images(study, verdicts)
+            for row in bad:
+                book.refuse(row)
+            if usable is None:
+                continue
+            pixels = [verdicts[image.path].pixels for image in usable.images]
+            clash = book.clash(usable, pixels)
+            if clash is None:
+                book.keep(usable, pixels)
+                taken += 1
+                yield usable
+            elif clash[1]:
+                leaks[f"{split} and {clash[0]}"] += 1
+            else:
+                book.refuse(quarantine(study.id, f"image shared: the same picture is in {clash[0]}"))
+
+
+def _in_step(counts: Mapping[Split, int]) -> Iterator[int]:
+    """Places of the chosen studies, test first, then validation and train, in the order in which they are given out:
+    in step with each other, so that the first so many studies hold the splits in proportion."""
+    starts = {"test": 0, "validation": counts["test"], "train": counts["test"] + counts["validation"]}
+
+    def ranks(split: Split) -> Iterator[tuple[float, int, int]]:
+        for rank in range(counts[split]):
+            yield (rank + 0.5) / counts[split], SPLITS.index(split), starts[split] + rank
+
+    for _, _, place in heapq.merge(*(ranks(split) for split in SPLITS)):
+        yield place
 
 
 def _refuse_leaks(problems: list[str]) -> None:
@@ -177,16 +177,5 @@ def _refuse_leaks(problems: list[str]) -> None:
         )
 
 
-def _unique(quarantined: list[Quarantined]) -> list[Quarantined]:
-    """The same rows with ids that are unique in their table: the second of an id ends in ``~2``."""
-    seen: Counter[str] = Counter()
-    rows = []
-    for row in quarantined:
-        seen[row.id] += 1
-        rows.append(row if seen[row.id] == 1 else row.model_copy(update={"id": f"{row.id}~{seen[row.id]}"}))
-    return rows
-
-
-def _reasons(quarantined: list[Quarantined]) -> str:
-    counts = Counter(row.reason.split(":")[0] for row in quarantined)
+def _reasons(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(8)) or "none"

@@ -68,4 +68,4 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
         for stem in boxes
         if stem in images
     ]
-    return Found(studies, quarantined, [f"ms-cxr: {len(studies):,} images with boxes from {path.name}"])
+    return Found([*quarantined, *studies], [f"ms-cxr: {len(studies):,} images with boxes from {path.name}"])

@@ -85,7 +85,7 @@ def _from_tables(root: Path) -> Found:
         notes.append(f"nih: {absent:,} rows of {entries.name} have no image under data.root")
     if unlisted:
         notes.append(f"nih: {unlisted:,} images stand in neither train_val_list.txt nor test_list.txt")
-    return Found(studies, quarantined, notes, split=bool(splits))
+    return Found([*quarantined, *studies], notes, split=bool(splits))
 
 
 def _boxes(path: Path) -> tuple[dict[str, dict[str, list[Box]]], list[Quarantined]]:
@@ -142,7 +142,7 @@ def _from_jsonl(path: Path, root: Path) -> Found:
             reason = str(error) if isinstance(error, RowError) else "row broken: a cell of another kind than published"
             quarantined.append(quarantine(f"{path.name} {entry.place}", reason))
     marked = sum(bool(study.images[0].boxes) for study in studies)
-    return Found(studies, quarantined, [f"nih: {len(studies):,} images, {marked:,} with boxes"])
+    return Found([*quarantined, *studies], [f"nih: {len(studies):,} images, {marked:,} with boxes"])
 
 
 def _drawn(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:

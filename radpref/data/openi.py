@@ -78,7 +78,7 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
     notes = [f"openi: {len(studies):,} reports from {reports.name}, {len(images):,} images"]
     if studies and all(image.view == "unknown" for study in studies for image in study.images):
         notes.append("openi: views unknown; put indiana_projections.csv into data.root to show the frontal image first")
-    return Found(studies, quarantined, notes)
+    return Found([*quarantined, *studies], notes)
 
 
 def _reports(root: Path, given: str | None) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radpref.config import DataSection, RecipeError
+from radpref.data.spool import Spool
 from radpref.errors import RadprefError
 from radpref.records import Quarantined, Study
 
@@ -26,22 +27,23 @@ class RowError(RadprefError, ValueError):
 class Found:
     """What a source holds, before the gate."""
 
-    studies: list[Study]
-    quarantined: list[Quarantined] = field(default_factory=list)
+    studies: Iterable[Study | Quarantined]
+    """Studies, and rows that cannot be used with their reason, as they are read: gone through once."""
     notes: list[str] = field(default_factory=list)
+    """Sentences for the terminal and the report; complete when ``studies`` has been gone through."""
     split: bool = False
     """True where ``Study.split`` comes from the source; otherwise patients are split by hash."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What can be used, and what cannot, and why.
+    """What can be used, and what cannot, and why. Both are read from disk, row by row, as often as is wished.
 
     The studies stand in a fixed random order in which every beginning holds the splits in proportion.
     """
 
-    studies: list[Study]
-    quarantined: list[Quarantined]
+    studies: Spool[Study]
+    quarantined: Spool[Quarantined]
     notes: list[str]
     """Sentences for the terminal and the report: counts only, no identifier and no report text."""
 

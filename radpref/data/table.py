@@ -58,10 +58,14 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
     """All rows of the table as studies. Raises DataError: no such table, no such column, an unreadable file."""
     table = _open(section)
     columns = _map(section.table, table.columns)
-    studies: list[Study] = []
-    quarantined: list[Quarantined] = []
-    notes = list(table.notes)
-    unsplit = 0
+    notes: list[str] = []
+    return Found(_studies(table, columns, section.table, cache, notes), notes, split="split" in columns)
+
+
+def _studies(
+    table: Table, columns: Mapping[str, str], section: TableSection, cache: Path, notes: list[str]
+) -> Iterator[Study | Quarantined]:
+    good = bad = unsplit = 0
     for place, row, broken in table.rows:
         identifier = place
         try:
@@ -75,31 +79,33 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
             if split is None:
                 unsplit += 1
                 raise RowError(f"split unknown: the cell is none of {', '.join(SPLIT_NAMES)}")
-            studies.append(
-                Study(
-                    id=identifier,
-                    patient=text_of(cell("patient")) or identifier,
-                    images=tuple(images_of(cell("images"), table.roots, cache / "images")),
-                    findings=text_of(cell("findings")),
-                    impression=text_of(cell("impression")),
-                    indication=text_of(cell("indication")),
-                    split=split,
-                )
+            study = Study(
+                id=identifier,
+                patient=text_of(cell("patient")) or identifier,
+                images=tuple(images_of(cell("images"), table.roots, cache / "images")),
+                findings=text_of(cell("findings")),
+                impression=text_of(cell("impression")),
+                indication=text_of(cell("indication")),
+                split=split,
             )
         except RowError as error:
-            quarantined.append(quarantine(identifier[:200] or place, str(error)))
-    if unsplit and not studies:
+            bad += 1
+            yield quarantine(identifier[:200] or place, str(error))
+            continue
+        good += 1
+        yield study
+    if unsplit and not good:
         raise DataError(
-            f"data.table.split is {section.table.split!r}, but no cell of that column is one of "
+            f"data.table.split is {section.split!r}, but no cell of that column is one of "
             f"{', '.join(SPLIT_NAMES)}; name another column, or set it to '' to split by patient"
         )
-    notes.insert(0, f"table: {len(studies) + len(quarantined):,} rows")
+    notes.append(f"table: {good + bad:,} rows")
+    notes += table.notes
     if "patient" not in columns:
         notes.append(
             "table: no column of patients, so each study counts as a patient of its own; name the column with "
             "data.table.patient if patients come more than once"
         )
-    return Found(studies, quarantined, notes, split="split" in columns)
 
 
 # ---- columns

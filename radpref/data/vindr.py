@@ -92,7 +92,7 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
     notes = [f"vindr: {len(studies):,} images, {sum(bool(study.images[0].boxes) for study in studies):,} with boxes"]
     if absent:
         notes.append(f"vindr: {absent:,} images of the tables are not under data.root")
-    return Found(studies, quarantined, notes, split=True)
+    return Found([*quarantined, *studies], notes, split=True)
 
 
 def _table(root: Path, name: str) -> Path | None:

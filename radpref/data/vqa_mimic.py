@@ -136,14 +136,14 @@ def _from_csv(name: str, files: tuple[str, ...], section: DataSection) -> Found:
             yield Row(key, f"p{subject}", tuple(shown), asked, split)
 
     made = _found(name, rows(), split=True)
-    return Found(made.studies, made.quarantined, made.notes, split=splits == {True})
+    return Found(made.studies, made.notes, split=splits == {True})
 
 
 def _found(name: str, rows: Iterator[Row | Quarantined], *, split: bool) -> Found:
     studies, quarantined = gather(rows)
     questions = sum(len(study.questions) for study in studies)
     return Found(
-        studies, quarantined, [f"{name}: {questions:,} questions about {len(studies):,} images or pairs"], split
+        [*quarantined, *studies], [f"{name}: {questions:,} questions about {len(studies):,} images or pairs"], split
     )
 
 

@@ -84,7 +84,7 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
             f"vqa-rad: the published split asks about {shared:,} of its {len(official['test']):,} test images in "
             "train as well, so it is not used; images are split instead, with all of their questions"
         )
-    return Found(studies, quarantined, notes)
+    return Found([*quarantined, *studies], notes)
 
 
 def _published_test(cells: dict[str, object], file: Path) -> bool:

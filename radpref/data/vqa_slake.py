@@ -65,7 +65,7 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
     notes = [f"slake: {sum(len(study.questions) for study in studies):,} questions about {len(studies):,} chest X-rays"]
     if left:
         notes.append("slake: left out " + ", ".join(f"{count:,} {what}" for what, count in left.items()))
-    return Found(studies, quarantined, notes, split=True)
+    return Found([*quarantined, *studies], notes, split=True)
 
 
 def _chest_image(modality: str, location: str) -> bool:

@@ -22,6 +22,14 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
+def dicom_pixels(path: Path) -> int:
+    """Rows times columns by the header; raises what pydicom raises on a broken one."""
+    import pydicom
+
+    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+    return int(header.get("Rows") or 0) * int(header.get("Columns") or 0)
+
+
 def decode_dicom(path: Path) -> Image.Image:
     """The image as it is meant to be shown, RGB, 8 bits; grey images windowed by their own range after VOI.
 

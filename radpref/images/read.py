@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from radpref.images.dicom import decode_dicom, is_dicom
+from radpref.images.dicom import decode_dicom, dicom_pixels, is_dicom
 from radpref.images.values import MAX_PIXELS, ImageError, check_size, to_8_bit
 from radpref.records import ImageFile
 
@@ -115,6 +115,17 @@ def image_size(path: str | Path) -> tuple[int, int]:
     except (OSError, ValueError, SyntaxError, struct.error):
         pass  # decode says what is wrong
     return decode(path).size
+
+
+def pixels_of(path: str | Path) -> int:
+    """How many pixels decoding the file will take, by its header; 0 where that does not tell."""
+    try:
+        if is_dicom(Path(path)):
+            return dicom_pixels(Path(path))
+        with Image.open(path, formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # whatever is wrong with the file, decode says it
+        return 0
 
 
 def image_hash(image: ImageFile) -> str:
