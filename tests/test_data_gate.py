@@ -15,6 +15,7 @@ from PIL import Image
 import radpref.data.gate as gate
 from radpref.config import DataSection
 from radpref.data import SOURCES, DataError, Found, leakage, load_studies
+from radpref.data.source import NoOptions, Source
 from radpref.data.splits import draw, joined, split_of
 from radpref.images import image_hash
 from radpref.records import ImageFile, Split, Study, View
@@ -36,7 +37,8 @@ def image(path: Path, number: int) -> str:
 def source(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
     """A list that stands as the data source ``table``; a test fills it."""
     studies: list[Study] = []
-    monkeypatch.setitem(SOURCES, "table", lambda section, cache, seed: Found(list(studies)))
+    given = Source("table", "a list", lambda section, options, cache, seed: Found(list(studies)), NoOptions)
+    monkeypatch.setitem(SOURCES, "table", given)
     return studies
 
 

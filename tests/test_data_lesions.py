@@ -46,7 +46,7 @@ class Read(NamedTuple):
 
 
 def find(source: str, root: Path) -> Read:
-    found = SOURCES[source](DataSection(source=source, root=str(root)), root / "cache", 0)
+    found = SOURCES[source].read(DataSection(source=source, root=str(root)), root / "cache", 0)
     rows = list(found.studies)
     studies = [row for row in rows if isinstance(row, Study)]
     return Read(studies, [row for row in rows if isinstance(row, Quarantined)], found.notes, found.split)

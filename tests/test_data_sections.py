@@ -18,13 +18,13 @@ WET = """\
 
  COMPARISON:  None.
 
- FINDINGS: 
- 
+ FINDINGS:
+
  There is no focal consolidation.  Bilateral
  nodular opacities are nipple shadows.
- 
- IMPRESSION: 
- 
+
+ IMPRESSION:
+
  No acute process.
 """
 ADDENDUM = """\

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,19 +50,30 @@ class PhantomSection(Section):
 
 
 class TableSection(Section):
-    id: str = Field("id", description="column of the study id")
-    patient: str = Field("patient", description="column of the patient; falls back to the study id if absent")
-    images: str = Field("images", description="column of one image or a list: paths, or Hugging Face images")
-    findings: str = Field("findings", description="column of the reference report")
-    impression: str = Field("impression", description="column of the impression; may be absent")
-    indication: str = Field("indication", description="column of the indication; may be absent")
-    split: str = Field("split", description="column of the split; if absent, patients are split by hash")
+    """Columns by name. Absent: found by the usual names; empty: not used."""
+
+    id: str | None = Field(None, description="column of the study id; empty numbers the rows")
+    patient: str | None = Field(
+        None, description="column of the patient; the word `study` makes each study a patient of its own"
+    )
+    images: str | None = Field(None, description="column of one image or several: paths, or Hugging Face images")
+    view: str | None = Field(None, description="column of the view, where a row is an image")
+    findings: str | None = Field(None, description="column of the findings, the reference report")
+    impression: str | None = Field(None, description="column of the impression")
+    indication: str | None = Field(None, description="column of the indication")
+    report: str | None = Field(None, description="column of the whole report, whose sections are found")
+    date: str | None = Field(None, description="column of date and time: the study before is the prior")
+    prior: str | None = Field(None, description="column of the id of the study before")
+    question: str | None = Field(None, description="column of a question about the study")
+    answer: str | None = Field(None, description="column of its answer")
+    split: str | None = Field(None, description="column of the split; without one, patients are split by hash")
 
 
 class DataSection(Section):
     source: str = Field(
         "phantom",
-        description="where studies come from: phantom, openi, table, nih, covid, ms-cxr, vindr; none for pairs alone",
+        description="where studies come from: phantom, table, openi, mimic-cxr, chexpert-plus ..., see docs/data/; "
+        "none for pairs alone",
     )
     root: str | None = Field(None, description="folder of the source; images are never read from outside it")
     file: str | None = Field(
@@ -75,6 +86,9 @@ class DataSection(Section):
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of patients held out to select on")
     test_share: float = Field(0.2, gt=0, lt=0.5, description="share of patients held out to test on")
     max_images: int = Field(2, ge=1, le=8, description="most images of a study that the model is shown")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="what the source itself can be asked; docs/data/ has a page for each"
+    )
     phantom: PhantomSection = PhantomSection()
     table: TableSection = TableSection()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.boxes import sentences
-from radpref.data.source import DataError, Found, RowError, inside, quarantine, root_of, text_of
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, inside, quarantine, root_of, text_of
 from radpref.records import ImageFile, Quarantined, Study, View
 
 NAMES = {
@@ -31,7 +31,7 @@ NAMES = {
 _VIEWS: dict[str, View] = {"PA": "frontal", "AP": "frontal", "AP Supine": "frontal", "L": "lateral"}
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """Every image of ``records.jsonl`` as a study of its own, lesions before devices. Raises DataError."""
     root = root_of(section)
     path = root / "records.jsonl"
@@ -62,3 +62,6 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
             reason = str(error) if isinstance(error, RowError) else "row broken: image or masks are not as published"
             quarantined.append(quarantine(f"{path.name} {entry.place}", reason))
     return Found([*quarantined, *studies], [f"covid: {len(studies):,} images with masks"])
+
+
+SOURCE = Source("covid", "pneumonia images with lesions outlined", find, NoOptions)

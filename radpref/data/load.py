@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from radpref.config import DataSection
 from radpref.data import covid, ms_cxr, nih, openi, table, vindr, vqa_mimic, vqa_rad, vqa_slake
 from radpref.data.admission import Book
 from radpref.data.gate import ImageCheck, without_bad_images
-from radpref.data.source import DataError, Found, Loaded, Source, nearest, quarantine
+from radpref.data.source import DataError, Found, Loaded, NoOptions, Source, nearest, quarantine
 from radpref.data.splits import SPLITS, leakage
 from radpref.data.spool import Spool
 from radpref.records import Split, Study
@@ -24,7 +25,7 @@ PHANTOMS: dict[Split, int] = {"train": 2000, "validation": 200, "test": 400}
 """How many phantoms are drawn where the recipe sets no number."""
 
 
-def phantom(section: DataSection, cache: Path, seed: int) -> Found:
+def _phantom(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """The built-in world. Its own seed (``data.phantom.seed``) draws the patients; ``seed`` is not used."""
     from radpref.data.phantom import studies
 
@@ -40,21 +41,20 @@ def phantom(section: DataSection, cache: Path, seed: int) -> Found:
     )
 
 
-SOURCES: dict[str, Source] = {
-    "phantom": phantom,
-    "openi": openi.find,
-    "table": table.find,
-    "nih": nih.find,
-    "covid": covid.find,
-    "ms-cxr": ms_cxr.find,
-    "vindr": vindr.find,
-    "vqa-rad": vqa_rad.find,
-    "slake": vqa_slake.find,
-    "mimic-cxr-vqa": vqa_mimic.find_cxr_vqa,
-    "mimic-diff-vqa": vqa_mimic.find_diff_vqa,
-    "medical-cxr-vqa": vqa_mimic.find_medical_cxr_vqa,
-}
-"""All data sets, by the name that ``data.source`` takes. A new one is a function here and a test."""
+_ALL: tuple[Source[Any], ...] = (
+    Source("phantom", "the built-in world of drawn patients", _phantom, NoOptions, frozenset()),
+    table.SOURCE,
+    openi.SOURCE,
+    nih.SOURCE,
+    covid.SOURCE,
+    ms_cxr.SOURCE,
+    vindr.SOURCE,
+    vqa_rad.SOURCE,
+    vqa_slake.SOURCE,
+    *vqa_mimic.SOURCES,
+)
+SOURCES: dict[str, Source[Any]] = {source.name: source for source in _ALL}
+"""All data sets, by the name that ``data.source`` takes. A new one is a module with its ``SOURCE``, and a test."""
 
 
 def load_studies(section: DataSection, cache: Path, seed: int, progress: Callable[[int], None] | None = None) -> Loaded:
@@ -74,7 +74,7 @@ def load_studies(section: DataSection, cache: Path, seed: int, progress: Callabl
         )
     if section.validation_share + section.test_share >= 1:
         raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
-    found = SOURCES[section.source](section, cache, seed)
+    found = SOURCES[section.source].read(section, cache, seed)
     book = Book(cache)
     try:
         return _load(found, book, section, cache, seed, ImageCheck(cache, progress))

@@ -15,13 +15,13 @@ from pathlib import Path
 from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.boxes import box_of, files_by_stem, names_of, number
-from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, quarantine, root_of, text_of
 from radpref.records import Box, ImageFile, Quarantined, Study
 
 COLUMNS = ("dicom_id", "category_name", "label_text", "path", "x", "y", "w", "h", "image_width", "image_height")
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """Every image with a phrase that lies under ``data.root``; splits are left to the gate. Raises DataError."""
     root = root_of(section)
     path = next(iter(sorted(root.rglob("MS_CXR_Local_Alignment_v*.csv"), reverse=True)), None)
@@ -69,3 +69,6 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
         if stem in images
     ]
     return Found([*quarantined, *studies], [f"ms-cxr: {len(studies):,} images with boxes from {path.name}"])
+
+
+SOURCE = Source("ms-cxr", "MS-CXR: phrases of MIMIC-CXR with boxes", find, NoOptions)

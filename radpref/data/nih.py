@@ -19,7 +19,7 @@ from typing import Any
 from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.boxes import box_of, files_by_stem, names_of, number, sentences
-from radpref.data.source import DataError, Found, RowError, inside, quarantine, root_of, text_of
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, inside, quarantine, root_of, text_of
 from radpref.records import Box, ImageFile, Quarantined, Split, Study, View
 
 FRAME = (1024.0, 1024.0)
@@ -45,7 +45,7 @@ NAMES = {
 _VIEWS: dict[str, View] = {"PA": "frontal", "AP": "frontal"}
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """Every image of the tables that lies under ``data.root``, as a study of its own. Raises DataError."""
     root = root_of(section)
     single = root / "annotations.jsonl"
@@ -166,3 +166,6 @@ def _study(stem: str, patient: str, image: ImageFile, labels: list[str], split: 
     names = names_of(labels, NAMES)
     text = sentences(dict.fromkeys((*names, *image.boxes)))
     return Study(id=stem, patient=patient or stem, images=(image,), findings=text, split=split)
+
+
+SOURCE = Source("nih", "NIH ChestX-ray14: images with labels and some boxes", find, NoOptions)

@@ -25,7 +25,7 @@ from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from radpref.config import DataSection
-from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, quarantine, root_of, text_of
 from radpref.records import ImageFile, Quarantined, Study, View
 
 MAX_XML = 1_000_000
@@ -35,7 +35,7 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")  # the first is taken where an ima
 _SECTIONS = ("findings", "impression", "indication", "comparison")
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """All reports under ``data.root`` with their images; splits are left to the gate. Raises DataError."""
     root = root_of(section)
     reports = _reports(root, section.file)
@@ -204,3 +204,12 @@ def _parse(report: Element) -> dict[str, Any]:
             texts[label] = f"{texts[label]}\n{''.join(part.itertext())}".strip()
     images = [{"xml_id": image.get("id", "")} for image in report.iter("parentImage")]
     return {"uid": uid.removeprefix("CXR"), "images": images, **texts}
+
+
+SOURCE = Source(
+    "openi",
+    "Open-i, the Indiana University collection: reports and images",
+    find,
+    NoOptions,
+    frozenset({"root", "file"}),
+)

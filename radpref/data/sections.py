@@ -38,6 +38,7 @@ NAMES = {
 }  # fmt: skip
 """Section to the headings it goes by, in lower case."""
 _OF = {heading: name for name, headings in NAMES.items() for heading in headings}
+_ANY = "|".join(re.escape(heading) for heading in sorted(_OF, key=len, reverse=True))
 _PARTS = ("impression", "findings", "comparison", "addendum", "history")
 """A heading that holds one of these words is that section, whatever else it says."""
 _EXAMINATION = re.compile(
@@ -46,13 +47,11 @@ _EXAMINATION = re.compile(
 """A heading that names the examination: what stands below it describes the image."""
 _CAPITALS = re.compile(r"(?:^|\n)[ \t]*([A-Z][A-Z ()/,-]*[A-Z)]):(?=\s)")
 _KNOWN = re.compile(
-    r"(?:^|\n|(?<=[.;:!?]\s)|(?<=\s\s))[ \t*#]*\b(" + "|".join(re.escape(heading) for heading in sorted(_OF, key=len, reverse=True))
+    r"(?:^|\n|(?<=[.;:!?]\s)|(?<=\s\s))[ \t*#]*\b(" + _ANY
     + r")\b[ \t*]*(?::|(?=\r?\n[ \t]*\S))[ \t*]*",
     re.IGNORECASE,
 )  # fmt: skip
-_INLINE = re.compile(
-    r"\b(" + "|".join(re.escape(heading.upper()) for heading in sorted(_OF, key=len, reverse=True)) + r"):"
-)
+_INLINE = re.compile(r"\b(" + _ANY.upper() + r"):")
 _FINAL = re.compile(r"(?:^|\n)[ \t]*FINAL REPORT[ \t]*(?=\n)")
 _FINAL_ADDENDUM = re.compile(r"(?:^|\n)[ \t]*FINAL ADDENDUM[ \t]*(?=\n)")
 _RULE = re.compile(r"^[ \t]*[_=*-]{4,}[ \t]*$", re.MULTILINE)

@@ -7,9 +7,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar
 
-from radpref.config import DataSection, RecipeError
+from pydantic import ValidationError
+
+from radpref.config import DataSection, RecipeError, Section
 from radpref.data.spool import Spool
 from radpref.errors import RadprefError
 from radpref.records import Quarantined, Study
@@ -48,7 +50,58 @@ class Loaded:
     """Sentences for the terminal and the report: counts only, no identifier and no report text."""
 
 
-Source = Callable[[DataSection, Path, int], Found]
+class NoOptions(Section):
+    """The options of a source that has none."""
+
+
+Options = TypeVar("Options", bound=Section)
+
+
+@dataclass(frozen=True)
+class Source(Generic[Options]):
+    """A data set that ``data.source`` names.
+
+    ``find`` is given the recipe's section, the source's own options, a folder for what it has to keep, and the run's
+    seed. Other packages add one with the entry point group ``radpref.sources``.
+    """
+
+    name: str
+    about: str
+    """What it is, in a line."""
+    find: Callable[[DataSection, Options, Path, int], Found]
+    options: type[Options]
+    """What ``data.options`` may hold."""
+    reads: frozenset[Literal["root", "file"]] = frozenset({"root"})
+    """Which of ``data.root`` and ``data.file`` it looks at; another one that is given is an error."""
+
+    def read(self, section: DataSection, cache: Path, seed: int) -> Found:
+        """What the source holds. Raises DataError: as ``check``, and where files or columns are not there."""
+        return self.find(section, self.check(section), cache, seed)
+
+    def check(self, section: DataSection) -> Options:
+        """The options of ``data.options``. Raises DataError: a key that this source does not read."""
+        for key in ("root", "file"):
+            if getattr(section, key) is not None and key not in self.reads:
+                others = (
+                    " and ".join(f"data.{name}" for name in sorted(self.reads)) or "neither data.root nor data.file"
+                )
+                raise DataError(
+                    f"data.{key} is {getattr(section, key)!r}, but data.source is {self.name}, which reads {others}; "
+                    f"name the source of your data (for a table: --data.source table), or leave data.{key} out"
+                )
+        if section.source != "table" and section.table != type(section)().table:
+            raise DataError(f"data.table names columns, but data.source is {self.name}; set data.source to table")
+        known = self.options.model_fields
+        for name in section.options:
+            if name not in known:
+                there = f"it has {', '.join(known)}" if known else "it has none"
+                raise DataError(f"data.options.{name} is no option of {self.name}{nearest(name, known)}; {there}")
+        try:
+            return self.options.model_validate(section.options)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            raise DataError(f"data.options.{key} is {problem['input']!r}: {problem['msg'].lower()}") from None
 
 
 def quarantine(identifier: str, reason: str) -> Quarantined:

@@ -14,7 +14,7 @@ _LATERAL = {"lateral", "lat", "l", "ll", "rl", "llat", "rlat", "side", "latero"}
 
 
 def view_of(said: str) -> View:
-    """The view that a cell names: ``PA``, ``AP SUPINE``, ``Antero-posterior``, ``LL``, ``left lateral``, ``view1_frontal``.
+    """The view that a cell names: ``PA``, ``AP SUPINE``, ``Antero-posterior``, ``LL``, ``view1_frontal``.
 
     A cell that names both, or neither, is unknown.
     """

@@ -18,7 +18,7 @@ from pathlib import Path
 from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.boxes import box_of, files_by_stem, names_of, number, sentences
-from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, quarantine, root_of, text_of
 from radpref.images import ImageError, image_size
 from radpref.records import Box, ImageFile, Quarantined, Split, Study
 
@@ -39,7 +39,7 @@ NOTHING = "No finding"
 _TABLES: tuple[tuple[str, Split], ...] = (("train", "train"), ("test", "test"))
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """Every image of the tables that lies under ``data.root``, in the published split. Raises DataError."""
     root = root_of(section)
     images = files_by_stem(root)
@@ -109,3 +109,6 @@ def _frames(path: Path | None) -> dict[str, tuple[float, float]]:
         for entry in rows.stream(path)
         if entry.cells is not None
     }
+
+
+SOURCE = Source("vindr", "VinDr-CXR: images with radiologists' boxes", find, NoOptions)

@@ -6,16 +6,15 @@ a split by study is a split by image. Findings stay empty: such a source has que
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radpref.data.rows import Entry, stream
-from radpref.data.source import DataError, RowError, inside, quarantine, text_of
+from radpref.data.rows import Entry
+from radpref.data.source import RowError, inside, quarantine, text_of
 from radpref.records import Asked, ImageFile, Quarantined, QuestionTask, Split, Study
 
 MAX_CHARACTERS = 4_000
@@ -92,24 +91,6 @@ def ask(
     if closed is None:
         closed = bool(YES_NO.match(said))
     return Asked(id=text_of(identifier), question=asked, answer=said, kind=kind, closed=closed, task=task)
-
-
-def entries(path: Path) -> Iterator[Entry]:
-    """The rows of a JSON list, or of what ``rows.stream`` reads. Raises DataError: no such file, no list."""
-    if path.suffix.lower() != ".json":
-        yield from stream(path)
-        return
-    try:
-        rows = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path.name} cannot be read as JSON ({type(error).__name__}); copy it again") from None
-    if not isinstance(rows, list):
-        raise DataError(f"{path.name} holds a {type(rows).__name__}; a list of questions is expected")
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, dict):
-            yield Entry(f"row {number}", row)
-        else:
-            yield Entry(f"row {number}", None, "row broken: no JSON object")
 
 
 def refused(entry: Entry, file: Path, reason: str | None = None) -> Quarantined:

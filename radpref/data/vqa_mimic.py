@@ -23,9 +23,9 @@ from typing import Any
 
 from radpref.config import DataSection
 from radpref.data.rows import require, stream
-from radpref.data.source import DataError, Found, RowError, inside, root_of
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, inside, root_of
 from radpref.data.table import SPLIT_NAMES
-from radpref.data.vqa import Row, ask, cell, entries, gather, refused
+from radpref.data.vqa import Row, ask, cell, gather, refused
 from radpref.records import ImageFile, Quarantined, Split, View
 
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
@@ -41,7 +41,7 @@ _VIEWS: dict[str, View] = {
 _NUMBER = re.compile(r"\d+")
 
 
-def find_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
+def find_cxr_vqa(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """MIMIC-CXR-VQA: a study an image, with the published split. Raises DataError."""
     root = root_of(section)
     names: dict[str, Split] = {"train.json": "train", "valid.json": "validation", "test.json": "test"}
@@ -55,7 +55,7 @@ def find_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
 
     def rows() -> Iterator[Row | Quarantined]:
         for file, split in found.items():
-            for entry in entries(file):
+            for entry in stream(file):
                 if entry.cells is None:
                     yield refused(entry, file)
                     continue
@@ -81,12 +81,12 @@ def find_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
     return _found("mimic-cxr-vqa", rows(), split=True)
 
 
-def find_diff_vqa(section: DataSection, cache: Path, seed: int) -> Found:
+def find_diff_vqa(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """MIMIC-Diff-VQA: a study an image, and one more for each pair that is compared. Raises DataError."""
     return _from_csv("mimic-diff-vqa", ("mimic_pair_questions.csv",), section)
 
 
-def find_medical_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
+def find_medical_cxr_vqa(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """Medical-CXR-VQA: a study an image. Raises DataError."""
     return _from_csv("medical-cxr-vqa", ("medical-cxr-vqa-questions.csv", "mimic_llm_questions.csv"), section)
 
@@ -209,3 +209,22 @@ def _digits(cells: Mapping[str, Any], name: str) -> str:
     if number is None:
         raise RowError(f"no {name}: the cell holds no number")
     return number[0]
+
+
+SOURCES = (
+    Source("mimic-cxr-vqa", "MIMIC-CXR-VQA: questions about images of MIMIC-CXR-JPG", find_cxr_vqa, NoOptions),
+    Source(
+        "mimic-diff-vqa",
+        "MIMIC-Diff-VQA: questions about studies and their priors",
+        find_diff_vqa,
+        NoOptions,
+        frozenset({"root", "file"}),
+    ),
+    Source(
+        "medical-cxr-vqa",
+        "Medical-CXR-VQA: questions about studies of MIMIC-CXR",
+        find_medical_cxr_vqa,
+        NoOptions,
+        frozenset({"root", "file"}),
+    ),
+)

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from radpref.config import DataSection
-from radpref.data.source import DataError, Found, RowError, root_of
-from radpref.data.vqa import Row, ask, cell, entries, gather, image, refused
+from radpref.data.rows import stream
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, root_of
+from radpref.data.vqa import Row, ask, cell, gather, image, refused
 from radpref.records import ImageFile, Quarantined
 
 FILES = ("VQA_RAD Dataset Public.json", "VQA_RAD Dataset.json", "trainset.json", "testset.json", "chest_qa.jsonl")
@@ -37,7 +38,7 @@ KINDS = {
 """``question_type`` to kind; of several, the first counts."""
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """All questions about chest images, a study an image; splits are left to the gate. Raises DataError."""
     root = root_of(section)
     files = _files(root, section.file)
@@ -47,7 +48,7 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
     def rows() -> Iterator[Row | Quarantined]:
         nonlocal others
         for file in files:
-            for entry in entries(file):
+            for entry in stream(file):
                 if entry.cells is None:
                     yield refused(entry, file)
                     continue
@@ -104,3 +105,6 @@ def _files(root: Path, given: str | None) -> list[Path]:
         raise DataError(f"data.root {str(root)!r} holds no questions of VQA-RAD: looked for {', '.join(FILES)}")
     published = there[0].name.startswith("VQA_RAD")  # the whole set in one file, which the split ones repeat
     return there[:1] if published else there
+
+
+SOURCE = Source("vqa-rad", "VQA-RAD: clinicians' questions", find, NoOptions, frozenset({"root", "file"}))

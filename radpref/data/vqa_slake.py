@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from radpref.config import DataSection
-from radpref.data.source import DataError, Found, RowError, root_of
-from radpref.data.vqa import Row, ask, cell, entries, gather, image, refused
+from radpref.data.rows import stream
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, root_of
+from radpref.data.vqa import Row, ask, cell, gather, image, refused
 from radpref.records import ImageFile, Quarantined, Split
 
 FILES: dict[str, Split] = {"train.json": "train", "validate.json": "validation", "test.json": "test"}
@@ -21,7 +22,7 @@ KINDS = {"position": "location", "plane": "view", "kg": "knowledge"}
 """``content_type`` (lower case) to kind, where they differ."""
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """All English questions about chest X-rays, a study an image, with the published split. Raises DataError."""
     root = root_of(section)
     files = {root / name: split for name, split in FILES.items() if (root / name).is_file()}
@@ -34,7 +35,7 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
 
     def rows() -> Iterator[Row | Quarantined]:
         for file, split in files.items():
-            for entry in entries(file):
+            for entry in stream(file):
                 if entry.cells is None:
                     yield refused(entry, file)
                     continue
@@ -70,3 +71,6 @@ def find(section: DataSection, cache: Path, seed: int) -> Found:
 
 def _chest_image(modality: str, location: str) -> bool:
     return modality.lower() in ("x-ray", "xray", "x ray") and location.lower() in ("lung", "chest", "")
+
+
+SOURCE = Source("slake", "SLAKE: questions with published splits", find, NoOptions)
