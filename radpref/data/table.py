@@ -262,7 +262,7 @@ class Reading:
 
     def _text(self, cells: Mapping[str, Any], name: str) -> str:
         text = text_of(cells.get(self.columns.of[name])) if name in self.columns.of else ""
-        empty = {"nan", "<na>"} if name == "id" else EMPTY  # a study may be called none
+        empty = {"nan", "<na>"} if name in ("id", "patient") else EMPTY  # a study may be called none
         return "" if text.lower() in empty else text
 
 
