@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from radpref.config import DataSection
-from radpref.data import covid, ms_cxr, nih, openi, table, vindr, vqa_mimic, vqa_rad, vqa_slake
+from radpref.data import covid, mimic, ms_cxr, nih, openi, table, vindr, vqa_mimic, vqa_rad, vqa_slake
 from radpref.data.admission import Book
 from radpref.data.gate import ImageCheck, without_bad_images
 from radpref.data.source import DataError, Found, Loaded, NoOptions, Source, nearest, quarantine
@@ -45,6 +45,7 @@ _ALL: tuple[Source[Any], ...] = (
     Source("phantom", "the built-in world of drawn patients", _phantom, NoOptions, frozenset()),
     table.SOURCE,
     openi.SOURCE,
+    mimic.SOURCE,
     nih.SOURCE,
     covid.SOURCE,
     ms_cxr.SOURCE,
@@ -107,6 +108,10 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
         for study in _choose(book, split, caps[split], check, leaks):
             chosen.append(study)
         counts[split] = len(chosen) - before
+        if counts[split] == caps[split] and book.count(split) > counts[split]:
+            notes.append(
+                f"data.{split} is {counts[split]:,}: of {book.count(split):,} {split} studies no more are used"
+            )
     _refuse_leaks([f"{n} studies whose image stands in {pair}" for pair, n in sorted(leaks.items())])
     if not len(chosen):
         raise DataError(f"{section.source}: no usable study left ({_reasons(book.reasons)})")

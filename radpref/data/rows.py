@@ -157,10 +157,11 @@ def _lines(path: Path) -> Iterator[str]:
                 raise DataError(f"{path.name} starts like UTF-16 and is none; save it as UTF-8") from None
             return
         for number, line in enumerate(file):
-            yield _decoded(line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line)
+            yield decoded(line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line)
 
 
-def _decoded(line: bytes) -> str:
+def decoded(line: bytes) -> str:
+    """UTF-8, else Windows-1252, else Latin-1."""
     for encoding in ("utf-8", "cp1252"):
         try:
             return line.decode(encoding)
@@ -292,7 +293,7 @@ def _from_cp1252(error: UnicodeError) -> tuple[str, int]:
     """Bytes that are not UTF-8 as Windows-1252 has them."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
-    return _decoded(error.object[error.start : error.end]), error.end
+    return decoded(error.object[error.start : error.end]), error.end
 
 
 codecs.register_error("radpref-cp1252", _from_cp1252)
