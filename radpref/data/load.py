@@ -10,7 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from radpref.config import DataSection
-from radpref.data import covid, mimic, ms_cxr, nih, openi, table, vindr, vqa_mimic, vqa_rad, vqa_slake
+from radpref.data import (
+    chexpert_plus,
+    conversations,
+    covid,
+    llava_rad,
+    mimic,
+    ms_cxr,
+    nih,
+    openi,
+    padchest_gr,
+    r2gen,
+    rexrank,
+    rexvqa,
+    table,
+    vindr,
+    vqa_mimic,
+    vqa_rad,
+    vqa_slake,
+)
 from radpref.data.admission import Book
 from radpref.data.gate import ImageCheck, without_bad_images
 from radpref.data.source import DataError, Found, Loaded, NoOptions, Source, nearest, quarantine
@@ -46,6 +64,11 @@ _ALL: tuple[Source[Any], ...] = (
     table.SOURCE,
     openi.SOURCE,
     mimic.SOURCE,
+    chexpert_plus.SOURCE,
+    padchest_gr.SOURCE,
+    r2gen.SOURCE,
+    rexrank.SOURCE,
+    llava_rad.SOURCE,
     nih.SOURCE,
     covid.SOURCE,
     ms_cxr.SOURCE,
@@ -53,6 +76,8 @@ _ALL: tuple[Source[Any], ...] = (
     vqa_rad.SOURCE,
     vqa_slake.SOURCE,
     *vqa_mimic.SOURCES,
+    rexvqa.SOURCE,
+    conversations.SOURCE,
 )
 SOURCES: dict[str, Source[Any]] = {source.name: source for source in _ALL}
 """All data sets, by the name that ``data.source`` takes. A new one is a module with its ``SOURCE``, and a test."""
@@ -90,8 +115,11 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
         raise DataError(
             f"{section.source}: no usable study among {len(book.quarantined)} rows ({_reasons(book.reasons)})"
         )
+    known: list[str] = []
     if found.split:  # images by path; their pixels are compared when they are decoded
-        _refuse_leaks(leakage(book.studies(), lambda image: image.path))
+        known = leakage(book.studies(), lambda image: image.path)
+        if not found.leaky:
+            _refuse_leaks(known)
     if joined := book.join_patients():
         notes.append(f"{joined:,} patients share an image with another patient and are split together with it")
     book.number_patients(seed)
@@ -105,14 +133,21 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
     leaks: Counter[str] = Counter()
     for split in reversed(SPLITS):  # held-out splits first, so that they keep shared images
         before = len(chosen)
-        for study in _choose(book, split, caps[split], check, leaks):
+        for study in _choose(book, split, caps[split], check, leaks, leaky=found.leaky):
             chosen.append(study)
         counts[split] = len(chosen) - before
         if counts[split] == caps[split] and book.count(split) > counts[split]:
             notes.append(
                 f"data.{split} is {counts[split]:,}: of {book.count(split):,} {split} studies no more are used"
             )
-    _refuse_leaks([f"{n} studies whose image stands in {pair}" for pair, n in sorted(leaks.items())])
+    known += [f"{n} studies whose image stands in {pair}" for pair, n in sorted(leaks.items())]
+    if not found.leaky:
+        _refuse_leaks(known)
+    elif known:
+        notes.append(
+            f"the published split leaks ({'; '.join(known)}): its results stand beside published ones on the same "
+            "split, and beside no others"
+        )
     if not len(chosen):
         raise DataError(f"{section.source}: no usable study left ({_reasons(book.reasons)})")
     notes.append(
@@ -126,10 +161,12 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
         study = chosen[place]
         gone = study.prior is not None and not book.kept(study.prior)
         studies.append(study.model_copy(update={"prior": None}) if gone else study)
-    return Loaded(studies, book.quarantined, notes)
+    return Loaded(studies, book.quarantined, notes, known)
 
 
-def _choose(book: Book, split: Split, cap: int | None, check: ImageCheck, leaks: Counter[str]) -> Iterator[Study]:
+def _choose(
+    book: Book, split: Split, cap: int | None, check: ImageCheck, leaks: Counter[str], *, leaky: bool
+) -> Iterator[Study]:
     """The studies of a split within its cap whose images decode and are not shown in a split that came before.
 
     Images are checked in steps as they are needed, so that a cap saves the time for the rest.
@@ -151,7 +188,9 @@ def _choose(book: Book, split: Split, cap: int | None, check: ImageCheck, leaks:
                 continue
             pixels = [verdicts[image.path].pixels for image in usable.images]
             clash = book.clash(usable, pixels)
-            if clash is None:
+            if clash is not None and leaky:
+                leaks[f"{split} and {clash[0]}"] += 1
+            if clash is None or leaky:
                 book.keep(usable, pixels)
                 taken += 1
                 yield usable

@@ -37,7 +37,7 @@ from radpref.data.published import (
     told_broken,
 )
 from radpref.data.sections import sections
-from radpref.data.source import DataError, Found, RowError, Source, quarantine, root_of, text_of
+from radpref.data.source import DataError, Found, RowError, Source, quarantine, root_of, row_errors, text_of
 from radpref.data.table import SPLIT_NAMES
 from radpref.data.views import view_of
 from radpref.records import ImageFile, Quarantined, Split, Study, View
@@ -99,17 +99,18 @@ def _studies(
                 continue
             entry, cells = row
             try:
-                words = (text_of(cells.get(name)) for name in ("ViewPosition", "ViewCodeSequence_CodeMeaning"))
-                said = next((word for word in words if word), "")
-                image = _Image(
-                    digits(cells, "study_id"),
-                    text_of(cells["dicom_id"]),
-                    said,
-                    text_of(cells.get("StudyDate")),
-                    text_of(cells.get("StudyTime")),
-                )
-                patients.add(digits(cells, "subject_id"), image)
-                counts["images"] += 1
+                with row_errors():
+                    words = (text_of(cells.get(name)) for name in ("ViewPosition", "ViewCodeSequence_CodeMeaning"))
+                    said = next((word for word in words if word), "")
+                    image = _Image(
+                        digits(cells, "study_id"),
+                        text_of(cells["dicom_id"]),
+                        said,
+                        text_of(cells.get("StudyDate")),
+                        text_of(cells.get("StudyTime")),
+                    )
+                    patients.add(digits(cells, "subject_id"), image)
+                    counts["images"] += 1
             except RowError as error:
                 yield in_place(records, entry, str(error))
         tables = _Tables(splits, labelled, cut)
@@ -158,15 +159,16 @@ def _study(
             view, date, time = _header(path)
         shown.append(ImageFile(path=path, view=view))
     try:
-        if not shown:
-            raise RowError("image missing: none of the study's images is under data.root")
-        found = _report(root, texts, f"{folder}/{identifier}.txt", tables.sectioned.get(identifier))
-        text = reference(found, options)
-        if not text:
-            raise RowError("no findings: the report has no such section; see data.options.without_findings")
-        split = tables.splits.get(images[0].dicom)
-        if len(tables.splits) and split is None:
-            raise RowError("split unknown: the study is not in the table of the split")
+        with row_errors():
+            if not shown:
+                raise RowError("image missing: none of the study's images is under data.root")
+            found = _report(root, texts, f"{folder}/{identifier}.txt", tables.sectioned.get(identifier))
+            text = reference(found, options)
+            if not text:
+                raise RowError("no findings: the report has no such section; see data.options.without_findings")
+            split = tables.splits.get(images[0].dicom)
+            if len(tables.splits) and split is None:
+                raise RowError("split unknown: the study is not in the table of the split")
     except RowError as error:
         return None, None, [*refused, quarantine(identifier, str(error))]
     study = Study(

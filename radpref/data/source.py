@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -35,6 +36,8 @@ class Found:
     """Sentences for the terminal and the report; complete when ``studies`` has been gone through."""
     split: bool = False
     """True where ``Study.split`` comes from the source; otherwise patients are split by hash."""
+    leaky: bool = False
+    """True where the recipe asks for a published split although it is known to leak: that is said, not refused."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Loaded:
     quarantined: Spool[Quarantined]
     notes: list[str]
     """Sentences for the terminal and the report: counts only, no identifier and no report text."""
+    leaks: list[str] = field(default_factory=list)
+    """What stands on both sides of a published split that the recipe asks for although it leaks; else empty."""
 
 
 class NoOptions(Section):
@@ -106,6 +111,17 @@ class Source(Generic[Options]):
 
 def quarantine(identifier: str, reason: str) -> Quarantined:
     return Quarantined(id=identifier, stage="data", reason=reason)
+
+
+@contextmanager
+def row_errors() -> Iterator[None]:
+    """What a row of another shape than published makes fail becomes a RowError: a bad row never ends a run."""
+    try:
+        yield
+    except (RadprefError, BrokenPipeError):
+        raise
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, OSError) as error:
+        raise RowError(f"row broken: a cell of another kind than published ({type(error).__name__})") from error
 
 
 def text_of(value: Any) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from radpref.data import hugging_face
 from radpref.data.columns import Columns, find_columns
 from radpref.data.dates import When, readings, with_priors
 from radpref.data.disk import Groups
+from radpref.data.gathering import join
 from radpref.data.image_cells import EMPTY, images_of, words_of
 from radpref.data.image_index import ImageIndex
 from radpref.data.rows import SUFFIXES, Entry, is_table, is_unicode, kind_of, stream
@@ -41,6 +42,7 @@ from radpref.data.source import (
     nearest,
     quarantine,
     root_of,
+    row_errors,
     text_of,
 )
 from radpref.data.views import view_of
@@ -59,7 +61,6 @@ SPLIT_NAMES: dict[str, Split] = {
     "testing": "test",
 }
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_TEXTS = ("findings", "impression", "indication", "comparison")
 _SAID_VIEW: dict[str, View] = {"frontal": "frontal", "lateral": "lateral"}
 
 
@@ -104,7 +105,8 @@ def _studies(reading: Reading, section: TableSection, notes: list[str]) -> Itera
         for entry in reading.table.rows:
             counts["rows"] += 1
             try:
-                row = reading.row(entry)
+                with row_errors():
+                    row = reading.row(entry)
             except RowError as error:
                 counts["unsplit"] += str(error).startswith("split unknown")
                 yield quarantine(reading.name_of(entry), str(error))
@@ -118,7 +120,7 @@ def _studies(reading: Reading, section: TableSection, notes: list[str]) -> Itera
             )
         ways = Counter[str]()
         for _, rows in groups:
-            study, refused = joined(rows)
+            study, refused = join([(row.study, row.place) for row in rows])
             yield from refused
             counts["studies"] += 1
             counts["several"] += len(rows) - len(refused) > 1
@@ -136,46 +138,6 @@ def _studies(reading: Reading, section: TableSection, notes: list[str]) -> Itera
             notes.append(said)
             for _, dated in patients:
                 yield from with_priors([(when.get(way) if way else None, study) for when, study in dated])
-
-
-def joined(rows: Sequence[_Row]) -> tuple[Study, list[Quarantined]]:
-    """One study of all rows that carry its id, and the rows that are not of it, each with its reason."""
-    study = rows[0].study
-    images = {image.path: image for image in study.images}
-    questions = list(study.questions)
-    asked = {(one.question, one.answer) for one in questions}
-    refused: list[Quarantined] = []
-    for row in rows[1:]:
-        other = row.study
-        reason = _other(study, other)
-        new = [image for image in other.images if image.path not in images]
-        more = [one for one in other.questions if (one.question, one.answer) not in asked]
-        if reason is None and not new and not more:
-            reason = "duplicate id: an earlier row says the same"
-        if reason is not None:
-            refused.append(quarantine(study.id, f"{reason} ({row.place})"))
-            continue
-        study = study.model_copy(
-            update={name: getattr(other, name) for name in _TEXTS if getattr(other, name) and not getattr(study, name)}
-        )
-        images |= {image.path: image for image in new}
-        questions += more
-        asked |= {(one.question, one.answer) for one in more}
-    if len(rows) - len(refused) == 1:
-        return study, refused
-    return study.model_copy(update={"images": tuple(images.values()), "questions": tuple(questions)}), refused
-
-
-def _other(study: Study, other: Study) -> str | None:
-    """Why two rows of one id cannot be of one study; None where they can."""
-    if other.patient != study.patient:
-        return "duplicate id: an earlier row has it with another patient"
-    if other.split != study.split:
-        return "duplicate id: an earlier row has it with another split"
-    for name in ("findings", "impression"):
-        if getattr(study, name) and getattr(other, name) not in ("", getattr(study, name)):
-            return "duplicate id: an earlier row has it with another report"
-    return None
 
 
 class Reading:
@@ -300,13 +262,16 @@ def _way(ways: Counter[str], counts: Counter[str]) -> tuple[str | None, str]:
 # ---- opening
 
 
-def open_table(section: DataSection) -> Table:
-    """The table that the recipe names. Raises DataError: no such table, several, one that cannot be read."""
+def open_table(section: DataSection, *, lists: bool = False) -> Table:
+    """The table that the recipe names; with ``lists`` a JSON list as well.
+
+    Raises DataError: no such table, several, one that cannot be read.
+    """
     root = root_of(section) if section.root is not None else None
     if section.file is None:
         if root is None:
             raise DataError("data.source is table, but neither data.root nor data.file is set; give the table's path")
-        path = root if hugging_face.written_by_datasets(root) else _only_table(root)
+        path = root if hugging_face.written_by_datasets(root) else _only_table(root, lists=lists)
     else:
         path = (root or Path.cwd()).joinpath(Path(section.file).expanduser())
         if not path.exists() and _HUB_NAME.fullmatch(section.file) and not section.file.endswith(SUFFIXES):
@@ -328,8 +293,8 @@ def open_table(section: DataSection) -> Table:
     return Table(names, stream(path), (root or path.resolve().parent,), notes)
 
 
-def _only_table(root: Path) -> Path:
-    tables = sorted(path for path in root.iterdir() if is_table(path))
+def _only_table(root: Path, *, lists: bool) -> Path:
+    tables = sorted(path for path in root.iterdir() if is_table(path) or (lists and kind_of(path) == ".json"))
     if len(tables) == 1:
         return tables[0]
     found = listed([path.name for path in tables]) if tables else "none"

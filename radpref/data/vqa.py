@@ -1,6 +1,6 @@
 """What the readers of question data sets share: rows of questions gathered into studies, images inside the root.
 
-A reader turns its files into ``Row``s; ``gather`` makes one study of all rows that ask about the same images, so that
+A reader turns its files into ``Row``s; ``streamed`` makes one study of all rows that ask about the same images, so that
 a split by study is a split by image. Findings stay empty: such a source has questions instead of reports.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radpref.data.disk import Groups
 from radpref.data.rows import Entry
 from radpref.data.source import RowError, inside, quarantine, text_of
 from radpref.records import Asked, ImageFile, Quarantined, QuestionTask, Split, Study
@@ -34,36 +35,40 @@ class Row:
     split: Split = "train"
 
 
-def gather(rows: Iterable[Row | Quarantined]) -> tuple[list[Study], list[Quarantined]]:
+def streamed(
+    name: str, rows: Iterable[Row | Quarantined], notes: list[str], what: str = "images or studies"
+) -> Iterator[Study | Quarantined]:
     """Studies in the order of their first question, and the rows that could not be used.
 
-    Questions of one study that carry the same id are numbered: the second ends in ``~2``.
+    Questions of one study that carry the same id are numbered: the second ends in ``~2``. How many there are is added
+    to ``notes`` at the end.
     """
-    first: dict[str, Row] = {}
-    asked: dict[str, list[Asked]] = {}
-    times: Counter[tuple[str, str]] = Counter()
-    quarantined: list[Quarantined] = []
-    for row in rows:
-        if isinstance(row, Quarantined):
-            quarantined.append(row)
-            continue
-        first.setdefault(row.study, row)
-        times[row.study, row.asked.id] += 1
-        number = times[row.study, row.asked.id]
-        question = row.asked if number == 1 else row.asked.model_copy(update={"id": f"{row.asked.id}~{number}"})
-        asked.setdefault(row.study, []).append(question)
-    studies = [
-        Study(
-            id=study,
-            patient=row.patient,
-            images=row.images,
-            findings="",
-            questions=tuple(asked[study]),
-            split=row.split,
-        )
-        for study, row in first.items()
-    ]
-    return studies, quarantined
+    questions = 0
+    with Groups[Row]() as studies:
+        for row in rows:
+            if isinstance(row, Quarantined):
+                yield row
+            else:
+                studies.add(row.study, row)
+                questions += 1
+        notes.append(f"{name}: {questions:,} questions about {len(studies):,} {what}")
+        for identifier, group in studies:
+            times: Counter[str] = Counter()
+            asked = []
+            for row in group:
+                times[row.asked.id] += 1
+                number = times[row.asked.id]
+                again = row.asked.model_copy(update={"id": f"{row.asked.id}~{number}"})
+                asked.append(row.asked if number == 1 else again)
+            first = group[0]
+            yield Study(
+                id=identifier,
+                patient=first.patient,
+                images=first.images,
+                findings="",
+                questions=tuple(asked),
+                split=first.split,
+            )
 
 
 def ask(
