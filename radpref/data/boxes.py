@@ -37,7 +37,13 @@ def number(value: Any) -> float:
 
 
 def names_of(labels: Iterable[str], names: Mapping[str, str]) -> list[str]:
-    """The lexicon's names of a source's labels, each once; one that ``names`` lacks stays itself, in lower case."""
+    """The lexicon's names of a source's labels, each once; one that ``names`` lacks stays itself, in lower case.
+
+    Raises RowError for a label without a letter.
+    """
+    labels = list(labels)
+    if not all(any(letter.isalpha() for letter in label) for label in labels):
+        raise RowError("label empty: the finding has no name")
     return list(dict.fromkeys(names.get(label, label.lower().replace("_", " ")) for label in labels))
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from radpref.config import DataSection
 from radpref.data.boxes import number
@@ -25,7 +25,7 @@ from radpref.data.published import (
     folders,
     image_in,
     in_place,
-    known_rows,
+    known,
     labels_of,
     reference,
     told_broken,
@@ -65,12 +65,12 @@ def find(section: DataSection, options: ReportOptions, cache: Path, seed: int) -
 def _studies(root: Path, path: Path, options: ReportOptions, notes: list[str]) -> Iterator[Study | Quarantined]:
     homes = folders(root, "train/patient*", "valid/patient*")
     homes = [home.parent if home.name in ("train", "valid") else home for home in homes]
-    labels = find_file(root, "findings_fixed.json*", "report_fixed.json*")
+    labelling = find_file(root, "findings_fixed.json*", "report_fixed.json*")
     broken: Counter[str] = Counter()
     studies = 0
     with (
         Groups[_Row]() as patients,
-        Lookup[dict[str, int | None]](_labels(labels, broken)) as labelled,
+        Lookup[dict[str, int | None]](known(labelling, ("path_to_image",), broken, _labels)) as labelled,
     ):
         for row in cells_of(path):
             if isinstance(row, Quarantined):
@@ -101,8 +101,8 @@ def _studies(root: Path, path: Path, options: ReportOptions, notes: list[str]) -
                     image = ImageFile(path=image_in(root, homes, given), view=view)
                     order = number(cells.get("patient_report_date_order"))
                     patient = text_of(cells["deid_patient_id"]) or study.split("/")[0]
-                    known = labelled.get(given) or {}
-                    patients.add(patient, _Row(study.replace("/", "-"), image, texts, split, order, known))
+                    labels = labelled.get(given) or {}
+                    patients.add(patient, _Row(study.replace("/", "-"), image, texts, split, order, labels))
             except RowError as error:
                 yield in_place(path, entry, str(error))
         for patient, rows in patients:
@@ -139,9 +139,8 @@ def _when(row: _Row) -> When | None:
     return (int(row.order), 0) if math.isfinite(row.order) else None
 
 
-def _labels(path: Path | None, broken: Counter[str]) -> Iterator[tuple[str, dict[str, int | None]]]:
-    for cells in known_rows(path, ("path_to_image",), broken):
-        yield text_of(cells["path_to_image"]), labels_of(cells)
+def _labels(cells: Mapping[str, Any]) -> tuple[str, dict[str, int | None]]:
+    return text_of(cells["path_to_image"]), labels_of(cells)
 
 
 SOURCE = Source("chexpert-plus", "CheXpert Plus: reports and images of Stanford", find, ReportOptions)

@@ -31,7 +31,7 @@ from radpref.data.published import (
     folders,
     image_in,
     in_place,
-    known_rows,
+    known,
     labels_of,
     reference,
     told_broken,
@@ -89,9 +89,9 @@ def _studies(
     sectioned = find_file(root, "mimic_cxr_sectioned.csv")
     with (
         Groups[_Image]() as patients,
-        Lookup[Split](_splits(split, broken)) as splits,
-        Lookup[dict[str, int | None]](_labels(labels, broken)) as labelled,
-        Lookup[dict[str, str]](_cut_already(sectioned, broken)) as cut,
+        Lookup[Split](known(split, ("dicom_id", "split"), broken, _split)) as splits,
+        Lookup[dict[str, int | None]](known(labels, ("subject_id", "study_id"), broken, _labels)) as labelled,
+        Lookup[dict[str, str]](known(sectioned, ("study", *_SECTIONED), broken, _cut_already)) as cut,
     ):
         for row in cells_of(records):
             if isinstance(row, Quarantined):
@@ -219,28 +219,22 @@ def _report(root: Path, homes: list[Path], name: str, cut: dict[str, str] | None
     return found
 
 
-def _splits(path: Path | None, broken: Counter[str]) -> Iterator[tuple[str, Split]]:
-    for cells in known_rows(path, ("dicom_id", "split"), broken):
-        if split := SPLIT_NAMES.get(text_of(cells["split"]).lower()):
-            yield text_of(cells["dicom_id"]), split
+def _split(cells: Mapping[str, Any]) -> tuple[str, Split] | None:
+    split = SPLIT_NAMES.get(text_of(cells["split"]).lower())
+    return (text_of(cells["dicom_id"]), split) if split else None
 
 
-def _labels(path: Path | None, broken: Counter[str]) -> Iterator[tuple[str, dict[str, int | None]]]:
-    for cells in known_rows(path, ("subject_id", "study_id"), broken):
-        if found := labels_of(cells):
-            yield _key(cells), found
+def _labels(cells: Mapping[str, Any]) -> tuple[str, dict[str, int | None]]:
+    return _key(cells), labels_of(cells)
 
 
 def _key(cells: Mapping[str, Any]) -> str:
     return "-".join(text_of(cells[name]).removesuffix(".0") for name in ("subject_id", "study_id"))
 
 
-def _cut_already(path: Path | None, broken: Counter[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    for cells in known_rows(path, ("study", *_SECTIONED), broken):
-        yield (
-            text_of(cells["study"]),
-            {name.replace("_", " "): " ".join(text_of(cells[name]).split()) for name in _SECTIONED},
-        )
+def _cut_already(cells: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    texts = {name.replace("_", " "): " ".join(text_of(cells[name]).split()) for name in _SECTIONED}
+    return text_of(cells["study"]), texts
 
 
 SOURCE = Source("mimic-cxr", "MIMIC-CXR and MIMIC-CXR-JPG: reports and images, priors, labels", find, ReportOptions)

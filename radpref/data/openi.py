@@ -29,7 +29,7 @@ from defusedxml.common import DefusedXmlException
 from radpref.config import DataSection
 from radpref.data import r2gen
 from radpref.data.image_index import ImageIndex
-from radpref.data.published import find_file, known_rows, told_broken
+from radpref.data.published import find_file, known, told_broken
 from radpref.data.rows import kind_of, require, stream
 from radpref.data.source import (
     DataError,
@@ -164,10 +164,11 @@ def _projections(root: Path, broken: Counter[str]) -> dict[str, View]:
     """``indiana_projections.csv`` (uid, filename, projection) where it lies under the root: the key of an image's name
     to its view. The collection has under 8,000 images."""
     path = next(root.rglob("indiana_projections.csv"), None)
-    found: dict[str, View] = {}
-    for cells in known_rows(path, ("filename", "projection"), broken):
-        found[_key(text_of(cells["filename"]))] = _view(cells)
-    return found
+    return dict(known(path, ("filename", "projection"), broken, _projection))
+
+
+def _projection(cells: Mapping[str, Any]) -> tuple[str, View]:
+    return _key(text_of(cells["filename"])), _view(cells)
 
 
 def _of_uid(projections: dict[str, View]) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from radpref.data.boxes import box_of, number
 from radpref.data.dates import readings, with_priors
 from radpref.data.disk import Groups, Lookup
 from radpref.data.image_index import ImageIndex
-from radpref.data.published import cells_of, find_file, in_place, known_rows, told_broken
+from radpref.data.published import cells_of, find_file, in_place, known, told_broken
 from radpref.data.source import DataError, Found, NoOptions, RowError, Source, quarantine, root_of, row_errors, text_of
 from radpref.data.table import SPLIT_NAMES
 from radpref.records import Box, ImageFile, Quarantined, Split, Study
@@ -42,10 +42,7 @@ def _studies(root: Path, reports: Path, master: Path, notes: list[str]) -> Itera
     broken: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     with (
-        Lookup[dict[str, str]](
-            (text_of(cells["ImageID"]), {name: text_of(cells.get(name)) for name in _FACTS})
-            for cells in known_rows(master, ("ImageID", "PatientID", "split"), broken)
-        ) as facts,
+        Lookup[dict[str, str]](known(master, ("ImageID", "PatientID", "split"), broken, _facts)) as facts,
         Groups[tuple[tuple[int, int] | None, Study]]() as patients,
     ):
         for row in cells_of(reports):
@@ -57,23 +54,23 @@ def _studies(root: Path, reports: Path, master: Path, notes: list[str]) -> Itera
                 with row_errors():
                     name = text_of(cells.get("ImageID"))
                     identifier = text_of(cells.get("StudyID")) or name
-                    known = facts.get(name)
-                    if known is None or not known["PatientID"]:
+                    fact = facts.get(name)
+                    if fact is None or not fact["PatientID"]:
                         raise RowError("no patient: the image is not in master_table.csv")
-                    split = SPLIT_NAMES.get(known["split"].lower())
+                    split = SPLIT_NAMES.get(fact["split"].lower())
                     if split is None:
                         raise RowError("split unknown: neither train, validation nor test")
                     path = images.only(name)
                     if path is None:
                         raise RowError("image missing: named in the reports, not under data.root")
-                    study, problems = _study(identifier, known["PatientID"], split, path, cells)
+                    study, problems = _study(identifier, fact["PatientID"], split, path, cells)
             except RowError as error:
                 yield in_place(reports, entry, str(error))
                 continue
             yield from problems
             counts["studies"] += 1
             counts["boxes"] += sum(map(len, study.images[0].boxes.values()))
-            when = readings(known["StudyDate_DICOM"]).get("day first")
+            when = readings(fact["StudyDate_DICOM"]).get("day first")
             patients.add(study.patient, (when, study))
         for _, made in patients:
             yield from with_priors(made)
@@ -82,6 +79,10 @@ def _studies(root: Path, reports: Path, master: Path, notes: list[str]) -> Itera
 
 
 _FACTS = ("PatientID", "split", "StudyDate_DICOM")
+
+
+def _facts(cells: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    return text_of(cells["ImageID"]), {name: text_of(cells.get(name)) for name in _FACTS}
 
 
 def _study(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
 from radpref.config import Section
 from radpref.data.rows import Entry, require, stream
-from radpref.data.source import RowError, inside, quarantine, text_of
+from radpref.data.source import RowError, inside, quarantine, row_errors, text_of
 from radpref.records import Quarantined
 
 DEPTHS = ("", "*/", "*/*/", "*/*/*/")
@@ -25,6 +25,7 @@ LABELS = (
 )  # fmt: skip
 """CheXpert's."""
 _NUMBER = re.compile(r"\d+")
+Item = TypeVar("Item")
 
 
 class ReportOptions(Section):
@@ -110,19 +111,27 @@ def cells_of(path: Path) -> Iterator[tuple[Entry, dict[str, Any]] | Quarantined]
             yield entry, entry.cells
 
 
-def known_rows(path: Path | None, columns: Iterable[str], broken: Counter[str]) -> Iterator[dict[str, Any]]:
-    """The rows of a table that only adds to another one; those that cannot be read are counted under its name.
+def known(
+    path: Path | None, columns: Iterable[str], broken: Counter[str], of: Callable[[dict[str, Any]], Item | None]
+) -> Iterator[Item]:
+    """What the rows of a table say that only adds to another one; a row without anything to say gives None.
 
-    Raises DataError: a column is missing.
+    Rows that cannot be read are counted under the table's name. Raises DataError: a column is missing.
     """
     if path is None:
         return
     require(path, [("published", name) for name in columns])
     for entry in stream(path):
-        if entry.cells is None:
+        try:
+            if entry.cells is None:
+                raise RowError(entry.reason)
+            with row_errors():
+                item = of(entry.cells)
+        except RowError:
             broken[path.name] += 1
-        else:
-            yield entry.cells
+            continue
+        if item is not None:
+            yield item
 
 
 def told_broken(source: str, broken: Counter[str]) -> list[str]:

@@ -28,7 +28,7 @@ PREDICTION = "model_prediction"
 """The key that holds a model's report."""
 _HOMES = ("files/p1[0-9]", "p1[0-9]", "valid", "train", "images", "deid_png")
 _ASKED = "Indication|Comparison|Age|Gender"
-_CONTEXT = re.compile(rf"({_ASKED}):\s*(.*?)\s*(?=\.?\s*(?:{_ASKED}):|$)", re.DOTALL)
+_CONTEXT = re.compile(rf"({_ASKED}):\s*(.*?)\s*(?=(?:{_ASKED}):|$)", re.DOTALL)
 _PATIENT = re.compile(r"(?:^|[/_])(p\d{8}|patient\d+)(?=[/_]|$)")
 
 

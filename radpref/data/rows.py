@@ -303,7 +303,10 @@ def _header(path: Path) -> tuple[list[str], str]:
     """The columns, and the delimiter that cuts the first line into most of them."""
     first = next(_lines(path), "")
     delimiter = max(",;\t", key=first.count)
-    names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise DataError(f"{path.name} has a header that cannot be read: {error}; save it as UTF-8 again") from None
     if not any(names):
         raise DataError(f"{path.name} is empty: not even a header")
     doubled = sorted({name for name in names if names.count(name) > 1 and name})

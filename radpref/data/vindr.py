@@ -14,16 +14,16 @@ of one finding by several readers are all kept; their union is its lesion.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.boxes import box_of, names_of, number, sentences
 from radpref.data.disk import Groups, Lookup
 from radpref.data.image_index import ImageIndex
-from radpref.data.published import cells_of, in_place, known_rows, told_broken
+from radpref.data.published import cells_of, in_place, known, told_broken
 from radpref.data.source import DataError, Found, NoOptions, RowError, Source, quarantine, root_of, row_errors, text_of
 from radpref.images import ImageError, image_size
 from radpref.records import Box, ImageFile, Quarantined, Split, Study
@@ -42,6 +42,7 @@ NAMES = {
 }
 """The set's labels in the words of the lexicon, where lower case alone does not give them."""
 NOTHING = "No finding"
+_META = ("image_id", "dim0", "dim1")
 _TABLES: tuple[tuple[str, Split], ...] = (("train", "train"), ("test", "test"))
 
 
@@ -70,7 +71,7 @@ def _studies(root: Path, tables: list[tuple[Path, str, Split]], notes: list[str]
     absent = count = drawn = 0
     for path, part, split in tables:
         with (
-            Lookup[tuple[float, float]](_frames(_table(root, f"{part}_meta.csv"), broken)) as frames,
+            Lookup[tuple[float, float]](known(_table(root, f"{part}_meta.csv"), _META, broken, _frame)) as frames,
             Groups[_Row]() as groups,
         ):
             for row in cells_of(path):
@@ -131,10 +132,9 @@ def _table(root: Path, *names: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _frames(path: Path | None, broken: Counter[str]) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Image and the (width, height) of its original; none where there is no such table."""
-    for cells in known_rows(path, ("image_id", "dim0", "dim1"), broken):
-        yield text_of(cells["image_id"]), (number(cells["dim1"]), number(cells["dim0"]))
+def _frame(cells: Mapping[str, Any]) -> tuple[str, tuple[float, float]]:
+    """An image and the (width, height) of its original."""
+    return text_of(cells["image_id"]), (number(cells["dim1"]), number(cells["dim0"]))
 
 
 SOURCE = Source("vindr", "VinDr-CXR and VinBigData: images with radiologists' boxes", find, NoOptions)
