@@ -79,7 +79,7 @@ class ImageCheck:
     ``PIXELS`` pixels together are being decoded at any time, whatever the number of threads.
     """
 
-    _VERSION = 1  # part of every key: raise it when decoding or hashing changes
+    _VERSION = 2  # part of every key: raise it when decoding or hashing changes
 
     def __init__(self, cache: Path, progress: Callable[[int], None] | None = None) -> None:
         self._file = cache / "images-checked.jsonl"
