@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from radpref.data.source import NoOptions, Source
 from radpref.data.splits import draw, joined, split_of
 from radpref.images import image_hash
 from radpref.records import ImageFile, Split, Study, View
+from tests.published import dicom
 
 
 def study(number: int, patient: str | None = None, path: str | None = None, split: Split = "train") -> Study:
@@ -150,6 +154,70 @@ def test_an_image_in_two_splits_stays_in_the_held_out_one(tmp_path: Path, source
     assert [(row.id, row.reason) for row in loaded.quarantined] == [
         (f"s{trained}", "image shared: the same picture is in test")
     ]
+
+
+def test_a_picture_nearly_of_a_held_out_study_is_left_out(tmp_path: Path, source: list[Study]) -> None:
+    def wave(number: int) -> Image.Image:
+        rng = np.random.default_rng(number)
+        grid = np.kron(rng.integers(0, 200, (8, 8)), np.ones((20, 20))).astype(np.uint8)
+        return Image.fromarray(grid).resize((160, 160), Image.Resampling.BICUBIC)
+
+    for number in range(60):
+        wave(number).save(tmp_path / f"{number}.png")
+    source += [study(n, path=str(tmp_path / f"{n}.png")) for n in range(60)]
+    section = DataSection(source="table")
+    before = {row.id: row.split for row in load_studies(section, tmp_path / "c", 5).studies}
+    held_out = [number for number in range(60) if before[f"s{number}"] != "train"]
+    trained = [number for number in range(60) if before[f"s{number}"] == "train"]
+    wave(held_out[0]).save(tmp_path / f"{trained[0]}.jpg", quality=80)
+    wave(held_out[1]).point(lambda value: value + 10).save(tmp_path / f"{trained[1]}.png")
+    wave(held_out[2]).crop((2, 2, 158, 158)).save(tmp_path / f"{trained[2]}.png")
+    source[trained[0]] = study(trained[0], path=str(tmp_path / f"{trained[0]}.jpg"))
+    loaded = load_studies(section, tmp_path / "c", 5)
+    assert {row.id for row in loaded.quarantined} == {f"s{number}" for number in trained[:3]}
+    assert all(row.reason.startswith("image nearly shared") for row in loaded.quarantined)
+    assert sum("nearly the same picture" in note for note in loaded.notes) >= 1
+    kept = load_studies(DataSection(source="table", near_duplicates="note"), tmp_path / "c", 5)
+    assert len(kept.studies) == 60
+    assert any("kept, as data.near_duplicates says" in note for note in kept.notes)
+    assert len(load_studies(DataSection(source="table", near_duplicates="off"), tmp_path / "c", 5).studies) == 60
+
+
+def test_text_burned_in_is_said_and_can_be_refused(tmp_path: Path, source: list[Study]) -> None:
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 255, (20, 20), dtype=np.uint8)
+        dicom(tmp_path / f"{number}.dcm", noise, BurnedInAnnotation="YES" if number == 2 else "NO")
+    source += [study(n, path=str(tmp_path / f"{n}.dcm")) for n in range(6)]
+    for _ in range(2):  # the second time from the memory of images
+        loaded = load_studies(DataSection(source="table"), tmp_path / "cache", 1)
+        assert len(loaded.studies) == 6
+        assert any(note.startswith("1 images have text burned in") for note in loaded.notes)
+    loaded = load_studies(DataSection(source="table", burned_in="refuse"), tmp_path / "cache", 1)
+    assert {row.id: row.reason.split(":")[0] for row in loaded.quarantined} == {
+        "s2#image-1": "text burned in",
+        "s2": "no usable image left",
+    }
+
+
+def test_images_are_decoded_within_a_number_of_pixels() -> None:
+    room, inside, most = gate.Room(10), 0, 0
+    lock = threading.Lock()
+
+    def hold(size: int) -> None:
+        nonlocal inside, most
+        with room.of(size):
+            with lock:
+                inside += size
+                most = max(most, inside)
+            time.sleep(0.002)
+            with lock:
+                inside -= size
+
+    sizes = [3, 4, 10, 25, 1, 0, 9, 6] * 4
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hold, sizes))
+    assert most == 25  # the one that is larger than the room was alone in it
+    assert inside == 0
 
 
 def test_one_path_for_many_patients_is_split_together(tmp_path: Path, source: list[Study]) -> None:

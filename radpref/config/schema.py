@@ -86,6 +86,14 @@ class DataSection(Section):
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of patients held out to select on")
     test_share: float = Field(0.2, gt=0, lt=0.5, description="share of patients held out to test on")
     max_images: int = Field(2, ge=1, le=8, description="most images of a study that the model is shown")
+    near_duplicates: Literal["quarantine", "note", "off"] = Field(
+        "quarantine",
+        description="pictures nearly the same as one of another split: their study, the less held out one, is left "
+        "out; counted only; or not looked for",
+    )
+    burned_in: Literal["note", "refuse"] = Field(
+        "note", description="DICOM images whose header says that there is text in the pixels: counted, or refused"
+    )
     options: dict[str, Any] = Field(
         default_factory=dict, description="what the source itself can be asked; docs/data/ has a page for each"
     )

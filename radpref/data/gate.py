@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radpref.data.source import quarantine
-from radpref.images import ImageError, decode, image_hash, pixel_hash, pixels_of
+from radpref.images import ImageError, decode, image_hash, is_burned_in, near_hash, pixel_hash, pixels_of
 from radpref.records import ImageFile, Quarantined, Study
 
 MAX_CHARACTERS = 20_000
@@ -68,6 +68,10 @@ class Verdict:
     """``images.pixel_hash`` of the decoded image."""
     digest: str = ""
     """``images.image_hash``: of the file's bytes."""
+    near: str = ""
+    """``images.near_hash``: close for pictures that are nearly the same."""
+    burned_in: bool = False
+    """Whether a DICOM header says that there is text in the pixels."""
 
 
 class ImageCheck:
@@ -88,11 +92,11 @@ class ImageCheck:
         self._known = sqlite3.connect("")  # a file of its own that is gone when closed
         self._known.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA cache_size=-2000; "
-            "CREATE TABLE known (key TEXT PRIMARY KEY, pixels TEXT, digest TEXT) WITHOUT ROWID;"
+            "CREATE TABLE known (key TEXT PRIMARY KEY, pixels TEXT, digest TEXT, near TEXT, burned_in) WITHOUT ROWID;"
         )
         if self._file.is_file():
             with self._file.open("rb") as file:
-                self._known.executemany("INSERT OR REPLACE INTO known VALUES (?, ?, ?)", _remembered(file))
+                self._known.executemany(_INSERT, _remembered(file))
 
     def __call__(self, images: Sequence[ImageFile]) -> dict[str, Verdict]:
         """A verdict for the path of every image."""
@@ -109,8 +113,8 @@ class ImageCheck:
             for path, verdict in zip(todo, pool.map(self._look, todo), strict=True):
                 verdicts[path] = verdict
                 if verdict.reason is None:
-                    row = [keys[path], verdict.pixels, verdict.digest]
-                    self._known.execute("INSERT OR REPLACE INTO known VALUES (?, ?, ?)", row)
+                    row = [keys[path], verdict.pixels, verdict.digest, verdict.near, int(verdict.burned_in)]
+                    self._known.execute(_INSERT, row)
                     out.write(json.dumps(row) + "\n")
                 self._progress(1)
         return verdicts
@@ -120,8 +124,10 @@ class ImageCheck:
             return _look(path)
 
     def _recall(self, key: str) -> Verdict | None:
-        found = self._known.execute("SELECT pixels, digest FROM known WHERE key = ?", (key,)).fetchone()
-        return Verdict(None, *found) if found else None
+        found = self._known.execute(
+            "SELECT pixels, digest, near, burned_in FROM known WHERE key = ?", (key,)
+        ).fetchone()
+        return Verdict(None, found[0], found[1], found[2], bool(found[3])) if found else None
 
     def _key(self, path: str) -> str:
         try:
@@ -136,13 +142,16 @@ class ImageCheck:
             return file.read(1) == b"\n"
 
 
-def _remembered(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
+_INSERT = "INSERT OR REPLACE INTO known VALUES (?, ?, ?, ?, ?)"
+
+
+def _remembered(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str, str, int]]:
     for line in lines:
         try:
-            key, pixels, digest = json.loads(line)
-        except ValueError:
-            continue  # the line that was being written when a run was killed
-        yield str(key), str(pixels), str(digest)
+            key, pixels, digest, near, burned_in = json.loads(line)
+        except (ValueError, TypeError):
+            continue  # the line that was being written when a run was killed, or another version's
+        yield str(key), str(pixels), str(digest), str(near), int(burned_in)
 
 
 class Room:
@@ -174,10 +183,12 @@ def _look(path: str) -> Verdict:
         return Verdict(error.reason)
     if all(low == high for low, high in image.getextrema()):  # type: ignore[misc]  # RGB: one pair a channel
         return Verdict("image blank: every pixel has the same value; give the original image")
-    return Verdict(None, pixel_hash(image), digest)
+    return Verdict(None, pixel_hash(image), digest, near_hash(image), is_burned_in(path))
 
 
-def without_bad_images(study: Study, verdicts: dict[str, Verdict]) -> tuple[Study | None, list[Quarantined]]:
+def without_bad_images(
+    study: Study, verdicts: dict[str, Verdict], *, refuse_burned_in: bool = False
+) -> tuple[Study | None, list[Quarantined]]:
     """The study with the images that decode, their digests filled in, and what goes into quarantine.
 
     None where no image is left, or laterals only.
@@ -186,10 +197,13 @@ def without_bad_images(study: Study, verdicts: dict[str, Verdict]) -> tuple[Stud
     images: list[ImageFile] = []
     for number, image in enumerate(study.images, start=1):
         verdict = verdicts[image.path]
-        if verdict.reason is None:
+        reason = verdict.reason
+        if reason is None and refuse_burned_in and verdict.burned_in:
+            reason = "text burned in: the DICOM header says so, and data.burned_in is refuse"
+        if reason is None:
             images.append(image.model_copy(update={"digest": verdict.digest}))
         else:
-            bad.append(quarantine(f"{study.id}#image-{number}", verdict.reason))
+            bad.append(quarantine(f"{study.id}#image-{number}", reason))
     reason = "no usable image left" if not images else _image_problem(images)
     if reason:
         return None, [*bad, quarantine(study.id, f"{reason}: see its images")]

@@ -30,7 +30,8 @@ from radpref.data import (
     vqa_slake,
 )
 from radpref.data.admission import Book
-from radpref.data.gate import ImageCheck, without_bad_images
+from radpref.data.gate import ImageCheck, Verdict, without_bad_images
+from radpref.data.near import HeldOut
 from radpref.data.source import DataError, Found, Loaded, NoOptions, Source, nearest, quarantine
 from radpref.data.splits import SPLITS, leakage
 from radpref.data.spool import Spool
@@ -56,6 +57,7 @@ def _phantom(section: DataSection, options: NoOptions, cache: Path, seed: int) -
             folder=cache / "phantom",
         ),
         split=True,
+        distinct=True,
     )
 
 
@@ -130,17 +132,17 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
     caps: dict[Split, int | None] = {"train": section.train, "validation": section.validation, "test": section.test}
     chosen = Spool(Study, cache)
     counts: dict[Split, int] = {}
-    leaks: Counter[str] = Counter()
+    choice = _Choice(book, check, section, leaky=found.leaky, look_near=not found.distinct and not found.leaky)
     for split in reversed(SPLITS):  # held-out splits first, so that they keep shared images
         before = len(chosen)
-        for study in _choose(book, split, caps[split], check, leaks, leaky=found.leaky):
+        for study in choice.of(split, caps[split]):
             chosen.append(study)
         counts[split] = len(chosen) - before
         if counts[split] == caps[split] and book.count(split) > counts[split]:
             notes.append(
                 f"data.{split} is {counts[split]:,}: of {book.count(split):,} {split} studies no more are used"
             )
-    known += [f"{n} studies whose image stands in {pair}" for pair, n in sorted(leaks.items())]
+    known += [f"{n} studies whose image stands in {pair}" for pair, n in sorted(choice.leaks.items())]
     if not found.leaky:
         _refuse_leaks(known)
     elif known:
@@ -154,6 +156,7 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
         f"{section.source}: " + ", ".join(f"{counts[split]:,} {split}" for split in SPLITS) + " studies of "
         f"{book.patients():,} patients"
     )
+    notes += choice.notes()
     if len(book.quarantined):
         notes.append(f"{len(book.quarantined):,} rows in quarantine: {_reasons(book.reasons)}")
     studies = Spool(Study, cache)
@@ -164,40 +167,85 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
     return Loaded(studies, book.quarantined, notes, known)
 
 
-def _choose(
-    book: Book, split: Split, cap: int | None, check: ImageCheck, leaks: Counter[str], *, leaky: bool
-) -> Iterator[Study]:
-    """The studies of a split within its cap whose images decode and are not shown in a split that came before.
+class _Choice:
+    """Which studies are used: those within the caps whose images decode and are shown in no split that came before.
 
     Images are checked in steps as they are needed, so that a cap saves the time for the rest.
     """
-    queue = book.queue(split)
-    taken = 0
-    while cap is None or taken < cap:
-        batch = list(islice(queue, _STEP if cap is None else min(max(cap - taken, 32), _STEP)))
-        if not batch:
-            return
-        verdicts = check([image for study in batch for image in study.images])
-        for study in batch:
-            if taken == cap:
+
+    def __init__(self, book: Book, check: ImageCheck, section: DataSection, *, leaky: bool, look_near: bool) -> None:
+        self._book, self._check, self._section = book, check, section
+        self._leaky = leaky
+        self._near = look_near and section.near_duplicates != "off"
+        self._held_out = HeldOut()
+        self.leaks: Counter[str] = Counter()
+        """Pairs of splits to studies of one picture, in the source's own splits."""
+        self._alike: Counter[str] = Counter()
+        self._burned_in = 0
+
+    def of(self, split: Split, cap: int | None) -> Iterator[Study]:
+        """The studies of a split; splits are asked for held-out ones first."""
+        queue, taken, first = self._book.queue(split), 0, len(self._held_out)
+        while cap is None or taken < cap:
+            batch = list(islice(queue, _STEP if cap is None else min(max(cap - taken, 32), _STEP)))
+            if not batch:
                 return
-            usable, bad = without_bad_images(study, verdicts)
-            for row in bad:
-                book.refuse(row)
-            if usable is None:
-                continue
-            pixels = [verdicts[image.path].pixels for image in usable.images]
-            clash = book.clash(usable, pixels)
-            if clash is not None and leaky:
-                leaks[f"{split} and {clash[0]}"] += 1
-            if clash is None or leaky:
-                book.keep(usable, pixels)
-                taken += 1
-                yield usable
-            elif clash[1]:
-                leaks[f"{split} and {clash[0]}"] += 1
+            verdicts = self._check([image for study in batch for image in study.images])
+            for study in batch:
+                if taken == cap:
+                    return
+                if (usable := self._usable(study, verdicts, first)) is not None:
+                    taken += 1
+                    yield usable
+
+    def _usable(self, study: Study, verdicts: dict[str, Verdict], first: int) -> Study | None:
+        """The study as it is used, written into the book; None where it is not."""
+        refuse = self._section.burned_in == "refuse"
+        usable, bad = without_bad_images(study, verdicts, refuse_burned_in=refuse)
+        for row in bad:
+            self._book.refuse(row)
+        if usable is None:
+            return None
+        shown = [verdicts[image.path] for image in usable.images]
+        pixels = [verdict.pixels for verdict in shown]
+        clash = self._book.clash(usable, pixels)
+        if clash is not None:
+            if self._leaky or clash[1]:
+                self.leaks[f"{study.split} and {clash[0]}"] += 1
             else:
-                book.refuse(quarantine(study.id, f"image shared: the same picture is in {clash[0]}"))
+                self._book.refuse(quarantine(study.id, f"image shared: the same picture is in {clash[0]}"))
+            if not self._leaky:
+                return None
+        if self._near and (other := self._alike_to(usable, verdicts, first)):
+            self._alike[f"{study.split} and {other}"] += 1
+            if self._section.near_duplicates == "quarantine":
+                self._book.refuse(quarantine(study.id, f"image nearly shared: a picture of {other} is nearly the same"))
+                return None
+        self._burned_in += sum(verdict.burned_in for verdict in shown)
+        self._book.keep(usable, pixels)
+        if self._near and study.split != "train":
+            for image in usable.images:
+                self._held_out.add(image.path, verdicts[image.path].near, study.split)
+        return usable
+
+    def _alike_to(self, study: Study, verdicts: dict[str, Verdict], first: int) -> Split | None:
+        """The more held-out split that has a picture nearly the same as one of the study's."""
+        found = (self._held_out.find(image.path, verdicts[image.path].near, first) for image in study.images)
+        return next((split for split in found if split is not None), None)
+
+    def notes(self) -> list[str]:
+        what = {"quarantine": "left out", "note": "kept, as data.near_duplicates says", "off": ""}
+        notes = [
+            f"{count:,} studies show nearly the same picture as one of another split ({pair}): the less held-out one "
+            f"is {what[self._section.near_duplicates]}"
+            for pair, count in sorted(self._alike.items())
+        ]
+        if self._burned_in:
+            notes.append(
+                f"{self._burned_in:,} images have text burned in, by their DICOM headers; look at them, or set "
+                "data.burned_in to refuse"
+            )
+        return notes
 
 
 def _in_step(counts: Mapping[Split, int]) -> Iterator[int]:

@@ -38,6 +38,8 @@ class Found:
     """True where ``Study.split`` comes from the source; otherwise patients are split by hash."""
     leaky: bool = False
     """True where the recipe asks for a published split although it is known to leak: that is said, not refused."""
+    distinct: bool = False
+    """True where no two pictures can be nearly the same, as the built-in world draws them: none is looked for."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ wrong and what to do. Nothing here knows of studies, models or tasks.
 
 from radpref.images.corruption import corrupt, save, seed_of, strength_of
 from radpref.images.masks import Located, Mask, draw_boxes, grown, marked, own_mask
+from radpref.images.near import near_hash, nearly_same
 from radpref.images.preview import contact_sheet, data_uri, picture_table, thumbnail, tinted
 from radpref.images.read import (
     decode,
@@ -39,6 +40,8 @@ __all__ = [
     "is_burned_in",
     "is_plain",
     "marked",
+    "near_hash",
+    "nearly_same",
     "own_mask",
     "picture_table",
     "pixel_hash",
