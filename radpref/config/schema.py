@@ -50,23 +50,23 @@ class PhantomSection(Section):
 
 
 class TableSection(Section):
-    """Columns by name. Absent: found by the usual names; empty: not used."""
+    """Columns by name. ``auto``: found by the usual names; empty: not used."""
 
-    id: str | None = Field(None, description="column of the study id; empty numbers the rows")
-    patient: str | None = Field(
-        None, description="column of the patient; the word `study` makes each study a patient of its own"
+    id: str = Field("auto", description="column of the study id; empty numbers the rows")
+    patient: str = Field(
+        "auto", description="column of the patient; the word `study` makes each study a patient of its own"
     )
-    images: str | None = Field(None, description="column of one image or several: paths, or Hugging Face images")
-    view: str | None = Field(None, description="column of the view, where a row is an image")
-    findings: str | None = Field(None, description="column of the findings, the reference report")
-    impression: str | None = Field(None, description="column of the impression")
-    indication: str | None = Field(None, description="column of the indication")
-    report: str | None = Field(None, description="column of the whole report, whose sections are found")
-    date: str | None = Field(None, description="column of date and time: the study before is the prior")
-    prior: str | None = Field(None, description="column of the id of the study before")
-    question: str | None = Field(None, description="column of a question about the study")
-    answer: str | None = Field(None, description="column of its answer")
-    split: str | None = Field(None, description="column of the split; without one, patients are split by hash")
+    images: str = Field("auto", description="column of one image or several: paths, or Hugging Face images")
+    view: str = Field("auto", description="column of the view, where a row is an image")
+    findings: str = Field("auto", description="column of the findings, the reference report")
+    impression: str = Field("auto", description="column of the impression")
+    indication: str = Field("auto", description="column of the indication")
+    report: str = Field("auto", description="column of the whole report, whose sections are found")
+    date: str = Field("auto", description="column of date and time: the study before is the prior")
+    prior: str = Field("auto", description="column of the id of the study before")
+    question: str = Field("auto", description="column of a question about the study")
+    answer: str = Field("auto", description="column of its answer")
+    split: str = Field("auto", description="column of the split; without one, patients are split by hash")
 
 
 class DataSection(Section):

@@ -45,6 +45,8 @@ USUAL: dict[str, tuple[str, ...]] = {
     "split": ("split", "set", "partition", "subset", "fold_name", "official_split"),
 }  # fmt: skip
 """What a column is for, to the names that it goes by; capitals, blanks and underscores make no difference."""
+AUTO = "auto"
+"""In place of a column's name: found by the usual ones."""
 _PATIENT_WORDS = ("patient", "subject", "mrn", "person", "pat")
 
 
@@ -74,8 +76,8 @@ def find_columns(section: TableSection, there: Sequence[str]) -> Columns:
     found: list[str] = []
     taken: set[str] = set()
     for name in USUAL:
-        given = getattr(section, name, None)
-        if given is None:
+        given = getattr(section, name, AUTO)
+        if given == AUTO:
             continue
         if given in there and given != "":
             columns[name] = given
@@ -87,7 +89,7 @@ def find_columns(section: TableSection, there: Sequence[str]) -> Columns:
             )
     plain = {_plain(column): column for column in reversed(there)}
     for name, usual in USUAL.items():
-        if getattr(section, name, None) is not None:
+        if getattr(section, name, AUTO) != AUTO:
             continue
         free = {key: column for key, column in plain.items() if column not in taken or key == name}
         column = next((free[key] for word in usual if (key := _plain(word)) in free), None)

@@ -23,7 +23,7 @@ from typing import Any
 
 from radpref.config import DataSection, TableSection
 from radpref.data import hugging_face
-from radpref.data.columns import Columns, find_columns
+from radpref.data.columns import AUTO, Columns, find_columns
 from radpref.data.dates import When, readings, with_priors
 from radpref.data.disk import Groups
 from radpref.data.gathering import join
@@ -93,13 +93,17 @@ class _Row:
 def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """All rows of the table as studies. Raises DataError: no such table, no such column, an unreadable file."""
     table = open_table(section)
-    columns = find_columns(section.table, table.columns)
+    return found(table, find_columns(section.table, table.columns), cache)
+
+
+def found(table: Table, columns: Columns, cache: Path) -> Found:
+    """What a table holds by these columns; images that it holds itself are kept in ``cache``."""
     notes: list[str] = []
     reading = Reading(table, columns, cache / "images")
-    return Found(_studies(reading, section.table, notes), notes, split="split" in columns.of)
+    return Found(_studies(reading, notes), notes, split="split" in columns.of)
 
 
-def _studies(reading: Reading, section: TableSection, notes: list[str]) -> Iterator[Study | Quarantined]:
+def _studies(reading: Reading, notes: list[str]) -> Iterator[Study | Quarantined]:
     counts: Counter[str] = Counter()
     with Groups[_Row]() as groups, Groups[tuple[dict[str, When], Study]]() as patients:
         for entry in reading.table.rows:
@@ -132,7 +136,7 @@ def _studies(reading: Reading, section: TableSection, notes: list[str]) -> Itera
             if len(set(when.values())) > 1 or len(when) == 1:
                 ways.update(list(when) if len(when) == 1 else ["either"])
             patients.add(study.patient, (when, study))
-        notes += _told(reading, section, counts)
+        notes += _told(reading, counts)
         if "date" in reading.columns.of:
             way, said = _way(ways, counts)
             notes.append(said)
@@ -233,7 +237,7 @@ def _word_of_view(path: str) -> str:
     return found[0] if len(set(found)) == 1 else ""
 
 
-def _told(reading: Reading, section: TableSection, counts: Counter[str]) -> list[str]:
+def _told(reading: Reading, counts: Counter[str]) -> list[str]:
     notes = [f"table: {counts['rows']:,} rows, {counts['studies']:,} studies"]
     notes += reading.table.notes
     if reading.columns.found:
@@ -306,7 +310,7 @@ def _only_table(root: Path, *, lists: bool) -> Path:
 def _joined(parts: Mapping[str, hugging_face.Part], roots: tuple[Path, ...], section: TableSection) -> Table:
     """The parts of a data set as one table, in which their names fill the split column."""
     names = next(iter(parts.values())).columns
-    column = "split" if section.split is None else section.split
+    column = "split" if section.split == AUTO else section.split
     named = bool(column) and column not in names and any(name in SPLIT_NAMES for name in parts)
 
     def rows() -> Iterator[Entry]:
