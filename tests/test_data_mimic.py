@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from radpref.config import DataSection
+from radpref.config import DataSection, TaskSection
 from radpref.data import DataError, Loaded, load_studies
 from radpref.records import Study
+from radpref.tasks import questions
 from tests.published import FINDINGS, mimic, table
 
 
@@ -133,3 +134,16 @@ def test_a_cap_is_said(tmp_path: Path) -> None:
     mimic(tmp_path / "mimic", 10, shapes=("plain",))
     notes = load(tmp_path / "mimic", train=5).notes
     assert "data.train is 5: of 12 train studies no more are used" in notes
+
+
+def test_comparison_questions_come_from_its_priors(tmp_path: Path) -> None:
+    root = tmp_path / "mimic"
+    mimic(root, 10, shapes=("plain",), studies=3)
+    for path in root.rglob("s*2.txt"):  # the last study of each patient says what has changed
+        path.write_text(path.read_text().replace("small left pleural", "larger left pleural"))
+    studies = list(load(root).studies)
+    task = TaskSection(kind="questions", asks=("comparison",))
+    asked = questions(studies, task, max_images=2, folder=tmp_path / "marked", seed=0)
+    assert {question.task for question in asked} == {"comparison"}
+    assert {question.study for question in asked} <= {study.id for study in studies if study.prior}
+    assert all(len(question.images) == 2 for question in asked)
