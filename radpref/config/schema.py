@@ -103,19 +103,30 @@ class PhantomSection(Section):
 
 
 class TableSection(Section):
-    id: str = Field("id", description="column of the study id")
-    patient: str = Field("patient", description="column of the patient; falls back to the study id if absent")
-    images: str = Field("images", description="column of one image or a list: paths, or Hugging Face images")
-    findings: str = Field("findings", description="column of the reference report")
-    impression: str = Field("impression", description="column of the impression; may be absent")
-    indication: str = Field("indication", description="column of the indication; may be absent")
-    split: str = Field("split", description="column of the split; if absent, patients are split by hash")
+    """Columns by name. ``auto``: found by the usual names; empty: not used."""
+
+    id: str = Field("auto", description="column of the study id; empty numbers the rows")
+    patient: str = Field(
+        "auto", description="column of the patient; the word `study` makes each study a patient of its own"
+    )
+    images: str = Field("auto", description="column of one image or several: paths, or Hugging Face images")
+    view: str = Field("auto", description="column of the view, where a row is an image")
+    findings: str = Field("auto", description="column of the findings, the reference report")
+    impression: str = Field("auto", description="column of the impression")
+    indication: str = Field("auto", description="column of the indication")
+    report: str = Field("auto", description="column of the whole report, whose sections are found")
+    date: str = Field("auto", description="column of date and time: the study before is the prior")
+    prior: str = Field("auto", description="column of the id of the study before")
+    question: str = Field("auto", description="column of a question about the study")
+    answer: str = Field("auto", description="column of its answer")
+    split: str = Field("auto", description="column of the split; without one, patients are split by hash")
 
 
 class DataSection(Section):
     source: str = Field(
         "phantom",
-        description="where studies come from: phantom, openi, table, nih, covid, ms-cxr, vindr; none for pairs alone",
+        description="where studies come from: phantom, table, openi, mimic-cxr, chexpert-plus ..., see docs/data/; "
+        "none for pairs alone",
         json_schema_extra=_names("sources"),
     )
     root: str | None = Field(
@@ -132,6 +143,17 @@ class DataSection(Section):
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of patients held out to select on")
     test_share: float = Field(0.2, gt=0, lt=0.5, description="share of patients held out to test on")
     max_images: int = Field(2, ge=1, le=8, description="most images of a study that the model is shown")
+    near_duplicates: Literal["quarantine", "note", "off"] = Field(
+        "quarantine",
+        description="pictures nearly the same as one of another split: their study, the less held out one, is left "
+        "out; counted only; or not looked for",
+    )
+    burned_in: Literal["note", "refuse"] = Field(
+        "note", description="DICOM images whose header says that there is text in the pixels: counted, or refused"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="what the source itself can be asked; docs/data/ has a page for each"
+    )
     phantom: PhantomSection = PhantomSection()
     table: TableSection = TableSection()
 

@@ -78,7 +78,7 @@ def _data(context: Context) -> ReportData:
         errors={name: one["errors"] for name, one in details.items()},
         unscored={name: one["unscored"] for name, one in details.items()},
         recipe=[
-            report.Setting(key, str(value), about["provenance"].get(key, "default"), texts[key])
+            report.Setting(key, str(value), about["provenance"].get(key, "default"), texts.get(key, ""))
             for key, value in flatten(recipe.model_dump())
         ],
         facts={"versions": about["versions"], "machine": about["machine"], "seconds": about["seconds"]},
