@@ -91,7 +91,7 @@ def save_beside(vlm: Vlm, folder: Path) -> None:
         record = {"base": fingerprint(vlm.folder)}
         (folder / _BASE).write_text(json.dumps(record) + "\n", encoding="utf-8")
     else:
-        save_processor(vlm.processor, vlm.folder, folder, vlm.model.config.model_type)
+        save_processor(vlm.processor, vlm.folder, folder)
     mask = os.umask(0)
     os.umask(mask)
     for file in folder.iterdir():

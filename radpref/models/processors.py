@@ -16,7 +16,6 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 from transformers.utils import is_torchvision_available
 
 from radpref.models.vlm import ModelError
@@ -116,28 +115,23 @@ def _of_parts(kind: Any, folder: Path) -> Any:
     )
 
 
-def save_processor(processor: Any, source: Path, folder: Path, model_type: str) -> None:
+def save_processor(processor: Any, source: Path, folder: Path) -> None:
     """Write a processor with the settings of the video and audio parts that it was loaded without.
 
-    Those of ``source``, the folder that it was loaded from; where that has none either, a family that insists on a
-    video processor gets one of its own defaults. What is written loads in transformers with and without torchvision.
+    Those of ``source``, the folder that it was loaded from; where that has none either, a part that a family insists on
+    is one of its own defaults. What is written loads in transformers with and without torchvision.
     """
     processor.save_pretrained(folder)
     parents: list[Any] = [kind for kind in type(processor).__mro__[1:] if kind.__name__ == type(processor).__name__]
     unused = [part for part in (parents[0].get_attributes() if parents else ()) if part not in _USED]
     written, known = _read(folder / _SETTINGS), _read(source / _SETTINGS)
+    legacy = {"video_processor": "video_preprocessor_config.json"}
     for part in unused:
-        if part in known:
-            written[part] = known[part]
-    legacy = source / "video_preprocessor_config.json"
-    if legacy.is_file():
-        shutil.copyfile(legacy, folder / legacy.name)
-    elif (
-        "video_processor" in unused
-        and "video_processor" not in written
-        and (name := VIDEO_PROCESSOR_MAPPING_NAMES.get(model_type))
-    ):
-        written["video_processor"] = {"video_processor_type": name}
+        file = source / legacy.get(part, "")
+        if file.is_file():
+            shutil.copyfile(file, folder / file.name)
+        else:
+            written[part] = known.get(part, {})  # without settings, its class follows from the model's type
     (folder / _SETTINGS).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
