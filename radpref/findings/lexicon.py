@@ -15,7 +15,7 @@ import yaml
 
 from radpref.findings.grammar import plural
 
-TOKEN = re.compile(r"[^\W\d_]+|_+|\d+(?:[.,:]\d+)*|(?<=\s)-(?=\s)|(?<=\()-(?=\))|[^\w\s-]")
+TOKEN = re.compile(r"[^\W\d_]+|_+|\d+(?:[.,:]\d+)*|(?<=\s)--?(?=[\s;,.]|$)|(?<=\()-(?=\))|[^\w\s-]")
 """Words, numbers, runs of underscores (de-identified text) and punctuation. A hyphen inside a word separates two
 words, so that air-space and air space read alike."""
 _SHORTENED = re.compile(r"[^\W\d_]+?(?=n't\b)|n't\b|" + TOKEN.pattern, re.IGNORECASE)
