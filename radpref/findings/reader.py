@@ -11,7 +11,7 @@ from typing import Any
 
 from radpref.findings.attributes import attributes, numerals, sizes
 from radpref.findings.language import not_english
-from radpref.findings.lexicon import items, tokens
+from radpref.findings.lexicon import items, lexicon, tokens
 from radpref.findings.mentions import mentions
 from radpref.findings.scopes import presences, with_denied_changes
 from radpref.findings.sentences import sentences
@@ -67,7 +67,7 @@ def _read_sentence(text: str) -> tuple[tuple[dict[str, Any], int, int], ...]:
     told = tokens(text)
     if not told:
         return ()
-    words = [token.word for token in told]
+    words = _with_keys([token.word for token in told])
     found = with_denied_changes(items(words), words)
     named = mentions(words, found)
     if not named:
@@ -85,6 +85,13 @@ def _read_sentence(text: str) -> tuple[tuple[dict[str, Any], int, int], ...]:
         if presence is not None
         for extra in extras
     )
+
+
+def _with_keys(words: list[str]) -> list[str]:
+    """``heart - normal`` as ``heart: normal``."""
+    if "-" in words and " ".join(words[: (at := words.index("-"))]) in lexicon().names:
+        words[at] = ":"
+    return words
 
 
 def _denied(extra: Any) -> dict[str, Any]:
