@@ -166,7 +166,7 @@ def test_our_own_table_comes_back_from_wherever_it_lies(tmp_path: Path) -> None:
     Table(folder / "pair" / "pairs.jsonl", Pair, root=folder).write(pairs)
     folder.rename(tmp_path / "moved")
     with (tmp_path / "moved" / "pair" / "pairs.jsonl").open("a") as file:
-        file.write('{"id": "x", "key": "", "row": {"id": "x"}}\n')
+        file.write('{"id": "x", "question": "x"}\n')
     found = read(str(tmp_path / "moved" / "pair" / "pairs.jsonl"), tmp_path)
     assert [pair.patient for pair in found.pairs] == [pair.patient for pair in pairs]
     assert all(image.path.startswith(str(tmp_path / "moved")) for pair in found.pairs for image in pair.images)
