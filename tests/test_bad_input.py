@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -17,7 +18,8 @@ from typer.testing import CliRunner, Result
 
 from radpref.cli import app
 from radpref.data import phantom
-from tests.runs import tables
+from radpref.run.folder import Run
+from tests.runs import everything, tables
 from tests.tiny import save_tiny
 
 SMALL = [
@@ -98,9 +100,9 @@ def test_a_change_makes_what_rests_on_it_outdated(run: Path, tmp_path: Path) -> 
     assert "radpref validate" in fails("evaluate", run)
     assert "trained anew" in fails("export", run, "--to", "model", tmp_path / "x")
     assert "older than a later change" in " ".join(works("results", run).split())
+    assert "--redo" in fails("validate", run)
     for stage in behind:
         assert "outdated" in works("status", run)
-        assert "--redo" in fails(stage, run)
         works(stage, run, "--redo")
     assert "outdated" not in works("status", run)
 
@@ -184,7 +186,7 @@ def files_up_to(size: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("stage", "size"),
     [
-        ("studies", 9_000),  # in the table; recipe.yaml is a little smaller
+        ("studies", 9_000),  # in the table
         ("sft", 50_000),  # the weights of a checkpoint
         ("sft", 12_000_000),  # the optimiser's state
         ("sample", 9_000),
@@ -198,15 +200,28 @@ def files_up_to(size: int) -> Iterator[None]:
         ("report", 50_000),
     ],
 )
-def test_a_full_disk_is_explained_and_the_same_command_goes_on(stage: str, size: int, run: Path) -> None:
+def test_a_full_disk_is_explained_and_the_same_command_goes_on(
+    stage: str, size: int, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = tables(run)
     for path in (run / stage).glob("*"):
         if path.name != "phantom":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with files_up_to(size):
-        assert "make room" in fails(stage, run)
+    with monkeypatch.context() as patched, files_up_to(size):
+        patched.setattr(Run, "note_recipe", lambda run: None)  # recipe.yaml would be the first that is too large
+        told = fails(stage, run)
+    assert "make room" in told
+    assert re.search(rf"cannot [^:]*/({stage}|report\.html)", told), "in the stage's own folder"
     works(stage, run)
     assert tables(run) == before
+
+
+def test_a_disk_without_room_for_the_recipe_leaves_the_run_as_it_was(run: Path) -> None:
+    before = everything(run)
+    with files_up_to(9_000):
+        assert "make room" in fails("report", run, "--report.studies", "3", "--redo")
+    assert everything(run) == before
+    assert "outdated" not in works("status", run)
 
 
 def test_an_export_onto_a_full_disk_leaves_nothing_half(run: Path, tmp_path: Path) -> None:
@@ -249,8 +264,6 @@ def write_studies(folder: Path, change: dict[str, object]) -> None:
 def test_data_that_cannot_be_used_is_explained_without_its_text(
     change: dict[str, object], words: list[str], message: str, tmp_path: Path
 ) -> None:
-    import re
-
     write_studies(tmp_path / "data", change)
     out = tmp_path / "run"
     told = fails(*SMALL, "--out", out, "--data", "table", "--data.root", tmp_path / "data", *words)
@@ -287,8 +300,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_damaged_model_is_explained(
     damage: Callable[[Path], object], message: str, tiny_model: Path, tmp_path: Path
 ) -> None:
-    import re
-
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     damage(model)
     told = fails(*SMALL, "--out", tmp_path / "run", "--model", model)
