@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from radpref.pipeline import road_of
+from radpref import config
+from radpref.config import ModelSection
+from radpref.pipeline import road_of, run_all
 from radpref.records import Quarantined, Record
+from radpref.rooms import models
 from radpref.run.context import QUARANTINED, Left
 from radpref.run.folder import Mark, Run
 from radpref.run.runner import basis_of, settled, states
@@ -121,3 +124,47 @@ def pretend(run: Run, until: str, tables: Mapping[TableOf[Any], Sequence[Record]
         marks[stage.name] = Mark(basis=basis_of(stage, road, marks, recipe), tables=digests, facts=facts)
         run.finish(stage.name, marks[stage.name])
     raise AssertionError(f"{run.recipe.method} has no stage {until}")
+
+
+# ------------------------------------------------------------------------------------------ whole runs
+
+_SMALL = (
+    "data.train=8", "data.validation=2", "data.test=3", "run.threads=1", "run.precision=float32",
+    "sft.enabled=false", "sample.max_new_tokens=96", "align.batch=4", "align.save_steps=9", "align.lr=5e-4",
+    "align.accumulate=1", "align.gradient_checkpointing=false", "evaluate.resamples=100", "report.studies=2",
+    "report.pairs=2",
+)  # fmt: skip
+_OF_METHOD = {
+    "chexalign": ("sample.n=2",),
+    "firempo": ("ground.studies=1", "ground.placements=1", "ground.attention=false"),
+    "chexpo": ("task.per_study=2", "sample.max_new_tokens=12", "mine.budget=8", "mine.k=2", "align.epochs=1",
+               "evaluate.controls=[negated]"),
+    "grpo": ("grpo.steps=1", "grpo.questions=2", "grpo.n=2", "sample.max_new_tokens=24"),
+    "pairs": ("data.source=phantom",),
+}  # fmt: skip
+
+
+def smallest(method: str, *overrides: str) -> config.Loaded:
+    """The settings of the smallest run of a method that has something in every table."""
+    return config.load(method, preset="tiny", overrides=[*_SMALL, *_OF_METHOD[method], *overrides])
+
+
+class Whole:
+    """The smallest run of each method, run once and then shared: whoever changes one takes a copy.
+
+    All start from one copy of the built-in model, so that a test may change its files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.model = folder / "model"
+
+    def __call__(self, method: str) -> Run:
+        """The finished run of a method."""
+        folder = self._folder / method
+        if not self.model.exists():
+            shutil.copytree(models.locate(ModelSection()), self.model)
+        if not folder.exists():
+            given = [f"pair.file={self('chexalign').path('pair', 'pairs.jsonl')}"] if method == "pairs" else []
+            run_all(Run(folder, smallest(method, f"model.path={self.model}", *given)))
+        return Run(folder)
