@@ -29,6 +29,8 @@ from radpref.runs.folder import Run, read_json
 from radpref.runs.rows import batched
 from radpref.stages.ports import AFTER, MINED, PAIRS
 
+SHARED = "shared"
+"""The folder, in a seed's, of the stages that all cells share."""
 WIDEST = 6
 """Most metrics in one table of ``results.md``."""
 
@@ -109,7 +111,7 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
     """
     found: dict[str, dict[int, dict[str, float]]] = {}
     for seed in seeds:
-        shared = folder / f"seed-{seed}" / "shared"
+        shared = folder / f"seed-{seed}" / SHARED
         run = Run(shared, _loaded(grid, Cell(), seed))
         for stage in road_of(run.recipe):
             run_stage_alone(run, stage.name, redo=True)
@@ -142,7 +144,7 @@ def _loaded(grid: Grid, cell: Cell, seed: int) -> config.Loaded:
 def _file_name(name: str) -> str:
     """A folder's name for a cell: legible, and another one for every other name."""
     plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
-    return plain if plain == name else f"{plain}-{content_key(name)[:6]}"
+    return plain if plain == name and plain not in ("", SHARED) else f"{plain}-{content_key(name)[:6]}"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -338,7 +338,7 @@ class MineSection(Section):
 class PairSection(Section):
     tie: float = Field(1e-8, ge=0, description="no pair where best minus worst is at most this")
     margin: float = Field(0.0, ge=0, description="least difference of scores that makes a pair")
-    limit: int | None = Field(None, ge=1, description="most pairs; the first by id")
+    limit: int | None = Field(None, ge=1, description="most pairs; the first in the order of the questions")
     drop_unfinished: bool = Field(True, description="candidates cut at max_new_tokens are never chosen")
     rejected: Literal["counterfactual", "sampled"] = Field(
         "counterfactual", description="chexpo: the reference with one attribute flipped, or the model's wrong answer"

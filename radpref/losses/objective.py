@@ -103,8 +103,9 @@ class Objective(NamedTuple):
     def needs(self) -> str:
         """What it reads of the reference, in words; numbers may change without computing that again."""
         sides = ", ".join(self.corrupted_sides)
-        spans = "spans" if self.section.spans else "answers"
-        return f"{', '.join(sorted(self.losses))} over {spans}; KL: {self.kl}; corrupted: {sides}; {self.reference}"
+        of = "single answers" if self.unpaired else "pairs"
+        words = "spans" if self.section.spans else "answers"
+        return f"{of}, {words}; KL: {self.kl}; corrupted: {sides}; log-probs: {self.reference}"
 
     @property
     def unpaired(self) -> bool:

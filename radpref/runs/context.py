@@ -38,6 +38,7 @@ class Context:
         config: the recipe, narrowed to the keys that the stage declares; ``run.precision`` is settled.
         limit: how many items this time at most; None for all.
         processes: this one among those that were started together.
+        published: the files of the run as a whole that it has written.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Context:
     ) -> None:
         self._basis = Basis() if basis is None else basis
         self._made: dict[str, Any] = {}
+        self.published: list[str] = []
         self.config = narrowed(settled, stage.readable)
         self.limit = limit
         self.processes = processes
@@ -208,6 +210,7 @@ class Context:
         path = self._run.path(name)
         if self._run.main:
             write_atomically(path, content)
+            self.published.append(name)
         return path
 
 

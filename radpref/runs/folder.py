@@ -59,6 +59,8 @@ class Mark(BaseModel):
     """Digests of what it wrote."""
     facts: dict[str, dict[str, Any]] = {}
     counts: dict[str, Any] = {}
+    published: tuple[str, ...] = ()
+    """Files of the run as a whole that it wrote."""
 
     def digest(self, name: str) -> str:
         """Of a table or a fact: what depends on it is outdated when this changes."""
@@ -108,16 +110,16 @@ class Run:
     # -------------------------------------------------------------------------------------- marks
 
     def mark(self, stage: str) -> Mark | None:
-        """What `finish` recorded; None when the stage has not finished, or a table that it wrote is not there."""
+        """What `finish` recorded; None when the stage has not finished, or something that it wrote is not there."""
         content = self.read_json(stage, "done.json")
         try:
             mark = None if content is None else Mark.model_validate(content)
         except ValidationError:
             return None
-        if mark is None or any(not self.path(stage, f"{name}.jsonl").exists() for name in mark.tables):
+        if mark is None:
             return None
-        models = [str(fact["path"]) for fact in mark.facts.values() if "path" in fact]
-        return mark if all(not path.startswith("./") or self.path(path).exists() for path in models) else None
+        made = [f"{stage}/{name}.jsonl" for name in mark.tables] + [*mark.published, *_inside(mark.facts)]
+        return mark if all(self.path(path).exists() for path in made) else None
 
     def begin(self, stage: str) -> None:
         """Take a stage's mark away, since its results are about to change."""
@@ -189,6 +191,15 @@ class Run:
         if self.main:
             self.write_json(about(self.loaded), "run.json")
             write_atomically(self.path("recipe.yaml"), config.dump(self.loaded))
+
+
+def _inside(fact: Any) -> Iterator[str]:
+    """The models in the run folder that facts name (``records.StoredModel``)."""
+    if isinstance(fact, Mapping | list):
+        for part in fact.values() if isinstance(fact, Mapping) else fact:
+            yield from _inside(part)
+    elif isinstance(fact, str) and fact.startswith("./"):
+        yield fact
 
 
 def read_json(path: Path) -> Any:

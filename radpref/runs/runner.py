@@ -142,12 +142,12 @@ def _work(run: Run, stage: Stage, context: Context, engine: Engine, basis: Basis
         outcome = stage.work.work(context) if processes.first else Outcome("")
     outcome = processes.share(outcome)
     if outcome.finished and run.main:
-        _finish(run, stage, basis, outcome)
+        _finish(run, stage, basis, outcome, tuple(context.published))
     processes.wait()
     return outcome.line
 
 
-def _finish(run: Run, stage: Stage, basis: Basis, outcome: Outcome) -> None:
+def _finish(run: Run, stage: Stage, basis: Basis, outcome: Outcome, published: tuple[str, ...]) -> None:
     tables = {
         port.name: run.table(stage.name, port).digest()
         for port in (*stage.writes, QUARANTINED)
@@ -158,7 +158,8 @@ def _finish(run: Run, stage: Stage, basis: Basis, outcome: Outcome) -> None:
     missing = {port.name for port in stage.writes} - tables.keys() - facts.keys()
     if missing:
         raise RunError(f"`{stage.name}` declares that it writes {', '.join(sorted(missing))}, and has not.")
-    run.finish(stage.name, Mark(basis=basis, tables=tables, facts=facts, counts=dict(outcome.counts)))
+    counts = dict(outcome.counts)
+    run.finish(stage.name, Mark(basis=basis, tables=tables, facts=facts, counts=counts, published=published))
     for port in stage.writes:
         if isinstance(port, TableOf):
             run.table(stage.name, port).tidy()

@@ -60,6 +60,7 @@ def _data(context: Context) -> ReportData:
     most = (recipe.report.studies, recipe.report.pairs) if context.limit is None else (context.limit, context.limit)
     made, details = context.counts(PAIRS), context.counts(METRICS).get("details", {})
     mined = context.counts(MINED).get("summary")
+    sampled = recipe.method == "chexalign"  # elsewhere completions are greedy answers
     texts = helps()
     return report.ReportData(
         title=f"{TITLES[recipe.method]} on {recipe.data.source}",
@@ -86,10 +87,10 @@ def _data(context: Context) -> ReportData:
         quarantined=list(context.quarantined()),
         training=[report.TrainingLog(name, training.history(folder)) for name, folder in context.trainings()],
         mining=mining.Summary.model_validate(mined) if mined else None,
-        candidates=list(islice(context.read(JUDGEMENTS), SHOWN)),
+        candidates=list(islice(context.read(JUDGEMENTS), SHOWN)) if sampled else [],
         statistics=report.PairStatistics(
             questions=len(context.read(TRAIN)),
-            candidates=len(context.read(COMPLETIONS)),
+            candidates=len(context.read(COMPLETIONS)) if sampled else 0,
             pairs=len(context.read(PAIRS)),
             dropped=made.get("dropped", {}),
             unscored=made.get("unscored", {}),
