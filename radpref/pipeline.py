@@ -9,10 +9,10 @@ from rich.table import Table as RichTable
 
 from radpref import plugins
 from radpref.config import Recipe, RecipeError
-from radpref.run.engine import engine_of
-from radpref.run.folder import Run, RunError
-from radpref.run.runner import State, check, run_stage, settled, states
-from radpref.run.stage import Road, Stage
+from radpref.runs.engine import engine_of
+from radpref.runs.folder import Run, RunError
+from radpref.runs.runner import State, check, run_stage, settled, states
+from radpref.runs.stage import Road, Stage
 from radpref.stages.align import ALIGN, CONTROL, GRPO, PREPARE
 from radpref.stages.answers import ANSWER, PREDICT, SAMPLE, VALIDATE
 from radpref.stages.corrupt import STAGE as CORRUPT

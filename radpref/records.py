@@ -26,6 +26,8 @@ Presence = Literal["present", "absent", "uncertain"]
 Side = Literal["left", "right", "bilateral"]
 Severity = Literal["mild", "moderate", "severe"]
 Change = Literal["new", "worse", "better", "unchanged"]
+Stage = Literal["acute", "old"]
+"""How old a finding is said to be; healed, chronic and remote are ``old``."""
 View = Literal["frontal", "lateral", "unknown"]
 Split = Literal["train", "validation", "test"]
 QuestionTask = Literal["basic", "region", "comparison"]
@@ -64,9 +66,15 @@ class Finding(Record):
     presence: Presence = "present"
     side: Side | None = None
     place: str | None = None
-    """Anatomical place without the side, e.g. ``lower zone``, ``base``, ``apex``."""
+    """Anatomical place without the side, e.g. ``lower zone``, ``base``, ``apex``; of a device, where its tip lies
+    (``trachea``, ``carina``, ``main bronchus``, ``stomach``, ``superior vena cava``)."""
     severity: Severity | None = None
     change: Change | None = None
+    size_mm: float | None = None
+    """Its largest measure in millimetres, where the text tells one."""
+    count: int | Literal["several"] | None = None
+    """How many there are said to be, from two on or in words (``a single`` is 1); ``several`` without a number."""
+    stage: Stage | None = None
     span: Span | None = None
     """Where in the text the finding is named; None for a truth that has no text."""
 
@@ -309,6 +317,8 @@ class ReportError(Record):
     candidate_span: Span | None = None
     note: str = ""
     """A few words for a reader, e.g. ``right instead of left``."""
+    weight: float = 1.0
+    """What it counts in the score of a judge that weighs its errors."""
 
 
 class Judgement(Record):
@@ -322,7 +332,9 @@ class Judgement(Record):
     unscored: str | None = None
     """The reason why there is no score; None when there is one."""
     matched: tuple[Finding, ...] = ()
-    """Findings of the candidate that agree with the reference (findings-based judges only)."""
+    """Statements of the candidate that agree with the reference (judges that tell them)."""
+    earned: tuple[float, ...] = ()
+    """What each of ``matched`` counts in the score of a judge that weighs them; empty where each counts 1."""
     errors: tuple[ReportError, ...] = ()
     words: int = 0
     reference_words: int = 0

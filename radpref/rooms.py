@@ -22,11 +22,12 @@ if TYPE_CHECKING:
         mining,
         models,
         pairs,
+        pipeline,
         report,
         tasks,
         training,
     )
-    from radpref.run.engine import ray as ray_engine
+    from radpref.runs.engine import ray as ray_engine
 
 __all__ = [
     "data",
@@ -40,6 +41,7 @@ __all__ = [
     "mining",
     "models",
     "pairs",
+    "pipeline",
     "ray_engine",
     "report",
     "tasks",
@@ -53,10 +55,14 @@ class _Room:
     def __init__(self, module: str) -> None:
         self._module = module
 
+    def __reduce__(self) -> tuple[type[_Room], tuple[str]]:
+        """A function that travels to another process takes the name along, and not the module."""
+        return _Room, (self._module,)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self._module), name)
 
 
 if not TYPE_CHECKING:
     globals().update({name: _Room(f"radpref.{name}") for name in __all__ if name != "ray_engine"})
-    ray_engine = _Room("radpref.run.engine.ray")
+    ray_engine = _Room("radpref.runs.engine.ray")

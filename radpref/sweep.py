@@ -24,9 +24,9 @@ from radpref import config
 from radpref.errors import RadprefError
 from radpref.files import content_key, write_atomically
 from radpref.pipeline import road_of, run_all, run_stage_alone
-from radpref.run.context import Left
-from radpref.run.folder import Run, read_json
-from radpref.run.rows import batched
+from radpref.runs.context import Left
+from radpref.runs.folder import Run, read_json
+from radpref.runs.rows import batched
 from radpref.stages.ports import AFTER, MINED, PAIRS
 
 SHARED = "shared"

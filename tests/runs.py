@@ -12,10 +12,10 @@ from radpref.config import ModelSection
 from radpref.pipeline import road_of, run_all
 from radpref.records import Quarantined, Record
 from radpref.rooms import models
-from radpref.run.context import QUARANTINED, Left
-from radpref.run.folder import Mark, Run
-from radpref.run.runner import basis_of, settled, states
-from radpref.run.stage import Fact, Port, TableOf
+from radpref.runs.context import QUARANTINED, Left
+from radpref.runs.folder import Mark, Run
+from radpref.runs.runner import basis_of, settled, states
+from radpref.runs.stage import Fact, Port, TableOf
 from radpref.stages.ports import MODEL
 from radpref.stages.sft import base
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from radpref.cli import app
 from radpref.data import phantom
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 from tests.runs import everything, tables
 from tests.tiny import save_tiny
 

@@ -17,8 +17,10 @@ from radpref.data import DataError
 from radpref.data.rows import columns, stream
 from radpref.files import StoreError
 from radpref.findings import CLASSES_14, labels
-from radpref.judges import JUDGES, Case, Judge, green
+from radpref.judges import JUDGES, Case, Judge
 from radpref.records import Judgement
+
+green = JUDGES["green"]()
 
 run = CliRunner().invoke
 

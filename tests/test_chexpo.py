@@ -11,7 +11,7 @@ from radpref import config
 from radpref.config import RecipeError
 from radpref.mining import Summary
 from radpref.pipeline import run_all, run_stage_alone
-from radpref.run.folder import Run, RunError
+from radpref.runs.folder import Run, RunError
 from radpref.stages.ports import COMPLETIONS, MINED, PAIRS, TRAIN
 from radpref.tasks import matches
 from tests.runs import counts, digest, finished, last_line, rows

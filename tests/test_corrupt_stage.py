@@ -16,7 +16,7 @@ from radpref.config import RecipeError
 from radpref.images import image_hash
 from radpref.pipeline import run_stage_alone
 from radpref.records import ImageFile, Pair
-from radpref.run.folder import Run, RunError
+from radpref.runs.folder import Run, RunError
 from radpref.stages import corrupt as stage
 from radpref.stages.ports import PAIRS
 from tests.runs import counts, last_line, pretend, quarantined

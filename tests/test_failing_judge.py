@@ -11,7 +11,7 @@ import pytest
 
 from radpref import config
 from radpref.pipeline import run_all, run_stage_alone
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, PAIRS
 from tests.chat_server import Handler, say, scripted
 from tests.runs import counts, rows

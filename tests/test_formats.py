@@ -23,7 +23,7 @@ from radpref.formats.common import png
 from radpref.images import is_plain, read_image
 from radpref.models import encode_answer, encode_prompt, language_targets
 from radpref.records import ImageFile, Pair, Span
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 from radpref.stages.ports import PAIRS
 from tests import tiny
 from tests import training_toys as toys

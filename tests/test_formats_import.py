@@ -23,8 +23,8 @@ from radpref.formats import Imported, read_pairs, write_pairs
 from radpref.formats.conversations import answered
 from radpref.pipeline import METHODS, PAIRS_ALONE, road_of, run_all, run_stage_alone
 from radpref.records import Pair
-from radpref.run.folder import Run, RunError
-from radpref.run.table import Table
+from radpref.runs.folder import Run, RunError
+from radpref.runs.table import Table
 from radpref.stages.ports import CHOICE, PAIRS, STUDIES
 from tests import training_toys as toys
 from tests.runs import fact, finished, last_line, quarantined, rows

@@ -11,7 +11,7 @@ from radpref import config
 from radpref.judges import JUDGES, Judge, answer_match, chexpo, finding_graph, reward_function
 from radpref.pipeline import METHODS, run_all, run_stage_alone
 from radpref.records import Judgement
-from radpref.run.folder import Run, RunError
+from radpref.runs.folder import Run, RunError
 from tests.runs import counts, finished
 
 REFERENCE = "There is a small left pleural effusion. No pneumothorax."

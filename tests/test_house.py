@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"report"},
     {"rooms"},
     {"plugins"},
-    {"run"},
+    {"runs"},
     {"stages", "bulk", "doctor"},
     {"bench"},
     {"pipeline"},
@@ -82,9 +82,9 @@ def test_the_lazy_seam_leads_downwards() -> None:
     (for_types,) = [node for node in ast.parse(LAZY.read_text("utf-8")).body if is_for_types(node)]
     named = imports_of(for_types)
     assert len(named) > 10
-    assert {room for room in named if floor_of(room) >= floor_of("rooms")} == {"run"}
+    assert {room for room in named if floor_of(room) >= floor_of("rooms")} == {"runs"}
     assert [ast.unparse(node) for node in ast.walk(for_types) if "run" in imports_of(ast.Module([node], []))
-            and isinstance(node, ast.ImportFrom)] == ["from radpref.run.engine import ray as ray_engine"]  # fmt: skip
+            and isinstance(node, ast.ImportFrom)] == ["from radpref.runs.engine import ray as ray_engine"]  # fmt: skip
 
 
 STAGES = [*sorted((PACKAGE / "stages").glob("*.py")), PACKAGE / "pipeline.py"]

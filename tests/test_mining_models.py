@@ -20,7 +20,7 @@ from radpref.models import collate, encode_prompt, generate
 from radpref.pipeline import run_stage_alone
 from radpref.records import Completion, ImageFile, Quarantined, Question
 from radpref.report import mining as charts
-from radpref.run.folder import Run, RunError
+from radpref.runs.folder import Run, RunError
 from radpref.stages.ports import COMPLETIONS, MINED, TRAIN, VECTORS
 from tests.runs import copy, counts, last_line, rows, tables
 from tests.tiny import FAMILIES, picture, tiny_vlm

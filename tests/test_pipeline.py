@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from radpref.pipeline import METHODS, run_stage_alone
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 from radpref.stages import judge as judging
 from radpref.stages.ports import JUDGEMENTS
 from tests.runs import copy, finished, last_line, rows, tables

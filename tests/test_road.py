@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from radpref.data import phantom
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 from radpref.stages.ports import PAIRS, TEST, TRAIN, VALIDATION
 from tests.runs import quarantined, rows
 from tests.tiny import save_tiny

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from radpref.cli import app
 from radpref.data import SOURCES, Found
 from radpref.pipeline import METHODS, run_all, run_stage_alone
-from radpref.run.folder import Run, RunError
+from radpref.runs.folder import Run, RunError
 from tests.runs import Whole, copy, everything, finished, outdated, smallest
 
 pytestmark = pytest.mark.xdist_group("whole")  # one worker: the tests share finished runs

@@ -19,12 +19,12 @@ from radpref import config, findings, judges, models
 from radpref.config import Recipe, UndeclaredKeyError, covered, fields, marked, narrowed
 from radpref.pipeline import METHODS, commands, road_of
 from radpref.records import Completion, Question, Weights
-from radpref.run.context import QUARANTINED, UndeclaredPortError
-from radpref.run.engine.local import Local
-from radpref.run.folder import Mark, Run, RunError
-from radpref.run.runner import basis_of, check, run_stage, settled, states
-from radpref.run.stage import Identity, Outcome, Ranks, Rows, Stage, TableOf
-from radpref.run.stage import Whole as WholeWork
+from radpref.runs.context import QUARANTINED, UndeclaredPortError
+from radpref.runs.engine.local import Local
+from radpref.runs.folder import Mark, Run, RunError
+from radpref.runs.runner import basis_of, check, run_stage, settled, states
+from radpref.runs.stage import Identity, Outcome, Ranks, Rows, Stage, TableOf
+from radpref.runs.stage import Whole as WholeWork
 from radpref.stages.ports import MODEL, PAIRS, TRAIN
 from radpref.versions import ROOMS
 from tests.runs import Whole, copy, finished, smallest

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from radpref.files import StoreError, content_key, disk_errors, write_atomically
 from radpref.records import ImageFile, Quarantined, Study
-from radpref.run.table import Made, Table
+from radpref.runs.table import Made, Table
 
 ITEMS = ("a", "b", "c", "d")
 ORDER = [(item, "k") for item in ITEMS]
@@ -279,7 +279,7 @@ import resource, signal
 from pathlib import Path
 from radpref.records import Quarantined
 from radpref.files import StoreError
-from radpref.run.table import Made, Table
+from radpref.runs.table import Made, Table
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 100}, {len(before) + 100}))
 table = Table(Path({str(table.path)!r}), Quarantined)

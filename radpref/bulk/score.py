@@ -17,9 +17,9 @@ from radpref.files import StoreError, content_key
 from radpref.judges import Case, Judge
 from radpref.judges.server import TRANSIENT
 from radpref.records import Judgement, Quarantined, Record
-from radpref.run.progress import progress
-from radpref.run.rows import batched
-from radpref.run.table import Made, Table
+from radpref.runs.progress import progress
+from radpref.runs.rows import batched
+from radpref.runs.table import Made, Table
 
 CHUNK = 256
 """Pairs judged at once, and lost at most by a kill."""
@@ -55,8 +55,9 @@ def score_file(
 ) -> Done:
     """Judge every pair of ``source`` (JSONL, CSV or Parquet) and write a JSONL of judgements in the same order.
 
-    A row of ``out`` is a `Score`. Work is kept beside it every ``chunk`` pairs (``OUT.part0``, then ``OUT.keys``). The same command goes on from there, and computes anew only pairs whose texts or ``version`` have
-    changed, or that a server could not answer. In memory stay the pairs of a chunk and, of every pair, its id and
+    A row of ``out`` is a `Score`. Work is kept beside it every ``chunk`` pairs (``OUT.part0``, then ``OUT.keys``). The
+    same command goes on from there, and computes anew only pairs whose texts or ``version`` have changed, or that a
+    server could not answer. In memory stay the pairs of a chunk and, of every pair, its id and
     key. Broken rows, and the second row of an id, stand with their reason in ``OUT.quarantined.jsonl``.
 
     Args:

@@ -49,7 +49,7 @@ def _of_run(folder: Path, count: int, side: int) -> Image.Image:
     from itertools import islice
 
     from radpref.pairs.preview import kept_sheet
-    from radpref.run.folder import Run, RunError
+    from radpref.runs.folder import Run, RunError
     from radpref.stages.ports import PAIRS
 
     made = list(islice(Run(folder).table("corrupt", PAIRS), count))
@@ -93,7 +93,8 @@ def _studies(recipe: Recipe, home: Path, count: int) -> list[Study]:
             f"data.source {section.source!r} does not exist{config.nearest(section.source, SOURCES) or '.'} "
             f"There are: {', '.join(SOURCES)}."
         )
-    found = SOURCES[section.source](_drawn(section, count), home, recipe.run.seed).studies
+    rows = SOURCES[section.source].read(_drawn(section, count), home, recipe.run.seed).studies
+    found = [row for row in rows if isinstance(row, Study)]
     if not found:
         raise DataError(f"{section.source}: no study to draw; check data.root and data.file")
     with_marks = [study for study in found if any(map(marked, study.images))]

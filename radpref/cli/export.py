@@ -9,7 +9,7 @@ import typer
 
 from radpref.cli.terminal import friendly, out
 from radpref.pipeline import road_of
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
 from radpref.stages.export import export_model, export_pairs
 
 ExportTarget = Literal["model", "trl", "llama-factory", "ms-swift", "ids"]

@@ -1,4 +1,4 @@
-"""``radpref judges``: score anyone's pairs of reports, and see where a judge can be fooled."""
+"""``radpref judges``: score pairs of reports, see where a judge can be fooled, and how it agrees with people."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from radpref.cli.terminal import TAKES_OVERRIDES, friendly, out, overrides, tell
 
 if TYPE_CHECKING:
     from radpref.judges import Judge
+    from radpref.judges.auditing import Target
 
-judges_app = typer.Typer(name="judges", help="Judge report pairs; audit the judges.", no_args_is_help=True)
+judges_app = typer.Typer(
+    name="judges", help="Judge report pairs; audit the judges; hold them against radiologists.", no_args_is_help=True
+)
 
 AUDITED = ("green", "lc-green", "text", "bleu")
 """What the audit looks at where no judge is named; BLEU is a score and no judge."""
@@ -25,9 +28,9 @@ def score(
     context: typer.Context,
     pairs: Annotated[Path, typer.Argument(help="JSONL, CSV or Parquet with id, reference and candidate.")],
     to: Annotated[Path, typer.Option("--out", help="The JSONL to write; the same command goes on with it.")],
-    judge: Annotated[str, typer.Option(help="green, text, chat, green-model, radeval-NAME, or lc- before one.")] = (
-        "green"
-    ),
+    judge: Annotated[
+        str, typer.Option(help="green, green-1, text, chat, green-model, radeval-NAME, or lc- before one.")
+    ] = ("green"),
     id_column: Annotated[str, typer.Option("--id", help="Column of the pair's id.")] = "id",
     reference: Annotated[str, typer.Option(help="Column of the radiologist's report.")] = "reference",
     candidate: Annotated[str, typer.Option(help="Column of the report to be judged.")] = "candidate",
@@ -59,33 +62,86 @@ def audit(
         Path | None, typer.Option(help="JSONL, CSV or Parquet of reports to corrupt; phantoms' where absent.")
     ] = None,
     field: Annotated[str, typer.Option(help="Column of the text.")] = "findings",
+    labels: Annotated[
+        str | None, typer.Option(help="Column of gold labels (name to 0 or 1) for the attacker's second reading.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most reports.")] = 400,
+    attacks: Annotated[int, typer.Option(min=0, help="Most reports that the searching attacker takes on.")] = 200,
     seed: Annotated[int, typer.Option(help="Of the corruptions, the phantoms and the intervals.")] = 0,
     to: Annotated[Path | None, typer.Option("--out", help="Write the tables as Markdown too.")] = None,
 ) -> None:
-    """Corrupt reports in known ways and show where a judge does not notice."""
+    """A judge's certificate: corruptions it should see, exploits that should gain nothing, a search for more."""
     with friendly():
         from itertools import islice
 
         from rich.table import Table
 
         from radpref.files import write_atomically
-        from radpref.judges.audit import HEADER, battery, cells, markdown
-        from radpref.judges.audit import audit as run_audit
-        from radpref.run.progress import progress
+        from radpref.judges import auditing
+        from radpref.runs.progress import progress
 
         asked = {name: _judge(name, context.args)[0] for name in judge or AUDITED}
-        references = list(islice(_texts(reports, field) if reports else _phantoms(seed), limit))
-        trials = battery(references, seed)
+        targets = list(islice(_targets(reports, field, labels) if reports else _phantoms(seed), limit))
+        references = [target.reference for target in targets]
+        trials = auditing.battery(references, seed)
         bar = progress(total=len(trials) * len(asked), unit="trials", what="audit")
-        rows = run_audit(asked, trials, seed=seed, progress=bar.update)
+        rows = auditing.audit(asked, trials, seed=seed, progress=bar.update)
         bar.close()
         for name in asked:
-            table = Table(*HEADER, title=f"{name} on {len(references):,} reports", title_justify="left")
+            table = Table(*auditing.HEADER, title=f"{name} on {len(references):,} reports", title_justify="left")
             for row in rows:
                 if row.judge == name:
-                    table.add_row(*cells(row))
+                    table.add_row(*auditing.cells(row))
             out.print(table)
+        pool = auditing.templates(references)
+        found = []
+        for name, one in asked.items() if attacks else ():
+            bar = progress(total=None, unit="edits", what=f"attack on {name}")
+            found.append(
+                auditing.summary(
+                    name, auditing.attack(one, targets, pool, most=attacks, seed=seed, progress=bar.update)
+                )
+            )
+            bar.close()
+        if found:
+            table = Table(*auditing.ATTACK_HEADER, title="a searching attacker", title_justify="left")
+            for attack in found:
+                table.add_row(*auditing.attack_cells(attack))
+            out.print(table)
+        if to is not None:
+            write_atomically(to, auditing.markdown(rows) + ("\n" + auditing.attack_markdown(found) if found else ""))
+            out.print(f"written to {to}", highlight=False, markup=False, soft_wrap=True)
+
+
+@judges_app.command(context_settings=TAKES_OVERRIDES)
+def agree(
+    context: typer.Context,
+    counts: Annotated[
+        Path, typer.Argument(help="Radiologists' error counts: ReXVal's folder, RadEvalX's, or a CSV of one's own.")
+    ],
+    judge: Annotated[
+        list[str] | None, typer.Option("--judge", help=f"A judge, or bleu; may come again. {', '.join(AUDITED)}")
+    ] = None,
+    reports: Annotated[
+        Path | None, typer.Option(help="The reports, where the counts do not hold them: id, reference, candidate.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
+    to: Annotated[Path | None, typer.Option("--out", help="Write the table as Markdown too.")] = None,
+) -> None:
+    """Kendall's tau-b between a judge's scores and the errors that radiologists counted."""
+    with friendly():
+        from rich.table import Table
+
+        from radpref.files import write_atomically
+        from radpref.judges.agreement import HEADER, agreements, cells, markdown, read_counts
+
+        asked = {name: _judge(name, context.args)[0] for name in judge or AUDITED}
+        rated = read_counts(counts, reports)
+        rows = [row for one in asked.values() for row in agreements(one, rated, seed=seed)]
+        table = Table(*HEADER, title=f"{len(rated):,} reports of {counts.name}", title_justify="left")
+        for row in rows:
+            table.add_row(*cells(row))
+        out.print(table)
         if to is not None:
             write_atomically(to, markdown(rows))
             out.print(f"written to {to}", highlight=False, markup=False, soft_wrap=True)
@@ -109,35 +165,41 @@ def _judge(name: str, words: list[str]) -> tuple[Judge, str]:
     if name == "bleu":
         from radpref.judges.bleu import bleu
 
-        return bleu, "bleu"
-    judges.check(name, section)
-    return judges.JUDGES[name](section), f"{name} {judges.version(name, section)}"
+        return bleu, bleu.version
+    asked = judges.JUDGES[name](section)
+    asked.check(section)
+    return asked, asked.version
 
 
-def _texts(path: Path, field: str) -> Iterator[str]:
-    """The reports of a file that have words."""
+def _targets(path: Path, field: str, labels: str | None) -> Iterator[Target]:
+    """The reports of a file that have words, with the gold labels that are known."""
     from radpref.data.rows import require, stream
     from radpref.data.source import RowError, text_of
+    from radpref.judges.auditing import Target, of_labels
     from radpref.judges.case import words
 
-    require(path, [("--field", field)])
+    require(path, [("--field", field), *([("--labels", labels)] if labels else [])])
     for entry in stream(path):
+        cells = entry.cells or {}
         try:
-            text = text_of((entry.cells or {}).get(field))
+            text = text_of(cells.get(field))
         except RowError:
             continue
         if words(text):
-            yield text
+            known = cells.get(labels) if labels else None
+            yield Target(text, of_labels(known) if isinstance(known, dict) else {})
 
 
-def _phantoms(seed: int) -> Iterator[str]:
-    """Reports of the built-in world, one patient after the other."""
+def _phantoms(seed: int) -> Iterator[Target]:
+    """Reports of the built-in world with its truth, one patient after the other."""
     from itertools import count
 
     from radpref.data.phantom.patients import generator, sample
     from radpref.data.phantom.reports import write
+    from radpref.judges.auditing import Target, of_names
 
     for index in count():
         patient = sample(index, seed=seed, prior_share=0.25)
         truth = [lesion.finding() for lesion in patient.at("current")]
-        yield write(truth, (), patient.before is not None, generator(seed, index, 4)).findings
+        report = write(truth, (), patient.before is not None, generator(seed, index, 4)).findings
+        yield Target(report, of_names(finding.name for finding in truth))

@@ -11,8 +11,8 @@ from radpref.cli.terminal import err, friendly, out
 from radpref.evaluation.tables import markdown_table, markdown_tests, terminal_table
 from radpref.pipeline import road_of, status_table
 from radpref.records import Comparison, Metric
-from radpref.run.folder import Run, RunError, read_json
-from radpref.run.runner import states
+from radpref.runs.folder import Run, RunError, read_json
+from radpref.runs.runner import states
 
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
 

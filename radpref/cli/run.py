@@ -13,7 +13,7 @@ from radpref.cli.recipes import described
 from radpref.cli.results import print_results
 from radpref.cli.terminal import TAKES_OVERRIDES, friendly, overrides
 from radpref.pipeline import commands, run_all, run_stage_alone
-from radpref.run.folder import Run, read_recipe
+from radpref.runs.folder import Run, read_recipe
 
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
 RedoOption = Annotated[

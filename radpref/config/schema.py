@@ -26,6 +26,8 @@ class UndeclaredKeyError(RadprefError):
     """A stage reads a key of the recipe that it does not declare; its results would not follow a change of it."""
 
 
+Schedule = Literal["cosine", "linear", "constant"]
+Optimizer = Literal["adamw", "adamw-8bit", "adafactor"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -101,19 +103,30 @@ class PhantomSection(Section):
 
 
 class TableSection(Section):
-    id: str = Field("id", description="column of the study id")
-    patient: str = Field("patient", description="column of the patient; falls back to the study id if absent")
-    images: str = Field("images", description="column of one image or a list: paths, or Hugging Face images")
-    findings: str = Field("findings", description="column of the reference report")
-    impression: str = Field("impression", description="column of the impression; may be absent")
-    indication: str = Field("indication", description="column of the indication; may be absent")
-    split: str = Field("split", description="column of the split; if absent, patients are split by hash")
+    """Columns by name. ``auto``: found by the usual names; empty: not used."""
+
+    id: str = Field("auto", description="column of the study id; empty numbers the rows")
+    patient: str = Field(
+        "auto", description="column of the patient; the word `study` makes each study a patient of its own"
+    )
+    images: str = Field("auto", description="column of one image or several: paths, or Hugging Face images")
+    view: str = Field("auto", description="column of the view, where a row is an image")
+    findings: str = Field("auto", description="column of the findings, the reference report")
+    impression: str = Field("auto", description="column of the impression")
+    indication: str = Field("auto", description="column of the indication")
+    report: str = Field("auto", description="column of the whole report, whose sections are found")
+    date: str = Field("auto", description="column of date and time: the study before is the prior")
+    prior: str = Field("auto", description="column of the id of the study before")
+    question: str = Field("auto", description="column of a question about the study")
+    answer: str = Field("auto", description="column of its answer")
+    split: str = Field("auto", description="column of the split; without one, patients are split by hash")
 
 
 class DataSection(Section):
     source: str = Field(
         "phantom",
-        description="where studies come from: phantom, openi, table, nih, covid, ms-cxr, vindr; none for pairs alone",
+        description="where studies come from: phantom, table, openi, mimic-cxr, chexpert-plus ..., see docs/data/; "
+        "none for pairs alone",
         json_schema_extra=_names("sources"),
     )
     root: str | None = Field(
@@ -130,6 +143,17 @@ class DataSection(Section):
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of patients held out to select on")
     test_share: float = Field(0.2, gt=0, lt=0.5, description="share of patients held out to test on")
     max_images: int = Field(2, ge=1, le=8, description="most images of a study that the model is shown")
+    near_duplicates: Literal["quarantine", "note", "off"] = Field(
+        "quarantine",
+        description="pictures nearly the same as one of another split: their study, the less held out one, is left "
+        "out; counted only; or not looked for",
+    )
+    burned_in: Literal["note", "refuse"] = Field(
+        "note", description="DICOM images whose header says that there is text in the pixels: counted, or refused"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="what the source itself can be asked; docs/data/ has a page for each"
+    )
     phantom: PhantomSection = PhantomSection()
     table: TableSection = TableSection()
 
@@ -160,19 +184,27 @@ class LoraSection(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     rslora: bool = Field(False, description="rank-stabilised scale")
     dora: bool = Field(False, description="DoRA: learn each weight's magnitude apart from its direction")
+    head: bool = Field(
+        False, description="an adapter on the output head as well; a head tied to the embeddings is untied"
+    )
 
 
 class SftSection(Section):
     enabled: bool = Field(True, description="false starts from the model as it is")
     lora: LoraSection = LoraSection(rank=0)
-    lr: float = Field(1e-3, gt=0, description="peak learning rate, AdamW, cosine")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(3, gt=0, description="passes over the training questions")
-    batch: int = Field(16, ge=1, description="questions a step and device")
+    batch: int = Field(16, ge=1, description="questions a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are summed")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    schedule: Schedule = Field(
+        "cosine", description="the rate after the warm-up: down to 0 on a cosine, a line, or kept"
+    )
+    optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
     train_tower: bool = Field(False, description="train the vision tower too; off keeps it frozen")
     train_projector: bool = Field(True, description="train the projector between tower and language model")
+    gradient_checkpointing: bool = Field(False, description="less memory for more time", json_schema_extra=SPEED)
     save_steps: int = Field(50, ge=1, description="steps between checkpoints")
 
 
@@ -217,9 +249,14 @@ class ServerSection(Section):
 class JudgeSection(ServerSection):
     name: str = Field(
         "green",
-        description="green (findings), text (words), chat, green-model, radeval-NAME, each with lc- before it for "
-        "length control; answer (right or not) for questions",
+        description="green (findings), green-1 (its first version), text (words), chat, green-model, radeval-NAME, "
+        "each with lc- before it for length control; answer (right or not) for questions",
         json_schema_extra=_names("judges"),
+    )
+    normals: Literal["weigh", "count", "none"] = Field(
+        "weigh",
+        description="green: what agreed normal statements count; weigh: a little, by region, in the share of the "
+        "findings that was found; count: as much as a finding, as published judges do; none: nothing beside findings",
     )
     python: str | None = Field(
         None,
@@ -475,12 +512,19 @@ class AlignSection(Section):
     lora: LoraSection = LoraSection()
     train_tower: bool = Field(False, description="train the vision tower too; its features cannot be cached then")
     train_projector: bool = Field(False, description="train the projector; its output cannot be cached then")
-    lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(1, gt=0, description="passes over the pairs")
-    batch: int = Field(8, ge=1, description="pairs a step and device")
+    batch: int = Field(8, ge=1, description="pairs a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are averaged")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    schedule: Schedule = Field(
+        "cosine", description="the rate after the warm-up: down to 0 on a cosine, a line, or kept"
+    )
+    optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
+    dropout: bool = Field(
+        False, description="leave the model's own dropout on in what is trained; LoRA's is lora.dropout"
+    )
     max_length: int | None = Field(
         None, ge=8, description="longest prompt plus answer in tokens; a longer pair is quarantined"
     )
@@ -503,7 +547,7 @@ class GrpoSection(Section):
         "judge", description="judge: the judge's score; chexpo: overlap of the findings' graphs (CheXPO-v2)"
     )
     steps: int = Field(50, ge=1, description="optimiser steps")
-    questions: int = Field(4, ge=1, description="questions a batch and device")
+    questions: int = Field(4, ge=1, description="questions a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged into one step")
     n: int = Field(8, ge=2, description="answers to each question: the group whose mean an answer is held against")
     beta: float = Field(0.0, ge=0, description="weight of the KL to the fine-tuned model; 0 needs no reference")
@@ -516,9 +560,13 @@ class GrpoSection(Section):
         "zero", description="what an answer that was cut at max_new_tokens gets: no reward, or what the judge says"
     )
     lora: LoraSection = LoraSection()
-    lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    schedule: Schedule = Field(
+        "cosine", description="the rate after the warm-up: down to 0 on a cosine, a line, or kept"
+    )
+    optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
     save_steps: int = Field(25, ge=1, description="steps between checkpoints, all of which are kept")
 
 

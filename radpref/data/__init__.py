@@ -9,7 +9,8 @@ from radpref.data.gate import MAX_CHARACTERS, ImageCheck
 from radpref.data.load import SOURCES, check, load_studies
 from radpref.data.preview import preview_sheet
 from radpref.data.source import DataError, Found, Loaded
-from radpref.data.splits import leakage, split_by_patient
+from radpref.data.splits import leakage
+from radpref.data.spool import Spool
 
 __all__ = [
     "MAX_CHARACTERS",
@@ -18,9 +19,9 @@ __all__ = [
     "Found",
     "ImageCheck",
     "Loaded",
+    "Spool",
     "check",
     "leakage",
     "load_studies",
     "preview_sheet",
-    "split_by_patient",
 ]

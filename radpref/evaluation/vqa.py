@@ -88,7 +88,7 @@ def question_baselines(train: Iterable[Question], test: Sequence[Question]) -> d
 
 
 def _judgement(question: Question, said: str) -> Judgement:
-    case = Case(question.id, question.id, question.reference, said, question.answer, question.closed)
+    case = Case(question.id, question.id, question.reference, said, question.answer, question.closed, question.prompt)
     return short_answer([case])[0]
 
 
@@ -112,7 +112,7 @@ def _order(group: str) -> tuple[int, str]:
 
 def _question_counts(question: Question, answers: Answers, twins: Mapping[str, Question]) -> Counts:
     said = answers[question.id]
-    right = float(matches(said, question.answer, question.closed))
+    right = float(matches(said, question.answer, question.closed, question.prompt))
     row: Counts = {"words": float(len(said.split())), "empty": float(not said.strip())}
     for group in _groups(question):
         row[f"{group}:n"], row[f"{group}:right"] = 1.0, right
@@ -128,12 +128,12 @@ def _question_counts(question: Question, answers: Answers, twins: Mapping[str, Q
         first, second = polarity(said), polarity(other)
         row["negated:n"] = 1.0
         row["negated:consistent"] = float(first is not None and second is not None and first != second)
-        row["negated:both"] = right * float(matches(other, negated.answer, negated.closed))
+        row["negated:both"] = right * float(matches(other, negated.answer, negated.closed, negated.prompt))
     for control, ending in zip(CONTROLS, (SWAPPED, BLANK), strict=True):
         twin = twins.get(question.id + ending)
         if twin is not None:
             row[f"{control}:n"], row[f"{control}:kept"] = 1.0, right
-            row[f"{control}:right"] = float(matches(answers[twin.id], twin.answer, twin.closed))
+            row[f"{control}:right"] = float(matches(answers[twin.id], twin.answer, twin.closed, twin.prompt))
     return row
 
 

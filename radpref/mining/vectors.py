@@ -83,7 +83,7 @@ def findings_of(question: Question) -> tuple[Finding, ...]:
     """What a question is about: the truth where it is known, else what it was made from, else what its texts say."""
     if question.truth is not None:
         return question.truth
-    return question.about or read(f"{question.prompt}\n{question.answer}\n{question.reference}")
+    return question.about or read(f"{question.prompt}\n{question.answer}\n{question.reference}", questions=True)
 
 
 def finding_vectors(rows: Sequence[Iterable[Finding]]) -> tuple[Tensor, list[str]]:

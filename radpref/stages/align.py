@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from radpref.config import AlignSection, Recipe, SftSection
 from radpref.records import Pair, Question, System, Systems, Weights, reasons
 from radpref.rooms import judges, losses, training
-from radpref.run.context import QUARANTINED, Context
-from radpref.run.stage import Outcome, Ranks, Stage
+from radpref.runs.context import QUARANTINED, Context
+from radpref.runs.stage import Outcome, Ranks, Stage
 from radpref.stages.identities import COMPUTES, DEVICE, JUDGE, NEEDS
 from radpref.stages.judge import check_judge, section_of
 from radpref.stages.ports import CHECKPOINTS, CONTROLS, MODEL, PAIRS, TRAIN
@@ -185,6 +185,9 @@ def _lessons_section(align: AlignSection, lr: float) -> SftSection:
         batch=align.batch,
         accumulate=align.accumulate,
         weight_decay=align.weight_decay,
+        schedule=align.schedule,
+        optimizer=align.optimizer,
+        gradient_checkpointing=align.gradient_checkpointing,
         train_projector=False,
         save_steps=align.save_steps,
     )
@@ -206,6 +209,9 @@ CONTROL = Stage(
         "align.batch",
         "align.accumulate",
         "align.weight_decay",
+        "align.schedule",
+        "align.optimizer",
+        "align.gradient_checkpointing",
         "align.save_steps",
         "run.seed",
         *COMPUTES,

@@ -7,9 +7,9 @@ from itertools import groupby
 
 from radpref.records import Completion, Posed, Quarantined, Question, System, Weights
 from radpref.rooms import models
-from radpref.run.context import Context
-from radpref.run.stage import Outcome, Rows, Stage
-from radpref.run.table import Merged
+from radpref.runs.context import Context
+from radpref.runs.stage import Outcome, Rows, Stage
+from radpref.runs.table import Merged
 from radpref.stages.identities import BASE, COMPUTES, DEVICE, shown
 from radpref.stages.ports import (
     AFTER,

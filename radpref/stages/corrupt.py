@@ -13,10 +13,10 @@ from PIL import Image
 from radpref.config import CorruptSection, Recipe, RecipeError
 from radpref.records import ImageFile, Pair, Quarantined
 from radpref.rooms import grounding, images, models, pairs
-from radpref.run.context import Context
-from radpref.run.folder import RunError
-from radpref.run.stage import Outcome, Rows, Stage
-from radpref.run.table import Merged
+from radpref.runs.context import Context
+from radpref.runs.folder import RunError
+from radpref.runs.stage import Outcome, Rows, Stage
+from radpref.runs.table import Merged
 from radpref.stages.identities import COMPUTES, DEVICE
 from radpref.stages.ports import MODEL, PAIRS
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from radpref.records import Comparison, Grounded, Judgement, Metric, Question
 from radpref.rooms import evaluation, grounding
-from radpref.run.context import Context
-from radpref.run.stage import Outcome, Stage, Whole
+from radpref.runs.context import Context
+from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages.answers import texts_of
 from radpref.stages.identities import FREE_JUDGES, READER
 from radpref.stages.ports import (

@@ -11,9 +11,9 @@ from pathlib import Path
 from radpref.files import disk_errors
 from radpref.records import reasons
 from radpref.rooms import formats, models
-from radpref.run.context import Left, section_of
-from radpref.run.folder import Run, RunError
-from radpref.run.stage import Road
+from radpref.runs.context import Left, section_of
+from radpref.runs.folder import Run, RunError
+from radpref.runs.stage import Road
 from radpref.stages.ports import CHOICE, PAIRS
 
 

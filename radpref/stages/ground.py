@@ -7,9 +7,9 @@ from itertools import groupby
 
 from radpref.records import Grounded, Posed, Question
 from radpref.rooms import grounding, images
-from radpref.run.context import Context
-from radpref.run.stage import Outcome, Rows, Stage
-from radpref.run.table import Merged
+from radpref.runs.context import Context
+from radpref.runs.stage import Outcome, Rows, Stage
+from radpref.runs.table import Merged
 from radpref.stages.answers import measured_systems, posed
 from radpref.stages.identities import BASE, COMPUTES, DEVICE, READER, shown
 from radpref.stages.ports import CHOICE, GROUNDED, MODEL, TEST

@@ -6,7 +6,7 @@ from radpref.config import JudgeSection
 from radpref.files import content_key
 from radpref.records import Question
 from radpref.rooms import findings, judges, losses, models
-from radpref.run.stage import Identity
+from radpref.runs.stage import Identity
 
 COMPUTES = ("run.precision", "run.threads")
 """Keys of every stage that runs a model."""

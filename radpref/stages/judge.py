@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from radpref.config import JudgeSection, Recipe
 from radpref.records import Candidate, Completion, Judgement, Question
 from radpref.rooms import judges
-from radpref.run.context import Context
-from radpref.run.stage import Outcome, Rows, Stage
-from radpref.run.table import Merged
+from radpref.runs.context import Context
+from radpref.runs.stage import Outcome, Rows, Stage
+from radpref.runs.table import Merged
 from radpref.stages.identities import JUDGE
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, TRAIN
 

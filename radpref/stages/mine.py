@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from radpref.config import MineSection
 from radpref.records import Candidate, ImageVector, Quarantined, Question, Shown
 from radpref.rooms import mining, models, tasks
-from radpref.run.context import Context
-from radpref.run.folder import RunError
-from radpref.run.stage import Outcome, Rows, Stage, Whole
+from radpref.runs.context import Context
+from radpref.runs.folder import RunError
+from radpref.runs.stage import Outcome, Rows, Stage, Whole
 from radpref.stages.identities import COMPUTES, DEVICE, READER
 from radpref.stages.judge import candidates
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, MINED, MODEL, TRAIN, VECTORS

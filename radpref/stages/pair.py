@@ -10,10 +10,10 @@ from pathlib import Path
 from radpref.config import EditSection, Recipe
 from radpref.records import Candidate, Completion, Judgement, Pair, Quarantined, Question, Study, reasons
 from radpref.rooms import data, formats, pairs
-from radpref.run.context import QUARANTINED, Context
-from radpref.run.folder import RunError
-from radpref.run.stage import Identity, Outcome, Rows, Stage, Whole
-from radpref.run.table import Merged
+from radpref.runs.context import QUARANTINED, Context
+from radpref.runs.folder import RunError
+from radpref.runs.stage import Identity, Outcome, Rows, Stage, Whole
+from radpref.runs.table import Merged
 from radpref.stages.identities import READER
 from radpref.stages.judge import candidates
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, MINED, PAIRS, STUDIES, TRAIN

@@ -17,7 +17,7 @@ from radpref.records import (
     Systems,
     Weights,
 )
-from radpref.run.stage import Fact, TableOf
+from radpref.runs.stage import Fact, TableOf
 
 STUDIES = TableOf("studies", Study)
 TRAIN = TableOf("train", Question)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from radpref.config import flatten, helps
 from radpref.records import Judgement, Question, System
 from radpref.rooms import evaluation, findings, mining, report, training
-from radpref.run.context import Context
-from radpref.run.stage import Outcome, Stage, TableOf, Whole
+from radpref.runs.context import Context
+from radpref.runs.stage import Outcome, Stage, TableOf, Whole
 from radpref.stages.answers import texts_of
 from radpref.stages.evaluate import MAIN
 from radpref.stages.identities import READER
@@ -79,7 +79,7 @@ def _data(context: Context) -> ReportData:
         errors={name: one["errors"] for name, one in details.items()},
         unscored={name: one["unscored"] for name, one in details.items()},
         recipe=[
-            report.Setting(key, str(value), about["provenance"].get(key, "default"), texts[key])
+            report.Setting(key, str(value), about["provenance"].get(key, "default"), texts.get(key, ""))
             for key, value in flatten(recipe.model_dump())
         ],
         facts={"versions": about["versions"], "machine": about["machine"], "seconds": about["seconds"]},

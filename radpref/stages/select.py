@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from radpref.config import Recipe
 from radpref.records import Candidate, Choice, Completion, Question, System
 from radpref.rooms import judges
-from radpref.run.context import Context
-from radpref.run.stage import Outcome, Stage, Whole
+from radpref.runs.context import Context
+from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages.answers import texts_of, validated_systems
 from radpref.stages.identities import FREE_JUDGES, SELECTING_JUDGE
 from radpref.stages.judge import scored

@@ -5,9 +5,9 @@ from __future__ import annotations
 from radpref.config import Recipe
 from radpref.records import Weights
 from radpref.rooms import models, training
-from radpref.run.context import QUARANTINED, Context
-from radpref.run.folder import RunError
-from radpref.run.stage import Outcome, Ranks, Stage
+from radpref.runs.context import QUARANTINED, Context
+from radpref.runs.folder import RunError
+from radpref.runs.stage import Outcome, Ranks, Stage
 from radpref.stages.identities import BASE, COMPUTES, DEVICE
 from radpref.stages.ports import MODEL, TRAIN
 

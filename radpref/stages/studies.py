@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from radpref.config import Recipe
 from radpref.records import Question, Split, Study, reasons
 from radpref.rooms import data, tasks
-from radpref.run.context import QUARANTINED, Context
-from radpref.run.folder import RunError
-from radpref.run.stage import Outcome, Stage, TableOf, Whole
+from radpref.runs.context import QUARANTINED, Context
+from radpref.runs.folder import RunError
+from radpref.runs.stage import Outcome, Stage, TableOf, Whole
 from radpref.stages.identities import READER
 from radpref.stages.ports import STUDIES, TEST, TRAIN, TWINS, VALIDATION
 

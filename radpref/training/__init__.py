@@ -8,7 +8,7 @@ again with the same arguments: it goes on, and ends where it would have ended.
 from radpref.training.align import Aligned, align
 from radpref.training.errors import TrainingError
 from radpref.training.grpo import grpo
-from radpref.training.loop import Checkpoint, Training, checkpoints, history
+from radpref.training.loop import Checkpoint, Training, checkpoints, history, last_tenth
 from radpref.training.prepare import Prepared, prepare
 from radpref.training.rows import Item, Prompts, Row
 from radpref.training.scoring import Way, way_of
@@ -32,6 +32,7 @@ __all__ = [
     "checkpoints",
     "grpo",
     "history",
+    "last_tenth",
     "prepare",
     "sft",
     "way_of",

@@ -128,6 +128,7 @@ def prepare(
         TrainingError: no usable pair is left, or KTO with a single question.
         LossError: an objective that makes no sense.
     """
+    vlm.model.eval()
     whole = objective(section)
     way = way_of(vlm, shared=section.shared_prefix == "auto")
     if whole.kl and not way.fused:
@@ -313,7 +314,6 @@ def _missing(job: _Job, batch: Sequence[_Asked], kept_images: bool | None) -> bo
 def _compute(job: _Job, batch: Sequence[_Asked], kept_images: bool | None, prompts: int) -> bool:
     """One pass over a batch; returns whether encoded images are kept (decided by the first batch)."""
     vlm, way = job.vlm, job.way
-    vlm.model.eval()
     encoded = [job.prompts(next(iter(one.rows.values()))) for one in batch]
     rows = [list(one.rows.values()) for one in batch]
     ids = [[answer_ids(vlm, row) for row in some] for some in rows]
@@ -323,12 +323,12 @@ def _compute(job: _Job, batch: Sequence[_Asked], kept_images: bool | None, promp
     with autocast(vlm):
         if way.features:
             images = {name: value.to(vlm.device) for name, value in images_of(vlm, encoded).items()}
-            with FlopCounterMode(display=False) as looking:
+            with _counting() as looking:
                 features = encode(vlm.model, images)
             parts = split(features, [image_tokens(vlm, prompt["input_ids"]) for prompt in encoded])
             repeats = [1 if way.shared else len(some) for some in rows]
             features = joined([part for part, n in zip(parts, repeats, strict=True) for _ in range(n)])
-        with FlopCounterMode(display=False) as reading:
+        with _counting() as reading:
             keep = hidden.append if any(one.places for one in batch) else None
             scores = score(vlm.model, packed, way, features, keep=keep)
     if kept_images is None:
@@ -348,6 +348,25 @@ def _compute(job: _Job, batch: Sequence[_Asked], kept_images: bool | None, promp
                 job.cache.put({hidden_name(row, places): hidden[0][at : at + length][list(places)]})
         at += length
     return kept_images
+
+
+class _NoModules:
+    """In place of the counter's tracker of modules, which trips over parameters that are handed to a module."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _counting() -> FlopCounterMode:
+    """A counter of arithmetic, over all modules together."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    return counter
 
 
 def _remembered(job: _Job) -> bool | None:
