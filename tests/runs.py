@@ -100,7 +100,7 @@ def copy(run: Run, folder: Path) -> Run:
         else:
             shutil.copy2(one, other)
 
-    shutil.copytree(run.folder, folder, copy_function=put, ignore=shutil.ignore_patterns(".lock"))
+    shutil.copytree(run.folder, folder, copy_function=put)
     return Run(folder)
 
 

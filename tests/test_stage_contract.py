@@ -18,8 +18,8 @@ import torch
 from radpref import config, findings, judges, models
 from radpref.config import Recipe, UndeclaredKeyError, covered, fields, marked, narrowed
 from radpref.pipeline import METHODS, commands, road_of
-from radpref.records import Quarantined, Question, Weights
-from radpref.runs.context import UndeclaredPortError
+from radpref.records import Completion, Question, Weights
+from radpref.runs.context import QUARANTINED, UndeclaredPortError
 from radpref.runs.engine.local import Local
 from radpref.runs.folder import Mark, Run, RunError
 from radpref.runs.runner import basis_of, check, run_stage, settled, states
@@ -224,7 +224,7 @@ def test_every_other_key_outdates_what_declares_it(method: str, whole: Whole) ->
     run, wrong, road = whole(method), {}, METHODS[method]
     recipe = settled(run)
     for key, field in fields():
-        if key in KEYS or key in ("align.objective", "model.path", "data.source", "pair.file"):
+        if key in KEYS or key in ("align.objective", "model.path", "model.adapter", "data.source", "pair.file"):
             continue
         other = changed(run, key, another(run.loaded, key))
         after = settled(other)
@@ -294,7 +294,7 @@ def test_an_objective_outdates_as_far_as_it_differs(method: str, whole: Whole) -
         ("firempo", "align.visual.form", "chosen", "prepare align"),
         ("firempo", "align.kl.weight", 0.3, "align"),
         ("firempo", "align.kl.scope", "completion", "prepare align"),
-        ("firempo", "align.spans", False, "prepare align"),
+        ("chexalign", "align.spans", True, "prepare align"),
         ("chexalign", "judge.name", "chat", "judge"),
         ("chexpo", "select.by", "green", "select"),
         ("pairs", "pair.file", "another.jsonl", "pair"),
@@ -306,14 +306,14 @@ def test_what_a_key_means_depends_on_the_others(method: str, key: str, value: ob
 
 
 def test_an_asked_judge_follows_from_how_it_is_asked() -> None:
-    """Server, model and words of a chat judge; not how often it may be tried."""
+    """Model and words of a chat judge; not where it is asked, how often, nor how fast."""
     asked = {"judge.name": "chat", "judge.server": "http://localhost:1/v1", "judge.model": "m"}
     loaded = config.override(smallest("chexalign"), asked)
     (identity,) = (one for stage in METHODS["chexalign"] if stage.name == "judge" for one in stage.identities)
     before = of(identity, loaded.recipe)
     for key, value, follows in (
-        ("judge.server", "http://localhost:2/v1", True),
         ("judge.model", "n", True),
+        ("judge.server", "http://localhost:2/v1", False),
         ("judge.max_tokens", 100, True),
         ("judge.retries", 1, False),
         ("judge.concurrency", 1, False),
@@ -362,6 +362,14 @@ def test_a_changed_model_file_outdates_what_is_loaded_from_it(method: str, whole
         assert not problems(run, method, meant(method, "sft predict ground"))
     finally:
         path.write_bytes(content)
+
+
+@METHOD
+def test_an_adapter_outdates_what_is_loaded_with_it(method: str, whole: Whole, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    run = changed(whole(method), "model.adapter", str(tmp_path))
+    assert not problems(run, method, meant(method, "sft predict ground report"))
 
 
 def test_the_same_model_elsewhere_outdates_nothing_but_the_report(whole: Whole, tmp_path: Path) -> None:
@@ -473,7 +481,7 @@ def rows_work(make: Any) -> Rows[Question]:
         item=Question,
         items=lambda context: iter(context.read(TRAIN)),
         total=lambda context: len(context.read(TRAIN)),
-        into=TableOf("seen", Quarantined),
+        into=SEEN,
         content=lambda question: question.prompt,
         batch=lambda recipe: 2,
         close=lambda context, merged: Outcome(f"{merged.rows} rows"),
@@ -484,11 +492,15 @@ def beta_of(context: Any) -> Outcome:
     return Outcome(f"{context.config.align.beta}")
 
 
-def noted(batch: Any, context: Any) -> list[list[Quarantined]]:
-    return [[Quarantined(id=one.id, stage="nosy", reason=f"{context.config.align.beta}")] for one in batch]
+def noted(batch: Any, context: Any) -> list[list[Completion]]:
+    return [[seen(one.id, f"{context.config.align.beta}")] for one in batch]
 
 
-SEEN = TableOf("seen", Quarantined)
+def seen(id: str, text: str) -> Completion:
+    return Completion(id=id, question=id, index=0, text=text, tokens=0, finished=True)
+
+
+SEEN = TableOf("seen", Completion)
 
 
 @pytest.mark.parametrize("key", ["sft", "align.lr", "align.lora", "alig"])
@@ -519,14 +531,15 @@ def test_a_stage_reads_what_it_declares(key: str, own: Run) -> None:
     do(own, WholeWork(beta_of), config=(key,))
     assert f"{beta}" in [event.get("result") for event in own.events()]
     mark = do(own, rows_work(noted), reads=(TRAIN,), writes=(SEEN,), config=(key,))
-    assert list(mark.tables) == ["seen"]
-    assert {row.reason for row in own.table("nosy", SEEN)} == {f"{beta}"}
+    assert list(mark.tables) == ["seen", "quarantined"]
+    assert not list(own.table("nosy", QUARANTINED))
+    assert {row.text for row in own.table("nosy", SEEN)} == {f"{beta}"}
     identity = Identity("beta", (key,), lambda recipe: str(recipe.align.beta))
     assert do(own, WholeWork(beta_of), identities=(identity,)).basis.identity == {"beta": str(beta)}
 
 
 def test_a_stage_that_uses_an_undeclared_table_or_fact_fails(own: Run) -> None:
-    row = Quarantined(id="a", stage="nosy", reason="b")
+    row = seen("a", "b")
     weights = Weights(path="/elsewhere", fingerprint="0")
     for work, what in (
         (lambda context: Outcome(str(len(list(context.read(TRAIN))))), "uses train"),

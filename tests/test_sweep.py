@@ -158,7 +158,7 @@ def test_a_sweep_runs_and_goes_on(tmp_path: Path) -> None:
     assert stamps()["firempo"] == before["firempo"]
 
     # A cell that has changed is computed again, and no other; what all share is not.
-    shared = (place / "shared" / "corrupt" / "pairs.jsonl").stat().st_mtime_ns
+    shared = (place / "shared" / "pair" / "pairs.jsonl").stat().st_mtime_ns
     before = stamps()
     changed = {**TINY["cells"]["firempo"]["set"], "align.visual.weight": 0.7, "align.lr": 5e-3}  # type: ignore[index]
     other = load_grid(grid(tmp_path / "grid.yaml", cells={**TINY["cells"], "firempo": {"set": changed}}))  # type: ignore[dict-item]
@@ -167,4 +167,4 @@ def test_a_sweep_runs_and_goes_on(tmp_path: Path) -> None:
     assert stamps()["dpo"] == before["dpo"]
     assert stamps()["firempo"] != before["firempo"]
     assert third["values"]["dpo"] == first["values"]["dpo"]
-    assert (place / "shared" / "corrupt" / "pairs.jsonl").stat().st_mtime_ns == shared
+    assert (place / "shared" / "pair" / "pairs.jsonl").stat().st_mtime_ns == shared
