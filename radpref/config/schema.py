@@ -143,7 +143,7 @@ class DataSection(Section):
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of patients held out to select on")
     test_share: float = Field(0.2, gt=0, lt=0.5, description="share of patients held out to test on")
     max_images: int = Field(2, ge=1, le=8, description="most images of a study that the model is shown")
-    near_duplicates: Literal["quarantine", "note", "off"] = Field(
+    near_duplicates: Literal["quarantine", "note", "ignore"] = Field(
         "quarantine",
         description="pictures nearly the same as one of another split: their study, the less held out one, is left "
         "out; counted only; or not looked for",

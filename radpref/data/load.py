@@ -184,7 +184,7 @@ class _Choice:
     def __init__(self, book: Book, check: ImageCheck, section: DataSection, *, leaky: bool, look_near: bool) -> None:
         self._book, self._check, self._section = book, check, section
         self._leaky = leaky
-        self._near = look_near and section.near_duplicates != "off"
+        self._near = look_near and section.near_duplicates != "ignore"
         self._held_out = HeldOut()
         self.leaks: Counter[str] = Counter()
         """Pairs of splits to studies of one picture, in the source's own splits."""
@@ -242,7 +242,7 @@ class _Choice:
         return next((split for split in found if split is not None), None)
 
     def notes(self) -> list[str]:
-        what = {"quarantine": "left out", "note": "kept, as data.near_duplicates says", "off": ""}
+        what = {"quarantine": "left out", "note": "kept, as data.near_duplicates says", "ignore": ""}
         notes = [
             f"{count:,} studies show nearly the same picture as one of another split ({pair}): the less held-out one "
             f"is {what[self._section.near_duplicates]}"
