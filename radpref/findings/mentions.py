@@ -104,7 +104,7 @@ def _elsewhere(item: Item, words: Sequence[str], found: Sequence[Item]) -> bool:
 
 
 def _without_key(found: Sequence[Item], words: Sequence[str]) -> Sequence[Item]:
-    """The items without the name of a part of the body that only heads the statement: ``heart: the lungs are clear``.
+    """The items without the name of a body part that only heads the statement: ``heart: the lungs are clear``.
 
     It stays where what follows is its own state: ``heart: mildly enlarged``.
     """
