@@ -30,7 +30,7 @@ def labelled(text: str, told: str) -> dict[str, tuple[int | None, ...]]:
 
 
 def own_sentences() -> Iterator[tuple[str, str, dict[str, tuple[int | None, ...]]]]:
-    for name in ("reading.yaml", "reading_more.yaml"):
+    for name in ("reading.yaml", "reading_more.yaml", "reading_hard.yaml"):
         for kind, rows in yaml.safe_load((CASES / name).read_text("utf-8")).items():
             for text, told in rows:
                 yield kind, text, labelled(text, told)

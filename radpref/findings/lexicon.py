@@ -15,7 +15,7 @@ import yaml
 
 from radpref.findings.grammar import plural
 
-TOKEN = re.compile(r"[^\W\d_]+|_+|\d+(?:[.,:]\d+)*|(?<=\s)-(?=\s)|(?<=\()-(?=\))|[^\w\s-]")
+TOKEN = re.compile(r"[^\W\d_]+|_+|\d+(?:[.,:]\d+)*|(?<=\s)--?(?=[\s;,.]|$)|(?<=\()-(?=\))|[^\w\s-]")
 """Words, numbers, runs of underscores (de-identified text) and punctuation. A hyphen inside a word separates two
 words, so that air-space and air space read alike."""
 _SHORTENED = re.compile(r"[^\W\d_]+?(?=n't\b)|n't\b|" + TOKEN.pattern, re.IGNORECASE)
@@ -142,6 +142,12 @@ class Lexicon:
         return frozenset(word for form in forms for word in TOKEN.findall(form)) | frozenset(self.short)
 
     @cached_property
+    def _finding_words(self) -> frozenset[str]:
+        return frozenset(
+            w for (kind, _), terms in self.phrases.items() if kind == "finding" for t in terms for w in t.split()
+        )
+
+    @cached_property
     def _slips(self) -> dict[str, frozenset[str]]:
         """What a long word becomes by leaving a letter out, to the words that it may stand for."""
         found: dict[str, set[str]] = {}
@@ -173,7 +179,8 @@ class Lexicon:
             for known in self._slips.get(form, ())
             if known[0] == word[0] and known[:-1] != word[:-1] and not _grown(word, known) and _one_slip(word, known)
         }
-        if len(near) > 1:  # a word and its plural are one word
+        if len(near) > 1:  # a finding's word before others; a word and its plural are one
+            near = near & self._finding_words or near
             near = {known for known in near if not (known.endswith("s") and known[:-1] in near)}
         return near.pop() if len(near) == 1 else None
 
@@ -238,7 +245,10 @@ def lexicon() -> Lexicon:
         ("position", raw["positions"]),
         ("join", raw["joins"]),
     ):
-        phrases |= {(kind, str(name)): tuple(terms) for name, terms in table.items()}
+        phrases |= {
+            (kind, str(name)): tuple(form for term in terms for form in _expanded(term))
+            for name, terms in table.items()
+        }
     phrases |= {(cue, cue): tuple(f for term in terms for f in _expanded(term)) for cue, terms in raw["cues"].items()}
     phrases |= {("value", presence): tuple(terms) for presence, terms in raw["values"].items()}
     english = frozenset(raw["english"])

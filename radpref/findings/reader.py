@@ -11,7 +11,7 @@ from typing import Any
 
 from radpref.findings.attributes import attributes, numerals, sizes
 from radpref.findings.language import not_english
-from radpref.findings.lexicon import items, tokens
+from radpref.findings.lexicon import items, lexicon, tokens
 from radpref.findings.mentions import mentions
 from radpref.findings.scopes import presences, with_denied_changes
 from radpref.findings.sentences import sentences
@@ -20,6 +20,9 @@ from radpref.records import Finding, Span
 
 _REMEMBERED = 1 << 15
 """Sentences kept in memory; at about a kilobyte each, some 30 MB."""
+
+_TEXTS = 1 << 12
+"""Texts whose sentences' bounds are kept."""
 
 
 def read(text: str, *, questions: bool = False) -> tuple[Finding, ...]:
@@ -56,6 +59,19 @@ def sentence_bounds(text: str) -> list[tuple[int, int]]:
     return [made.span(start, end) for _, start, end in sentences(made.text)]
 
 
+def in_one_sentence(text: str, first: Finding, second: Finding) -> bool:
+    """Whether two findings read from ``text`` stand in one sentence, however the text is laid out."""
+    if first.span is None or second.span is None:
+        return False
+    start, end = min(first.span.start, second.span.start), max(first.span.end, second.span.end)
+    return any(begin <= start and end <= stop for begin, stop in _bounds(text))
+
+
+@lru_cache(maxsize=_TEXTS)
+def _bounds(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple(sentence_bounds(text))
+
+
 def _corrects(later: Finding, found: Finding) -> bool:
     """Whether an addendum's statement takes the place of one in the report."""
     return later.name == found.name and {later.side, found.side} != {"left", "right"}
@@ -67,7 +83,7 @@ def _read_sentence(text: str) -> tuple[tuple[dict[str, Any], int, int], ...]:
     told = tokens(text)
     if not told:
         return ()
-    words = [token.word for token in told]
+    words = _with_keys([token.word for token in told])
     found = with_denied_changes(items(words), words)
     named = mentions(words, found)
     if not named:
@@ -85,6 +101,13 @@ def _read_sentence(text: str) -> tuple[tuple[dict[str, Any], int, int], ...]:
         if presence is not None
         for extra in extras
     )
+
+
+def _with_keys(words: list[str]) -> list[str]:
+    """``heart - normal`` as ``heart: normal``."""
+    if "-" in words and " ".join(words[: (at := words.index("-"))]) in lexicon().names:
+        words[at] = ":"
+    return words
 
 
 def _denied(extra: Any) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def _denied_change(start: int, words: Sequence[str], found: Sequence[Item]) -> I
     end = at + 1
     if words[start] not in ("not", "never") and words[at] in parts["nouns"]:
         if (
-            words[end : end + 1] in (["or"], ["and"], ["/"])
+            words[end : end + 1] in (["or"], ["nor"], ["and"], ["/"])
             and words[end + 1 : end + 2]
             and words[end + 1] in parts["nouns"]
         ):
@@ -147,7 +147,10 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
                 if (item.start, other) in cues and _ahead(mentioned, item, found):
                     continue
                 value = "absent" if item.kind == "negation after" else "uncertain"
-                _reach_back(item, value, mentions, found, result, clause, doubly=clausal)
+                over = not lexicon().lists["over"].isdisjoint(words[item.start : item.end])
+                listed = joined is not None and joined.value == "comma" and joined.end > mentioned[0]
+                doubly = clausal or (negated and over and not listed)
+                _reach_back(item, value, mentions, found, result, clause, doubly=doubly)
             case "join":
                 if item.value in ("verb", "verbs"):
                     verb = item.end
@@ -288,6 +291,8 @@ def _valued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[
                 result[key] = "absent"
             elif kinds & {"uncertain before", "uncertain after"}:
                 result[key] = "uncertain"
+            elif "structure" in kinds and lexicon().chexpert[mentions[key].name] == "Support Devices":
+                result[key] = None  # "devices: the trachea is midline"
 
 
 def _stands_alone(sign: str, value: Item, words: Sequence[str]) -> bool:
