@@ -298,7 +298,7 @@ def _pixtral_parts(merge: int) -> tuple[Any, Any, Any, Any]:
         chat_template=template("[IMG]", start=BOS),
     )
     tower = hf.PixtralVisionConfig(**TOWER, image_size=64, patch_size=8)
-    return tokens, processor, tower, hf.MistralConfig(**_text(tokens))
+    return tokens, processor, tower, hf.MistralConfig(**_text(tokens, sliding_window=24))  # shorter than a prompt
 
 
 def pixtral() -> Built:

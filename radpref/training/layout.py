@@ -120,11 +120,14 @@ def attention(model: Any, rows: Mapping[str, Tensor]) -> Any:
     seen = seen | (index[:, None] == index[None, :])
     kinds = set(getattr(text, "layer_types", None) or ())
     both_ways = _image_blocks(inner.config, rows)
+    window = getattr(text, "sliding_window", None)
+    near = (order[:, :, None] - order[:, None, :]).abs() < window if window else None
+    if not kinds and near is not None and getattr(text, "use_sliding_window", True):  # Mistral: in every layer
+        seen = seen & near
     if kinds <= {"full_attention"} and both_ways is None:
         return _as_taken(inner, seen)
     masks = {"full_attention": seen}
-    if "sliding_attention" in kinds:
-        near = (order[:, :, None] - order[:, None, :]).abs() < text.sliding_window
+    if "sliding_attention" in kinds and near is not None:
         masks["sliding_attention"] = seen & near
     if both_ways is not None:
         masks = {kind: mask | both_ways for kind, mask in masks.items()}
