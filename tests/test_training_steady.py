@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,14 @@ def test_what_is_reported_is_a_mean_over_the_last_tenth_by_items() -> None:
     assert found["loss"] == pytest.approx((2.0 * 4 + 12.0) / 5)
     assert found["kl"] == 3.0
     assert last_tenth(history[:3])["loss"] == 1.0
+
+
+def test_a_tracker_is_fed_or_named_where_it_is_not_installed(pairs: list[Pair], base: Path, tmp_path: Path) -> None:
+    vlm = toys.vlm(base / "llava")
+    prepared = prepare(vlm, pairs, toys.section(), base / "prepared")
+    if find_spec("trackio") is None:
+        with pytest.raises(TrainingError, match="pip install trackio"):
+            align(vlm, prepared, toys.section(), tmp_path / "absent", seed=0, trackers=("tensorboard", "trackio"))
+    if find_spec("tensorboard") or find_spec("tensorboardX"):
+        align(vlm, prepared, toys.section(), tmp_path / "fed", seed=0, trackers=("tensorboard",))
+        assert list((tmp_path / "fed").rglob("events.out.tfevents.*"))

@@ -10,6 +10,7 @@ from radpref.records import Cell
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw-8bit", "adafactor"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -34,6 +35,9 @@ class RunSection(Section):
     precision: Precision = Field(
         "auto",
         description="auto: bfloat16 where this machine is faster with it (measured at start), else float32",
+    )
+    trackers: tuple[Tracker, ...] = Field(
+        (), description="tensorboard, trackio, wandb: where trainings are shown besides the report; none by default"
     )
 
 
