@@ -28,6 +28,7 @@ class UndeclaredKeyError(RadprefError):
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw-8bit", "adafactor"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -65,6 +66,9 @@ class RunSection(Section):
     precision: Precision = Field(
         "auto",
         description="auto: bfloat16 where this machine is faster with it (measured at start), else float32",
+    )
+    trackers: tuple[Tracker, ...] = Field(
+        (), description="tensorboard, trackio, wandb: where trainings are shown besides the report; none by default"
     )
 
 
