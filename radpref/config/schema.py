@@ -68,7 +68,9 @@ class RunSection(Section):
         description="auto: bfloat16 where this machine is faster with it (measured at start), else float32",
     )
     trackers: tuple[Tracker, ...] = Field(
-        (), description="tensorboard, trackio, wandb: where trainings are shown besides the report; none by default"
+        (),
+        description="tensorboard, trackio, wandb: where trainings are shown besides the report; none by default",
+        json_schema_extra=SPEED,
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from array import array
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from radpref.data.disk import database
 from radpref.images import ImageError, decode, nearly_same
 from radpref.images.near import WORDS, near, words_of_hash
 from radpref.records import Split
@@ -19,8 +19,7 @@ class HeldOut:
 
     def __init__(self) -> None:
         self._words = array("Q")
-        self._rows = sqlite3.connect("")
-        self._rows.executescript("PRAGMA journal_mode=OFF; CREATE TABLE shown (n INTEGER PRIMARY KEY, path, split);")
+        self._rows = database("CREATE TABLE shown (n INTEGER PRIMARY KEY, path, split);")
 
     def add(self, path: str, hashed: str, split: Split) -> None:
         self._words.extend(words_of_hash([hashed])[0].tolist())
