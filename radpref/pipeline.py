@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from radpref import plugins
-from radpref.config import Recipe, RecipeError
+from radpref.config import Recipe, RecipeError, fields, marked, nearest, objectives, value_of
+from radpref.rooms import data, images, judges
 from radpref.runs.engine import engine_of
 from radpref.runs.folder import Run, RunError
 from radpref.runs.runner import State, check, run_stage, settled, states
@@ -123,6 +123,15 @@ def refuse_loss(run: Run, wanted: Sequence[Stage], found: dict[str, State]) -> N
         )
 
 
+_NAMES: dict[str, Callable[[], Iterable[str]]] = {
+    "judges": lambda: judges.JUDGES,
+    "sources": lambda: data.SOURCES,
+    "objectives": objectives,
+    "corruptions": lambda: images.OPERATORS,
+}
+"""The names of each group that a key of the recipe may take, ours and those of other packages."""
+
+
 def check_names(run: Run) -> None:
     """Whether every name that the recipe takes from a list is on it, and what no stage could see by itself.
 
@@ -130,9 +139,16 @@ def check_names(run: Run) -> None:
         RecipeError: a source, judge or objective that does not exist, with the nearest one; pairs that no stage reads.
     """
     recipe = run.recipe
-    for key, name, known in plugins.named(recipe):
-        if name not in known and not (key == "data.source" and name == NO_STUDIES and recipe.method == "pairs"):
-            raise RecipeError(plugins.unknown(key, name, known, run.loaded.provenance.get(key, "the recipe")))
+    for key, field in fields():
+        group, name = marked(field, "names"), value_of(recipe, key)
+        if group is None or name is None:
+            continue
+        known = [*_NAMES[group](), *([NO_STUDIES] if key == "data.source" and recipe.method == "pairs" else [])]
+        if name not in known:
+            raise RecipeError(
+                f"`{key}` from {run.loaded.provenance.get(key, 'the recipe')} is {name!r}, which does not exist"
+                f"{nearest(name, known) or '.'} There are: {', '.join(known)}."
+            )
     if recipe.method != "pairs":
         if recipe.pair.file is not None:
             raise RecipeError(

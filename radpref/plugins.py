@@ -1,24 +1,32 @@
-"""Names that a recipe may give, of what comes with radpref and of what other packages add through entry points.
+"""What other packages add through Python entry points, beside what comes with radpref.
 
 A package adds a judge, say, by naming it in its own ``pyproject.toml``::
 
     [project.entry-points."radpref.judges"]
-    house = "my_package.judging:house_judge"
+    house = "my_package.judging:house"
 
-The groups are ``radpref.judges``, ``radpref.sources``, ``radpref.objectives``, ``radpref.corruptions`` and
-``radpref.metrics``; docs/python.md shows one of each. ``radpref doctor`` lists what is found.
+==========================  =========================================================================================
+``radpref.judges``          a ``judges.Maker``: takes the recipe's judge section, gives an object with name, version,
+                            check and call (``judges.Judge``); ``lc-house`` is its length-controlled form
+``radpref.sources``         a ``data.Source``, with options of its own (``data.options``)
+``radpref.objectives``      a ``losses.Ranking``: a loss of both sides' token log-probs, for ``align.loss``
+``radpref.corruptions``     a function (values, mask, section, rng) -> values, for ``corrupt.operator``
+``radpref.metrics``         a function (questions, answers) -> a number or None each, for the table of results
+==========================  =========================================================================================
+
+``radpref doctor`` lists what is found; docs/python.md shows one of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
-from radpref.config import Recipe, fields, marked, nearest, objectives
 from radpref.errors import RadprefError
-from radpref.rooms import data, judges
+
+T = TypeVar("T")
 
 GROUPS = ("judges", "sources", "objectives", "corruptions", "metrics")
 
@@ -46,32 +54,28 @@ def load(group: str, name: str) -> Any:
         ) from error
 
 
-_OURS: dict[str, Callable[[], Any]] = {
-    "judges": lambda: judges.JUDGES,
-    "sources": lambda: data.SOURCES,
-    "objectives": objectives,
-}
+class Extended(Mapping[str, T]):
+    """A dictionary of what comes with radpref and, behind it, of what other packages add to a group.
 
+    A name of ours is ours, whoever else takes it; what others add is imported when it is asked for.
+    """
 
-def names(group: str) -> list[str]:
-    """All names of a group: ours, then others'."""
-    return [*(_OURS[group]() if group in _OURS else ()), *found(group)]
+    def __init__(self, group: str, ours: Mapping[str, T]) -> None:
+        self._group, self._ours = group, ours
 
+    def __getitem__(self, name: str) -> T:
+        if name in self._ours:
+            return self._ours[name]
+        if name not in found(self._group):
+            raise KeyError(name)
+        added: T = load(self._group, name)
+        return added
 
-def named(recipe: Recipe) -> Iterator[tuple[str, str, list[str]]]:
-    """Every key of a recipe that takes a name of a group, with its value and the names there are."""
-    for key, field in fields():
-        group = marked(field, "names")
-        value: Any = recipe
-        for part in key.split("."):
-            value = getattr(value, part)
-        if group and value is not None:
-            yield key, value, names(group)
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._ours, *(name for name in found(self._group) if name not in self._ours)])
 
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
-def unknown(key: str, name: str, known: list[str], where: str) -> str:
-    """Why a name cannot be taken."""
-    return (
-        f"`{key}` from {where} is {name!r}, which does not exist{nearest(name, known) or '.'} "
-        f"There are: {', '.join(known)}."
-    )
+    def __contains__(self, name: object) -> bool:
+        return name in self._ours or name in found(self._group)

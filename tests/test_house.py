@@ -15,6 +15,7 @@ PACKAGE = REPOSITORY / "radpref"
 TESTS = REPOSITORY / "tests"
 FLOORS: list[set[str]] = [
     {"errors"},
+    {"plugins"},
     {"records", "versions"},
     {"files", "config"},
     {"images", "findings", "losses"},
@@ -26,7 +27,6 @@ FLOORS: list[set[str]] = [
     {"mining", "grounding"},
     {"report"},
     {"rooms"},
-    {"plugins"},
     {"runs"},
     {"stages", "bulk", "doctor"},
     {"bench"},

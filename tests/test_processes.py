@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,22 +24,10 @@ from radpref.records import ImageFile, Pair
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("processes")]
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "RAY_DEDUP_LOGS": "0"}
-SMALL = [
-    "--data.train",
-    "13",
-    "--data.validation",
-    "3",
-    "--data.test",
-    "4",
-    "--run.precision",
-    "float32",
-    "--evaluate.resamples",
-    "100",
-    "--evaluate.batch",
-    "4",
-    "--sample.max_new_tokens",
-    "88",
-]
+SMALL = shlex.split(
+    "--data.train 13 --data.validation 3 --data.test 4 --run.precision float32 --evaluate.resamples "
+    "100 --evaluate.batch 4 --sample.max_new_tokens 88"
+)
 OF_METHOD = {
     "chexalign": "--sft.epochs 1 --sft.batch 4 --sample.n 2 --sample.batch 4 --align.batch 4 --align.save_steps 2 "
     "--pair.drop_unfinished false",

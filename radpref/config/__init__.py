@@ -19,7 +19,7 @@ from radpref.config.load import (
     resolve,
     shipped,
 )
-from radpref.config.narrow import covered, declared_values, narrowed
+from radpref.config.narrow import covered, declared_values, narrowed, value_of
 from radpref.config.schema import (
     AlignSection,
     CorruptSection,
@@ -102,4 +102,5 @@ __all__ = [
     "override",
     "resolve",
     "shipped",
+    "value_of",
 ]

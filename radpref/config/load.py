@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from radpref.config.schema import AlignSection, Recipe, Section
 from radpref.errors import RadprefError
+from radpref.plugins import found
 
 
 class RecipeError(RadprefError, ValueError):
@@ -114,7 +115,8 @@ def objectives() -> dict[str, dict[str, Any]]:
     """The published objectives by name: what each sets in ``align``, the defaults of ``OBJECTIVE_KEYS`` filled in."""
     text = (resources.files("radpref") / "recipes" / "parts" / "objectives.yaml").read_text(encoding="utf-8")
     default = AlignSection().model_dump(include=set(OBJECTIVE_KEYS))
-    return {name: _merged(default, values or {}) for name, values in yaml.safe_load(text).items()}
+    others = {name: {"loss": name} for name in found("objectives")}
+    return {name: _merged(default, values or {}) for name, values in {**others, **yaml.safe_load(text)}.items()}
 
 
 def _merged(base: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

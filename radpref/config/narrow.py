@@ -16,14 +16,20 @@ def covered(key: str, declared: Collection[str]) -> bool:
     return any(name in ("*", key) or key.startswith(f"{name}.") for name in declared)
 
 
+def value_of(recipe: Recipe, key: str) -> Any:
+    """The value of a dotted key."""
+    value: Any = recipe
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
 def declared_values(recipe: Recipe, declared: Collection[str]) -> dict[str, Any]:
     """The keys that ``declared`` covers and a result may depend on, with their values: those of speed are left out."""
     found: dict[str, Any] = {}
     for key, field in fields():
         if covered(key, declared) and not marked(field, "speed"):
-            value: Any = recipe
-            for name in key.split("."):
-                value = getattr(value, name)
+            value = value_of(recipe, key)
             found[key] = list(value) if isinstance(value, tuple) else value
     return found
 

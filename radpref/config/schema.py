@@ -355,9 +355,10 @@ class PairSection(Section):
 
 
 class CorruptSection(Section):
-    operator: Literal["noise", "blur", "inpaint", "mean", "whole-noise", "crop", "black"] = Field(
+    operator: str = Field(
         "noise",
         description="noise, blur, inpaint, mean change the lesion; whole-noise, crop, black the whole image",
+        json_schema_extra=_names("corruptions"),
     )
     strength: float | None = Field(
         None,

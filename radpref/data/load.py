@@ -35,6 +35,7 @@ from radpref.data.near import HeldOut
 from radpref.data.source import DataError, Found, Loaded, NoOptions, Source, nearest, quarantine
 from radpref.data.splits import SPLITS, leakage
 from radpref.data.spool import Spool
+from radpref.plugins import Extended
 from radpref.records import Split, Study
 
 _STEP = 1024
@@ -81,8 +82,9 @@ _ALL: tuple[Source[Any], ...] = (
     rexvqa.SOURCE,
     conversations.SOURCE,
 )
-SOURCES: dict[str, Source[Any]] = {source.name: source for source in _ALL}
-"""All data sets, by the name that ``data.source`` takes. A new one is a module with its ``SOURCE``, and a test."""
+SOURCES: Mapping[str, Source[Any]] = Extended("sources", {source.name: source for source in _ALL})
+"""All data sets, by the name that ``data.source`` takes. A new one is a module with its ``SOURCE``, and a test;
+other packages add to it (``radpref.plugins``)."""
 
 
 def check(section: DataSection) -> None:

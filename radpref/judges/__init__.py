@@ -6,6 +6,8 @@ server; ``radeval-*`` run RadEval's metrics in another process. Each has its len
 the name. ``answer`` is for questions: 1 where the answer is right, else 0.
 """
 
+from collections.abc import Iterator, Mapping
+
 from radpref.config import JudgeSection
 from radpref.judges import chat as _chat
 from radpref.judges import radeval as _radeval
@@ -25,6 +27,7 @@ from radpref.judges.rewards import answer_match, chexpo, finding_graph, reward_f
 from radpref.judges.server import TRANSIENT
 from radpref.judges.short_answer import short_answer
 from radpref.judges.soft_matching import text
+from radpref.plugins import Extended, found
 from radpref.records import Judgement
 
 _DEFAULT = JudgeSection()
@@ -43,12 +46,31 @@ _PLAIN: dict[str, Maker] = {
     **{f"radeval-{metric}": _radeval.maker(metric) for metric in _radeval.METRICS},
 }
 
-JUDGES: dict[str, Maker] = (
+_OURS: dict[str, Maker] = (
     _PLAIN
     | {f"lc-{name}": _controlled(make) for name, make in _PLAIN.items()}
     | {"answer": lambda section=_DEFAULT: short_answer}  # of a question, which no length makes right
 )
-"""Name to the making of a judge."""
+
+
+class _Judges(Extended[Maker]):
+    """Judges, those of other packages with their length-controlled forms."""
+
+    def __getitem__(self, name: str) -> Maker:
+        plain = name.removeprefix("lc-")
+        if name not in _OURS and plain != name and plain in found("judges"):
+            return _controlled(super().__getitem__(plain))
+        return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*super().__iter__(), *(f"lc-{name}" for name in found("judges") if name not in _OURS)])
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+
+JUDGES: Mapping[str, Maker] = _Judges("judges", _OURS)
+"""Name to the making of a judge; other packages add to it (``radpref.plugins``)."""
 
 
 def version(name: str, section: JudgeSection) -> str:
@@ -78,7 +100,7 @@ def _is_free(make: Maker) -> bool:
 
 def free() -> tuple[str, ...]:
     """Judges that need nothing but the texts, and cost next to nothing."""
-    return tuple(name for name, make in JUDGES.items() if _is_free(make))
+    return tuple(name for name, make in _OURS.items() if _is_free(make))
 
 
 def transient(judgement: Judgement) -> bool:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from radpref import plugins
 from radpref.records import Comparison, Grounded, Judgement, Metric, Question
 from radpref.rooms import evaluation, grounding
 from radpref.runs.context import Context
 from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages.answers import texts_of
-from radpref.stages.identities import FREE_JUDGES, READER
+from radpref.stages.identities import ADDED_METRICS, FREE_JUDGES, READER
 from radpref.stages.ports import (
     AFTER,
     BEFORE,
@@ -48,6 +49,7 @@ def _evaluate(context: Context) -> Outcome:
         for row in evaluation.compare(measured[name], measured[AFTER], metrics=heading, resamples=resamples, seed=seed)
     ]
     metrics = [row for one in measured.values() for row in one.metrics]
+    metrics += list(_added(context, questions))
     seen, changed = _grounding(context)
     metrics += seen
     comparisons += changed
@@ -89,6 +91,19 @@ def _measured(context: Context, questions: Sequence[Question]) -> dict[str, Meas
         name: evaluation.measure_questions(name, questions, answers, resamples=resamples, seed=seed)
         for name, answers in evaluation.question_baselines(train, questions).items()
     }
+
+
+def _added(context: Context, questions: Sequence[Question]) -> Iterator[Metric]:
+    """Metrics that other packages add, of every system: means over the questions, with intervals over patients."""
+    names = list(dict.fromkeys(row.system for row in context.read(PREDICTED))) if plugins.found("metrics") else []
+    resamples, seed = context.config.evaluate.resamples, context.config.run.seed
+    for system in names:
+        texts = texts_of(iter(context.read(PREDICTED)), questions, system)
+        answers = [texts[question.id] for question in questions]
+        for name in plugins.found("metrics"):
+            values = plugins.load("metrics", name)(questions, answers)
+            rows = [grounding.Value(q.patient, value) for q, value in zip(questions, values, strict=True)]
+            yield grounding.mean_metric(system, name, rows, resamples=resamples, seed=seed)
 
 
 def _judgements(measured: Mapping[str, Measured]) -> Iterator[Judgement]:
@@ -155,6 +170,6 @@ STAGE = Stage(
     may_read=(STUDIES, GROUNDED),
     writes=(METRICS, COMPARISONS, TEST_JUDGEMENTS),
     config=("task.kind", "evaluate.resamples", "run.seed"),
-    identities=(READER, FREE_JUDGES),
+    identities=(READER, FREE_JUDGES, ADDED_METRICS),
     rooms=("evaluation", "judges", "findings", "grounding"),
 )
