@@ -147,7 +147,7 @@ def test_data_that_changed_outside_throw_nothing_away_unasked(run: Run, monkeypa
 
     kept = [path for path in run.folder.glob("*/*") if path.is_file() and path.parent.name != "studies"]
     files = {path: path.read_bytes() for path in kept}
-    monkeypatch.setitem(SOURCES, "phantom", replace(before, find=other))
+    monkeypatch.setattr("radpref.data.load.SOURCES", {**SOURCES, "phantom": replace(before, find=other)})
     status, said = again(run)
     assert status == 2
     assert "what studies/train holds has changed" in said
@@ -164,7 +164,7 @@ def test_data_that_changed_outside_throw_nothing_away_unasked(run: Run, monkeypa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("align", "--align.loss", "dppo", "--redo"), "did you mean 'dpo'"),
+        (("align", "--align.loss", "dppo", "--redo"), "did you mean `dpo`"),
         (("align", "--align.betta", "1", "--redo"), "align.beta"),
         (("align", "--align.beta", "strong", "--redo"), "align.beta"),
         (("judge", "--judge.name", "chat", "--redo"), "judge.server"),

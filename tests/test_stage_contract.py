@@ -22,7 +22,7 @@ from radpref.records import Completion, Question, Weights
 from radpref.runs.context import QUARANTINED, UndeclaredPortError
 from radpref.runs.engine.local import Local
 from radpref.runs.folder import Mark, Run, RunError
-from radpref.runs.runner import basis_of, check, run_stage, settled, states
+from radpref.runs.runner import basis_of, check, keep_precision, run_stage, settled, states
 from radpref.runs.stage import Identity, Outcome, Ranks, Rows, Stage, TableOf
 from radpref.runs.stage import Whole as WholeWork
 from radpref.stages.ports import MODEL, PAIRS, TRAIN
@@ -419,7 +419,10 @@ def test_precision_that_is_settled_stays_so(whole: Whole, tmp_path: Path, monkey
     run = copy(whole("chexalign"), tmp_path / "run")
     other = changed(run, "run.precision", "auto")
     monkeypatch.setattr(models, "settle_precision", lambda device: "float32")
-    assert settled(other).run.precision == "float32"
+    recipe = settled(other)
+    assert recipe.run.precision == "float32"
+    assert not run.path("precision.json").exists(), "looking writes nothing"
+    keep_precision(other, recipe)
     monkeypatch.setattr(models, "settle_precision", lambda device: "bfloat16")
     assert settled(other).run.precision == "float32"
     assert not problems(other, "chexalign", ())
