@@ -11,7 +11,7 @@ from radpref.config import Recipe, RecipeError, fields, marked, nearest, objecti
 from radpref.rooms import data, images, judges
 from radpref.runs.engine import engine_of
 from radpref.runs.folder import Run, RunError
-from radpref.runs.runner import State, check, run_stage, settled, states
+from radpref.runs.runner import State, check, keep_precision, run_stage, settled, states
 from radpref.runs.stage import Road, Stage
 from radpref.stages.align import ALIGN, CONTROL, GRPO, PREPARE
 from radpref.stages.answers import ANSWER, PREDICT, SAMPLE, VALIDATE
@@ -82,7 +82,7 @@ def _run(run: Run, road: Road, only: Stage | None, redo: bool, limit: int | None
     engine = engine_of(run.recipe)
     run.main = engine.processes.first
     check_names(run)
-    recipe = settled(run)
+    recipe = engine.processes.share(settled(run))
     wanted = road if only is None else [only]
     check(wanted, recipe)
     with run.locked():
@@ -92,7 +92,7 @@ def _run(run: Run, road: Road, only: Stage | None, redo: bool, limit: int | None
         if not redo:
             refuse_loss(run, wanted, found)
         run.note_recipe()
-        settled(run)  # now that there is a run, what precision came to is kept
+        keep_precision(run, recipe)
         for stage in wanted:
             if not redo and only is None:
                 refuse_loss(run, [stage], engine.processes.share(states(run, road, recipe)))

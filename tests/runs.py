@@ -139,7 +139,7 @@ _OF_METHOD = {
     "firempo": ("ground.studies=1", "ground.placements=1", "ground.attention=false"),
     "chexpo": ("task.per_study=2", "sample.max_new_tokens=12", "mine.budget=8", "mine.k=2", "align.epochs=1",
                "evaluate.controls=[negated]"),
-    "grpo": ("grpo.steps=1", "grpo.questions=2", "grpo.n=2", "sample.max_new_tokens=24"),
+    "grpo": ("grpo.steps=1", "grpo.questions=3", "grpo.n=4", "grpo.unfinished=judged", "sample.max_new_tokens=48"),
     "pairs": ("data.source=phantom",),
 }  # fmt: skip
 

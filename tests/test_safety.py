@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from radpref.cli import app
 from radpref.data import SOURCES, Found
 from radpref.pipeline import METHODS, run_all, run_stage_alone
+from radpref.records import Quarantined, Study
 from radpref.runs.folder import Run, RunError
 from tests.runs import Whole, copy, everything, finished, outdated, smallest
 
@@ -137,13 +138,16 @@ def test_data_that_changed_outside_throw_nothing_away_unasked(run: Run, monkeypa
     before = SOURCES["phantom"]
 
     def other(*given: Any) -> Found:
-        found = before(*given)
-        words = [one.model_copy(update={"findings": f"{one.findings} Good inspiration."}) for one in found.studies]
-        return replace(found, studies=words)
+        found = before.find(*given)
+        return replace(found, studies=[with_more_words(row) for row in found.studies])
+
+    def with_more_words(row: Study | Quarantined) -> Study | Quarantined:
+        changed = f"{row.findings} Good inspiration." if isinstance(row, Study) else ""
+        return row.model_copy(update={"findings": changed} if changed else {})
 
     kept = [path for path in run.folder.glob("*/*") if path.is_file() and path.parent.name != "studies"]
     files = {path: path.read_bytes() for path in kept}
-    monkeypatch.setitem(SOURCES, "phantom", other)
+    monkeypatch.setattr("radpref.data.load.SOURCES", {**SOURCES, "phantom": replace(before, find=other)})
     status, said = again(run)
     assert status == 2
     assert "what studies/train holds has changed" in said
@@ -160,7 +164,7 @@ def test_data_that_changed_outside_throw_nothing_away_unasked(run: Run, monkeypa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("align", "--align.loss", "dppo", "--redo"), "did you mean 'dpo'"),
+        (("align", "--align.loss", "dppo", "--redo"), "did you mean `dpo`"),
         (("align", "--align.betta", "1", "--redo"), "align.beta"),
         (("align", "--align.beta", "strong", "--redo"), "align.beta"),
         (("judge", "--judge.name", "chat", "--redo"), "judge.server"),

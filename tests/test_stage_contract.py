@@ -22,7 +22,7 @@ from radpref.records import Completion, Question, Weights
 from radpref.runs.context import QUARANTINED, UndeclaredPortError
 from radpref.runs.engine.local import Local
 from radpref.runs.folder import Mark, Run, RunError
-from radpref.runs.runner import basis_of, check, run_stage, settled, states
+from radpref.runs.runner import basis_of, check, keep_precision, run_stage, settled, states
 from radpref.runs.stage import Identity, Outcome, Ranks, Rows, Stage, TableOf
 from radpref.runs.stage import Whole as WholeWork
 from radpref.stages.ports import MODEL, PAIRS, TRAIN
@@ -54,6 +54,7 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "data.validation_share": (0.15, "studies"),
     "data.root": ("/elsewhere", "studies given"),
     "data.file": ("other.csv", "studies"),
+    "data.options": ({"another": 1}, "studies"),
     "data.phantom.seed": (5, "studies"),
     "data.table.findings": ("text", "studies"),
     "task.kind": (..., "studies evaluate"),
@@ -295,7 +296,7 @@ def test_an_objective_outdates_as_far_as_it_differs(method: str, whole: Whole) -
         ("firempo", "align.kl.weight", 0.3, "align"),
         ("firempo", "align.kl.scope", "completion", "prepare align"),
         ("chexalign", "align.spans", True, "prepare align"),
-        ("chexalign", "judge.name", "chat", "judge"),
+        ("chexalign", "judge.name", "lc-text", "judge"),
         ("chexpo", "select.by", "green", "select"),
         ("pairs", "pair.file", "another.jsonl", "pair"),
         ("pairs", "data.source", "openi", "studies"),
@@ -419,7 +420,10 @@ def test_precision_that_is_settled_stays_so(whole: Whole, tmp_path: Path, monkey
     run = copy(whole("chexalign"), tmp_path / "run")
     other = changed(run, "run.precision", "auto")
     monkeypatch.setattr(models, "settle_precision", lambda device: "float32")
-    assert settled(other).run.precision == "float32"
+    recipe = settled(other)
+    assert recipe.run.precision == "float32"
+    assert not run.path("precision.json").exists(), "looking writes nothing"
+    keep_precision(other, recipe)
     monkeypatch.setattr(models, "settle_precision", lambda device: "bfloat16")
     assert settled(other).run.precision == "float32"
     assert not problems(other, "chexalign", ())

@@ -173,6 +173,8 @@ class Run:
             raise RunError(
                 f"{self.folder} holds a recipe.yaml and no run, which a run would write over. Give another --out."
             )
+        if self.path("run.json").exists():
+            _known(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path(".lock"), timeout=0)
@@ -224,22 +226,27 @@ def read_recipe(folder: Path) -> config.Loaded:
         RunError: the folder holds no run, or one of another version.
         RecipeError: its recipe.yaml was changed by hand into something that cannot be run.
     """
-    path, about_path = folder / "recipe.yaml", folder / "run.json"
-    if not path.is_file() or not about_path.is_file():
+    path = folder / "recipe.yaml"
+    if not path.is_file() or not (folder / "run.json").is_file():
         raise RunError(f"{folder} holds no run (no recipe.yaml with a run.json). `radpref run RECIPE --out {folder}`.")
-    known = read_json(about_path)
+    provenance = _known(folder).get("provenance", {})
+    loaded = config.load(str(path))
+    return config.Loaded(
+        recipe=loaded.recipe,
+        provenance={key: provenance.get(key, where) for key, where in loaded.provenance.items()},
+    )
+
+
+def _known(folder: Path) -> Mapping[str, Any]:
+    """``run.json`` of a folder. Raises RunError where another version of radpref has made it."""
+    known = read_json(folder / "run.json")
     known = known if isinstance(known, Mapping) else {}
     if known.get("format") != FORMAT:
         raise RunError(
             f"{folder} was made by another version of radpref (its format is {known.get('format', 1)}, this one reads "
             f"{FORMAT}). Give another --out, or use the version that made it."
         )
-    loaded = config.load(str(path))
-    provenance = known.get("provenance", {})
-    return config.Loaded(
-        recipe=loaded.recipe,
-        provenance={key: provenance.get(key, where) for key, where in loaded.provenance.items()},
-    )
+    return known
 
 
 def about(loaded: config.Loaded) -> dict[str, Any]:

@@ -42,13 +42,19 @@ def settled(run: Run) -> Recipe:
     section = run.recipe.run
     if section.precision != "auto":
         return run.recipe
-    kind = models.pick_device(section.device).type
-    known = run.read_json("precision.json") or {}
-    if kind not in known:
-        known = {**known, kind: models.settle_precision(models.pick_device(section.device))}
-        if run.path("run.json").exists():
-            run.write_json(known, "precision.json")
-    return run.recipe.model_copy(update={"run": section.model_copy(update={"precision": known[kind]})})
+    device = models.pick_device(section.device)
+    known = (run.read_json("precision.json") or {}).get(device.type)
+    precision = models.settle_precision(device) if known is None else known
+    return run.recipe.model_copy(update={"run": section.model_copy(update={"precision": precision})})
+
+
+def keep_precision(run: Run, recipe: Recipe) -> None:
+    """Write down what ``run.precision: auto`` came to in the settled recipe, where that has not been done."""
+    if run.recipe.run.precision == "auto":
+        kind = models.pick_device(run.recipe.run.device).type
+        known = run.read_json("precision.json") or {}
+        if kind not in known:
+            run.write_json({**known, kind: recipe.run.precision}, "precision.json")
 
 
 def states(run: Run, road: Road, recipe: Recipe | None = None) -> dict[str, State]:
