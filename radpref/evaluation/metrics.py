@@ -231,7 +231,10 @@ METRICS: dict[str, Definition] = {
         count="green:n",
     ),
     "matched_per_report": Definition(
-        "Matched", "statements that agree per scored report, normal ones among them", _mean("green:matched", "green:n"), count="green:n"
+        "Matched",
+        "statements that agree per scored report, normal ones among them",
+        _mean("green:matched", "green:n"),
+        count="green:n",
     ),
     "unscored_share_green": Definition(
         "Unscored",
