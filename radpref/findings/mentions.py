@@ -78,6 +78,8 @@ def _elsewhere(item: Item, words: Sequence[str], found: Sequence[Item]) -> bool:
         return item.start > 0 and (
             words[item.start - 1][0].isdigit() or words[item.start - 1] in ("few", "several", "x")
         )
+    if words[item.end - 1] == "valve" and not book.lists["own valve"].isdisjoint(words):
+        return True
     if item.value not in book.general_findings:
         return False
     between = book.lists["of a part"]
@@ -128,7 +130,7 @@ def _without_key(found: Sequence[Item], words: Sequence[str]) -> Sequence[Item]:
 
 
 def _of_one_phrase(state: Item, structure: Item, found: Sequence[Item]) -> bool:
-    """Whether the structure belongs to the state before it: ``normal cardiac silhouette``, not ``normal, the aorta``."""
+    """Whether the structure is that of the state before it: ``normal heart size``, not ``normal, the aorta``."""
     between = [item for item in found if state.end <= item.start and item.end <= structure.start]
     parted = any(item.kind == "break" or (item.kind == "join" and item.value != "in") for item in between)
     return structure.start - state.end <= _NOUN_PHRASE and not parted
