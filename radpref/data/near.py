@@ -19,11 +19,13 @@ class HeldOut:
 
     def __init__(self) -> None:
         self._words = array("Q")
-        self._rows = database("CREATE TABLE shown (n INTEGER PRIMARY KEY, path, split);")
+        self._rows = database("CREATE TABLE shown (n INTEGER PRIMARY KEY, path, split, hash BLOB UNIQUE);")
 
     def add(self, path: str, hashed: str, split: Split) -> None:
-        self._words.extend(words_of_hash([hashed])[0].tolist())
-        self._rows.execute("INSERT INTO shown VALUES (?, ?, ?)", (len(self) - 1, path, split))
+        """A picture of a held-out study; of those with one hash the first is kept."""
+        row = (len(self), path, split, bytes.fromhex(hashed))
+        if self._rows.execute("INSERT OR IGNORE INTO shown VALUES (?, ?, ?, ?)", row).rowcount:
+            self._words.extend(words_of_hash([hashed])[0].tolist())
 
     def __len__(self) -> int:
         return len(self._words) // WORDS
