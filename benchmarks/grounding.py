@@ -24,19 +24,16 @@ import torch
 
 from radpref.config import DataSection, LoraSection, ModelSection, PhantomSection, RunSection, SftSection, TaskSection
 from radpref.data import load_studies
-from radpref.files import content_key
+from radpref.files import append_lines, content_key, cut_torn_line
 from radpref.grounding import (
-    Drop,
     Grounding,
-    Look,
     attention_table,
     causal_table,
     compare_effects,
     measure_grounding,
 )
 from radpref.models import Vlm, load, vision_tower
-from radpref.records import Question
-from radpref.run.table import Table
+from radpref.records import Drop, Look, Question
 from radpref.tasks import report_question
 from radpref.training import sft
 
@@ -126,15 +123,17 @@ def measure(name: str, path: Path, questions: list[Question], folder: Path) -> G
     """``measure_grounding`` with its rows kept in the folder, for as long as model and questions stay the same."""
     vlm = load(ModelSection(path=str(path)), RUN)
     key = content_key(vlm.fingerprint, [question.id for question in questions])
-    seen, lost = Table(folder / "looks.jsonl", Look), Table(folder / "drops.jsonl", Drop)
+    kinds: tuple[type[Look | Drop], ...] = (Look, Drop)
+    places = {kind: folder / f"{kind.__name__.lower()}s-{key}.jsonl" for kind in kinds}
+    known: list[Look | Drop] = []
+    for kind, place in places.items():
+        if place.exists():
+            cut_torn_line(place)
+            known += map(kind.model_validate_json, place.read_text("utf-8").splitlines())
 
     def keep(row: Look | Drop) -> None:
-        if isinstance(row, Look):
-            seen.append([(key, row)])
-        else:
-            lost.append([(key, row)])
+        append_lines(places[type(row)], row.model_dump_json().encode() + b"\n")
 
-    known = [row for table in (seen, lost) for row in table if table.get(row.id, key)]
     return measure_grounding(vlm, questions, system=name, known=known, keep=keep)
 
 

@@ -24,11 +24,12 @@ from radpref.config import ModelSection, SftSection
 from radpref.evaluation import Measured, measure
 from radpref.evaluation.resampling import draws, interval
 from radpref.files import write_atomically
-from radpref.models import generate
-from radpref.pipeline import run_stage
+from radpref.models import generate, load
+from radpref.pipeline import road_of, run_stage_alone
 from radpref.records import Completion, Question
-from radpref.run.folder import Run
-from radpref.stages.common import fine_tuned, load, questions_of
+from radpref.runs.context import Left, section_of
+from radpref.runs.folder import Run
+from radpref.stages.ports import MODEL, TEST, TRAIN
 from radpref.training import checkpoints, sft
 
 F1 = "finding_f1_micro_reference_uncertain-positive"
@@ -74,8 +75,8 @@ def main() -> None:
 def curve(run: Run, folder: Path) -> list[Point]:
     """The points of one seed; step 0, the same for all seeds, is kept in ``folder``."""
     for stage in ("studies", "sft", "grpo"):
-        run_stage(run, stage)
-    start, _ = fine_tuned(run)
+        run_stage_alone(run, stage)
+    start = fine_tuned(run)
     full = run.recipe.grpo.lora.rank == 0
     points = [point(run, 0, start, folder)]
     for saved in checkpoints(run.path("grpo", "training")):
@@ -87,7 +88,14 @@ def curve(run: Run, folder: Path) -> list[Point]:
 
 def controlled(run: Run) -> Point:
     """The control of a run."""
-    return point(run, CONTROL, control(run, fine_tuned(run)[0]), run.path("curve"))
+    return point(run, CONTROL, control(run, fine_tuned(run)), run.path("curve"))
+
+
+def fine_tuned(run: Run) -> ModelSection:
+    """The model that GRPO started from."""
+    weights = Left(run, road_of(run.recipe)).fact(MODEL)
+    assert weights is not None
+    return section_of(weights)
 
 
 def point(run: Run, step: int, model: ModelSection, folder: Path) -> Point:
@@ -96,12 +104,12 @@ def point(run: Run, step: int, model: ModelSection, folder: Path) -> Point:
 
 def control(run: Run, start: ModelSection) -> ModelSection:
     """SFT on the references of the training questions, as long and as fast as GRPO trained."""
-    of, questions = run.recipe.grpo, questions_of(run, "train")
+    of, questions = run.recipe.grpo, list(run.table("studies", TRAIN))
     section = SftSection(
         lora=of.lora, lr=of.lr, warmup=of.warmup, batch=of.questions * of.accumulate, train_projector=False,
         epochs=of.steps * of.questions * of.accumulate / len(questions), save_steps=10**6,
     )  # fmt: skip
-    done = sft(load(run, start), questions, section, run.path("control"), seed=run.recipe.run.seed)
+    done = sft(load(start, run.recipe.run), questions, section, run.path("control"), seed=run.recipe.run.seed)
     return ModelSection(path=str(done.path))
 
 
@@ -109,11 +117,11 @@ def answered(run: Run, step: int, model: ModelSection, folder: Path, drawn: bool
     """Answers to the test studies, one a study, kept in ``folder``; drawn with the same random numbers everywhere."""
     name = f"{'control' if step == CONTROL else step}-{'sampled' if drawn else 'greedy'}"
     kept = folder / f"{name}.jsonl"
-    questions = questions_of(run, "test")
+    questions = list(run.table("studies", TEST))
     if not kept.exists():
         sample = run.recipe.sample
         made = generate(
-            load(run, model),
+            load(model, run.recipe.run),
             questions,
             temperature=1.0 if drawn else None,
             max_new_tokens=sample.max_new_tokens,

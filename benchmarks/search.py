@@ -154,16 +154,16 @@ def questions(rows: int) -> None:
     """The recipe's own vectors of questions that are made from phantoms: templated, as instruction sets are."""
     from radpref import config
     from radpref.mining import finding_vectors, findings_of, text_vectors
-    from radpref.pipeline import run_stage
-    from radpref.run.folder import Run
-    from radpref.stages.common import questions_of
+    from radpref.pipeline import run_stage_alone
+    from radpref.runs.folder import Run
+    from radpref.stages.ports import TRAIN
 
     studies = rows // 5
     set_ = [f"data.train={studies}", "data.validation=1", "data.test=1", "task.marks=[arrow]"]
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder) / "run", config.load("chexpo", overrides=set_))
-        run_stage(run, "studies")
-        asked = questions_of(run, "train")[:rows]
+        run_stage_alone(run, "studies")
+        asked = list(run.table("studies", TRAIN))[:rows]
     texts = [text_vectors([q.prompt for q in asked]), text_vectors([q.reference for q in asked])]
     found_signs = finding_vectors([findings_of(q) for q in asked])[0]
     alike = len({(q.prompt, q.reference) for q in asked})

@@ -13,10 +13,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from radpref.run.folder import LIBRARIES
+from radpref.plugins import GROUPS
+from radpref.plugins import found as found_plugins
+from radpref.runs.folder import LIBRARIES
 
 EXTRAS = {
-    "dicom": (("pydicom",), "images in DICOM files"),
+    "dicom": (("pydicom", "gdcm"), "images in DICOM files"),
+    "ray": (("ray",), "runs over the hosts of a Ray cluster (--engine ray)"),
     "radeval": (("RadEval",), "CheXbert, RadGraph, RadCliQ, BERTScore and others as judges"),
     "tensorboard": (("tensorboard",), "training curves in TensorBoard (the report has them without it)"),
     "torchvision": (("torchvision",), "video inputs and fast image processors of Qwen-VL models"),
@@ -44,7 +47,13 @@ def examine() -> Group:
         if missing:
             state = Text(f"missing: pip install 'radpref[{name}]'", style="yellow")
         extras.add_row(name, state, adds)
-    return Group(libraries, hardware, extras)
+
+    added = Table("group", "name", "package", title="added by other packages", title_justify="left")
+    for group in GROUPS:
+        for name, point in found_plugins(group).items():
+            package = f"{point.dist.name} {point.dist.version}" if point.dist else point.value
+            added.add_row(f"radpref.{group}", name, package)
+    return Group(libraries, hardware, extras, *([added] if added.row_count else []))
 
 
 def machine() -> dict[str, str]:

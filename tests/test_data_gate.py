@@ -183,7 +183,7 @@ def test_a_picture_nearly_of_a_held_out_study_is_left_out(tmp_path: Path, source
     kept = load_studies(DataSection(source="table", near_duplicates="note"), tmp_path / "c", 5)
     assert len(kept.studies) == 60
     assert any("kept, as data.near_duplicates says" in note for note in kept.notes)
-    assert len(load_studies(DataSection(source="table", near_duplicates="off"), tmp_path / "c", 5).studies) == 60
+    assert len(load_studies(DataSection(source="table", near_duplicates="ignore"), tmp_path / "c", 5).studies) == 60
 
 
 def test_text_burned_in_is_said_and_can_be_refused(tmp_path: Path, source: list[Study]) -> None:

@@ -37,6 +37,7 @@ from radpref.data.near import HeldOut
 from radpref.data.source import DataError, Found, Loaded, NoOptions, Source, nearest, quarantine
 from radpref.data.splits import SPLITS, leakage
 from radpref.data.spool import Spool
+from radpref.plugins import Extended
 from radpref.records import Split, Study
 
 _STEP = 1024
@@ -83,8 +84,20 @@ _ALL: tuple[Source[Any], ...] = (
     rexvqa.SOURCE,
     conversations.SOURCE,
 )
-SOURCES: dict[str, Source[Any]] = {source.name: source for source in _ALL}
-"""All data sets, by the name that ``data.source`` takes. A new one is a module with its ``SOURCE``, and a test."""
+SOURCES: Mapping[str, Source[Any]] = Extended("sources", {source.name: source for source in _ALL})
+"""All data sets, by the name that ``data.source`` takes. A new one is a module with its ``SOURCE``, and a test;
+other packages add to it (``radpref.plugins``)."""
+
+
+def check(section: DataSection) -> None:
+    """What can be known of a data section before any work. Raises DataError."""
+    if section.source not in SOURCES:
+        raise DataError(
+            f"data.source {section.source!r} is none of {', '.join(SOURCES)}{nearest(section.source, SOURCES)}"
+        )
+    if section.validation_share + section.test_share >= 1:
+        raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
+    SOURCES[section.source].check(section)
 
 
 def load_studies(section: DataSection, cache: Path, seed: int, progress: Callable[[int], None] | None = None) -> Loaded:
@@ -99,12 +112,7 @@ def load_studies(section: DataSection, cache: Path, seed: int, progress: Callabl
     Raises DataError: no such source, folder, file or column; nothing usable; a split of the source that leaks.
     StoreError: no room on the disk for the rows.
     """
-    if section.source not in SOURCES:
-        raise DataError(
-            f"data.source {section.source!r} is none of {', '.join(SOURCES)}{nearest(section.source, SOURCES)}"
-        )
-    if section.validation_share + section.test_share >= 1:
-        raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
+    check(section)
     found = SOURCES[section.source].read(section, cache, seed)
     with room_on_disk(), closing(Book(cache)) as book:
         return _load(found, book, section, cache, seed, ImageCheck(cache, progress))
@@ -176,7 +184,7 @@ class _Choice:
     def __init__(self, book: Book, check: ImageCheck, section: DataSection, *, leaky: bool, look_near: bool) -> None:
         self._book, self._check, self._section = book, check, section
         self._leaky = leaky
-        self._near = look_near and section.near_duplicates != "off"
+        self._near = look_near and section.near_duplicates != "ignore"
         self._held_out = HeldOut()
         self.leaks: Counter[str] = Counter()
         """Pairs of splits to studies of one picture, in the source's own splits."""
@@ -234,7 +242,7 @@ class _Choice:
         return next((split for split in found if split is not None), None)
 
     def notes(self) -> list[str]:
-        what = {"quarantine": "left out", "note": "kept, as data.near_duplicates says", "off": ""}
+        what = {"quarantine": "left out", "note": "kept, as data.near_duplicates says", "ignore": ""}
         notes = [
             f"{count:,} studies show nearly the same picture as one of another split ({pair}): the less held-out one "
             f"is {what[self._section.near_duplicates]}"

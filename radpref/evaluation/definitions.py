@@ -7,6 +7,7 @@ from typing import Literal
 
 from radpref.evaluation import metrics, vqa_metrics
 from radpref.evaluation.metrics import Array, Definition, Sums
+from radpref.plugins import found
 
 
 def _not_of_texts(sums: Sums) -> Array:
@@ -33,13 +34,23 @@ GROUNDING = {
 
 def definition(name: str) -> Definition:
     """What a metric is called, how it averages, which direction is better. Raises KeyError for an unknown name."""
-    known = {**metrics.METRICS, **GROUNDING}
+    known = {**metrics.METRICS, **GROUNDING, **added()}
     return known[name] if name in known else vqa_metrics.vqa_definition(name)
+
+
+def added() -> dict[str, Definition]:
+    """The metrics that other packages add, which are measured by them (``stages.evaluate``)."""
+    rule = "mean over the questions that have a value, each alike; added by another package"
+    return {name: Definition(name, rule, _not_of_counts, "neither") for name in found("metrics")}
+
+
+def _not_of_counts(sums: Sums) -> Array:
+    raise NotImplementedError("a metric that another package adds is not summed from the counts of texts")
 
 
 def headline(names: Iterable[str]) -> tuple[str, ...]:
     """Those of ``names`` that head a table, in its order: of reports, or of questions by task and by kind."""
     there = dict.fromkeys(names)
     by_group = [name for name in there if str(vqa_metrics.group_of(name)).startswith(("task=", "kind="))]
-    fixed = [name for name in (*metrics.HEADLINE, *vqa_metrics.HEADLINE, *GROUNDING) if name in there]
+    fixed = [name for name in (*metrics.HEADLINE, *vqa_metrics.HEADLINE, *GROUNDING, *added()) if name in there]
     return (*fixed, *by_group)

@@ -170,7 +170,12 @@ def _all_errors(sums: Sums) -> Array:
 ERROR_METRICS: tuple[str, ...] = tuple(f"errors_per_report_{kind}" for kind in ERROR_KINDS)
 
 METRICS: dict[str, Definition] = {
-    "green_mean": _judged("green", "GREEN", "matched / (matched + significant errors)"),
+    "green_mean": _judged(
+        "green",
+        "GREEN",
+        "a rule-based reading of GREEN's scheme, not its published 7B model: weight of what agrees / (that + weight of "
+        "the errors)",
+    ),
     "lc-green_mean": _judged("lc-green", "LC-GREEN", "GREEN / max(words / reference words, 1)"),
     "text_mean": _judged("text", "Text similarity", "similarity of the words of answer and reference"),
     **{
@@ -187,11 +192,22 @@ METRICS: dict[str, Definition] = {
     },
     "hallucination_rate_micro_reference": _hallucination("reference"),
     "hallucination_rate_micro_truth": _hallucination("truth"),
-    "bleu-4_corpus_lowercase": Definition(
-        "BLEU-4", "corpus BLEU of sacrebleu (13a tokens, lower case, exponential smoothing), in 0 to 1", corpus_bleu
+    "bleu": Definition(
+        "BLEU",
+        "corpus BLEU-4 of sacrebleu (13a tokens, lower case, exponential smoothing), in 0 to 1; not the BLEU of "
+        "coco-caption, which takes other tokens and does not smooth",
+        corpus_bleu,
     ),
-    "rouge-l_mean": Definition(
-        "ROUGE-L", "F measure of rouge-score (lower case, no stemming), mean over studies", _mean("rouge", "studies")
+    "rouge_l_coco": Definition(
+        "ROUGE-L, coco",
+        "ROUGE-L of coco-caption (recall counts 1.2 times, stops are tokens), as papers on report generation have it; "
+        "mean over studies",
+        _mean("rouge:coco", "studies"),
+    ),
+    "rouge_l_stemmed": Definition(
+        "ROUGE-L, stemmed",
+        "F measure of rouge-score (lower case, Porter's stemmer, no stops), mean over studies",
+        _mean("rouge:stemmed", "studies"),
     ),
     "verbosity_ratio_total": Definition(
         "Words / reference", "all words over all reference words", _mean("words", "reference_words"), better="neither"
@@ -215,7 +231,10 @@ METRICS: dict[str, Definition] = {
         count="green:n",
     ),
     "matched_per_report": Definition(
-        "Matched", "matched findings per scored report", _mean("green:matched", "green:n"), count="green:n"
+        "Matched",
+        "statements that agree per scored report, normal ones among them",
+        _mean("green:matched", "green:n"),
+        count="green:n",
     ),
     "unscored_share_green": Definition(
         "Unscored",
@@ -240,8 +259,8 @@ HEADLINE: tuple[str, ...] = (
     "label_f1_micro_5_uncertain-positive",
     "label_f1_macro_5_uncertain-positive",
     "hallucination_rate_micro_reference",
-    "bleu-4_corpus_lowercase",
-    "rouge-l_mean",
+    "bleu",
+    "rouge_l_coco",
     "verbosity_ratio_total",
 )
 """The metrics that the terminal table shows and that are tested together (Holm) by default."""

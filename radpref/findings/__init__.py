@@ -4,10 +4,22 @@ The words are data (``lexicon.yaml``); spaCy's PhraseMatcher finds them; ``reade
 """
 
 from radpref.findings.labels import CHEXPERT, CLASSES_5, CLASSES_14, labels
+from radpref.findings.language import language_of, unreadable
 from radpref.findings.lexicon import lexicon
-from radpref.findings.reader import read
+from radpref.findings.reader import in_one_sentence, read
 
 COVERS: dict[str, tuple[str, ...]] = dict(lexicon().covers)
 """General statement to the findings that its absence denies: ``lung disease`` to consolidation, ..."""
 
-__all__ = ["CHEXPERT", "CLASSES_5", "CLASSES_14", "COVERS", "labels", "lexicon", "read"]
+__all__ = [
+    "CHEXPERT",
+    "CLASSES_5",
+    "CLASSES_14",
+    "COVERS",
+    "in_one_sentence",
+    "labels",
+    "language_of",
+    "lexicon",
+    "read",
+    "unreadable",
+]

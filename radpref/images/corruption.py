@@ -7,7 +7,7 @@ where no lesion is known; mDPO (Wang et al., EMNLP 2024) crops. The others are f
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,13 @@ from PIL import Image
 
 from radpref.config import CorruptSection
 from radpref.images.masks import Mask
+from radpref.plugins import Extended
 
 Values = NDArray[np.float64]
 """(height, width, channels), 0 the least and 1 the greatest value of the image's range."""
+
+Operator = Callable[[Values, Mask, CorruptSection, np.random.Generator], Values]
+"""(values, mask, section, generator) -> values; what comes back outside the mask is not used."""
 
 STRENGTH = {
     "noise": 45 / 255,
@@ -30,7 +34,7 @@ STRENGTH = {
     "crop": 0.2,
     "black": 1.0,
 }
-"""What ``corrupt.strength`` is where the recipe sets none."""
+"""What ``corrupt.strength`` is where the recipe sets none; 1 for an operator that another package adds."""
 WHOLE = frozenset({"whole-noise", "crop", "black"})
 """Operators that need no mask: they change the whole image."""
 COARSE = 96
@@ -44,7 +48,7 @@ def seed_of(question: str, digest: str) -> int:
 
 def strength_of(section: CorruptSection) -> float:
     """The strength that the operator works with."""
-    return STRENGTH[section.operator] if section.strength is None else section.strength
+    return STRENGTH.get(section.operator, 1.0) if section.strength is None else section.strength
 
 
 def corrupt(pixels: NDArray[Any], mask: Mask | None, section: CorruptSection, seed: int) -> NDArray[Any]:
@@ -189,7 +193,7 @@ def _mixed(values: Values, other: Values, share: float) -> Values:
     return (1 - share) * values + share * other
 
 
-OPERATORS: dict[str, Callable[[Values, Mask, CorruptSection, np.random.Generator], Values]] = {
+_OURS: dict[str, Operator] = {
     "noise": _noise,
     "blur": _blur,
     "inpaint": _inpaint,
@@ -198,4 +202,5 @@ OPERATORS: dict[str, Callable[[Values, Mask, CorruptSection, np.random.Generator
     "crop": _crop,
     "black": _black,
 }
-"""Name to (values, mask, section, generator) -> values; what comes back outside the mask is not used."""
+OPERATORS: Mapping[str, Operator] = Extended("corruptions", _OURS)
+"""Name to an operator; other packages add to it (``radpref.plugins``)."""

@@ -17,6 +17,7 @@ from radpref.config import AlignSection, nearest
 from radpref.errors import RadprefError
 from radpref.losses import ranking, terms
 from radpref.losses.scored import PreferenceLoss, Scored
+from radpref.plugins import Extended
 
 
 class LossError(RadprefError, ValueError):
@@ -42,7 +43,7 @@ class Ranking(NamedTuple):
     """Whether it reads KL(ref || pi) at every token of both sides."""
 
 
-LOSSES: Mapping[str, Ranking] = {
+_OURS: Mapping[str, Ranking] = {
     "dpo": Ranking(lambda c, r, s, _: ranking.dpo(c, r, beta=s.beta, label_smoothing=s.label_smoothing), smooths=True),
     "robust": Ranking(
         lambda c, r, s, _: ranking.robust(c, r, beta=s.beta, label_smoothing=s.label_smoothing), smooths=True
@@ -90,6 +91,8 @@ LOSSES: Mapping[str, Ranking] = {
         smooths=True,
     ),
 }
+LOSSES: Mapping[str, Ranking] = Extended("objectives", _OURS)
+"""Name to a ranking loss; other packages add to it (``radpref.plugins``)."""
 
 
 class Objective(NamedTuple):
@@ -98,6 +101,14 @@ class Objective(NamedTuple):
     section: AlignSection
     losses: Mapping[str, float]
     """Name in ``LOSSES`` to weight."""
+
+    @property
+    def needs(self) -> str:
+        """What it reads of the reference, in words; numbers may change without computing that again."""
+        sides = ", ".join(self.corrupted_sides)
+        of = "single answers" if self.unpaired else "pairs"
+        words = "spans" if self.section.spans else "answers"
+        return f"{of}, {words}; KL: {self.kl}; corrupted: {sides}; log-probs: {self.reference}"
 
     @property
     def unpaired(self) -> bool:

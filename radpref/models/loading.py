@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,24 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoM
 from transformers.utils.logging import disable_progress_bar
 
 from radpref.config import ModelSection, RunSection
-from radpref.models.chat import learn_turn
-from radpref.models.decoding import check_decoding
+from radpref.models.control import control_of
+from radpref.models.decoding import check_decoding, image_limit
 from radpref.models.fingerprint import fingerprint
 from radpref.models.precision import pick_device, pick_dtypes
-from radpref.models.processors import load_processor
+from radpref.models.processors import load_processor, save_processor
+from radpref.models.template import learn_turn, no_template
 from radpref.models.vlm import ModelError, Vlm
 
 BUILTIN = Path(__file__).parent / "builtin"
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+SHARD = "4GB"
+"""Largest file of weights: what mail, hubs and file systems take without complaint."""
+_NEEDED = {
+    "tokenizer": ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json"),
+    "image processor": ("processor_config.json", "preprocessor_config.json"),
+}
+"""What a processor is made of, and the files that may hold it."""
 _BASE = "radpref.json"
 """File beside an adapter that names the fingerprint of the model it was trained on."""
 
@@ -41,6 +51,8 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     disable_progress_bar()  # a bar over the tensors of every load says nothing to a user
     folder, name = locate(section), section.path
     config = _config(folder, name)
+    if run.threads:
+        torch.set_num_threads(run.threads)
     device = pick_device(run.device)
     dtype, compute = pick_dtypes(run.precision, device)
     processor = load_processor(folder, name)
@@ -60,22 +72,36 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
         compute=compute,
         fingerprint=fingerprint(folder, adapter),
         turn=turn,
+        control=control_of(processor, processor.tokenizer, config),
     )
     check_decoding(vlm)
-    return vlm
+    return replace(vlm, most_images=image_limit(vlm))
 
 
 def save(vlm: Vlm, folder: Path) -> None:
     """Writes what ``load`` reads: the adapter where there is one, else weights and processor, as safetensors.
 
-    Beside an adapter stands the fingerprint of its base, which ``load`` compares.
+    Beside an adapter stands the fingerprint of its base, which ``load`` compares. Weights go into shards of at most
+    ``SHARD``; all files may be read by whoever the umask lets.
     """
-    vlm.model.save_pretrained(folder)
+    adapter = hasattr(vlm.model, "peft_config")
+    # peft would write the whole head, and the embeddings, beside an adapter on the head
+    vlm.model.save_pretrained(folder, **({"save_embedding_layers": False} if adapter else {"max_shard_size": SHARD}))
+    save_beside(vlm, folder)
+
+
+def save_beside(vlm: Vlm, folder: Path) -> None:
+    """What ``load`` needs beside weights that lie in the folder already."""
     if hasattr(vlm.model, "peft_config"):
         record = {"base": fingerprint(vlm.folder)}
         (folder / _BASE).write_text(json.dumps(record) + "\n", encoding="utf-8")
     else:
-        vlm.processor.save_pretrained(folder)
+        save_processor(vlm.processor, vlm.folder, folder)
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.iterdir():
+        if file.is_file():  # safetensors writes through a temporary file, which only its owner may read
+            file.chmod(0o666 & ~mask)
 
 
 def locate(section: ModelSection) -> Path:
@@ -87,6 +113,7 @@ def locate(section: ModelSection) -> Path:
     folder = _folder(section.path, section.revision)
     _config(folder, section.path)
     _only_safetensors(folder, section.path)
+    _speaks(folder, section.path)
     if section.adapter:
         _adapter_files(Path(section.adapter).expanduser())
     return folder
@@ -141,6 +168,22 @@ def _config(folder: Path, name: str) -> Any:
             "Use a vision-language model (LLaVA, Idefics3, Gemma3, Qwen-VL, InternVL ...)."
         )
     return config
+
+
+def _speaks(folder: Path, name: str) -> None:
+    """Raises ModelError where no file can hold the processor, or none the chat template."""
+    for what, files in _NEEDED.items():
+        if not any((folder / file).is_file() for file in files):
+            raise ModelError(
+                f"{name} has no {what} ({' or '.join(files)}), so that its processor cannot be loaded. Save the "
+                "processor of the same checkpoint into the folder: save_pretrained writes these files."
+            )
+    settings = [
+        _json(folder / file) for file in ("tokenizer_config.json", "processor_config.json") if (folder / file).is_file()
+    ]
+    templates = [*folder.glob("chat_template.*"), *folder.glob("chat_templates/*")]
+    if not templates and not any(some.get("chat_template") for some in settings):
+        raise ModelError(no_template(name))
 
 
 def _only_safetensors(folder: Path, name: str) -> None:

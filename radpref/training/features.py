@@ -42,9 +42,13 @@ def encode(model: Any, images: Mapping[str, Tensor]) -> Features:
     if not any(name.startswith("pixel_") for name in images):
         return {}
     inner = unwrapped(model)
-    accepted = inspect.signature(inner.get_image_features).parameters
+    # the outer method hands on what only the inner one names (LLaVA's image_sizes)
+    methods = (getattr(part, "get_image_features", None) for part in (inner, inner.base_model))
+    accepted = {name for method in methods if method for name in inspect.signature(method).parameters}
     given = {name: value for name, value in images.items() if name in accepted}
     out = inner.get_image_features(**given, return_dict=True)
+    if out.pooler_output is None:
+        raise ValueError("the family hands out nothing that could stand in the place of image tokens")
     features = _of_images("pooler_output", out.pooler_output)
     for number, layer in enumerate(out.get("deepstack_features") or ()):
         features |= _of_images(f"deepstack_features.{number}", layer)

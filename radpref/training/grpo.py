@@ -67,6 +67,7 @@ def grpo(
     seed: int,
     max_steps: int | None = None,
     log: Log | None = None,
+    trackers: Sequence[str] = (),
 ) -> Rewarded:
     """Train ``section.steps`` steps of GRPO; resumed from the last checkpoint when called again on the folder.
 
@@ -83,6 +84,7 @@ def grpo(
         seed: of the adapter, the order of the questions and the answers.
         max_steps: stop after so many steps, with a checkpoint; the next call goes on.
         log: called after every step.
+        trackers: where steps are shown besides (``run.trackers``).
 
     Raises:
         TrainingError: no usable question, a folder of other settings, or a loss that broke down.
@@ -90,12 +92,19 @@ def grpo(
     prompts = Prompts(vlm)
     asked, quarantined = _usable(vlm, questions, prompts, sample.max_new_tokens)
     rows = content_key([row.key for _, row in asked])
-    settings = {"grpo": section.model_dump(mode="json"), "sample": sample.model_dump(mode="json")}
-    claim(folder, {"model": identity(vlm), "seed": seed, "rows": rows, **settings})
+    settings = {
+        "grpo": section.model_dump(mode="json", exclude={"questions", "accumulate"}),
+        "sample": sample.model_dump(mode="json"),
+    }
+    claim(
+        folder,
+        {"model": identity(vlm), "seed": seed, "rows": rows, **settings},
+        section.questions * section.accumulate,
+    )
     path = folder / "model"
     if not path.exists():
         with quiet():
-            _train(vlm, asked, prompts, reward, section, sample, folder, seed, max_steps, log)
+            _train(vlm, asked, prompts, reward, section, sample, folder, seed, max_steps, log, trackers)
     step, steps = reached(folder)
     return Rewarded(
         step=step,
@@ -146,6 +155,7 @@ def _train(
     seed: int,
     max_steps: int | None,
     log: Log | None,
+    trackers: Sequence[str],
 ) -> None:
     set_seed(seed)
     student = merged(vlm)
@@ -157,16 +167,17 @@ def _train(
         lr=section.lr,
         warmup=section.warmup,
         weight_decay=section.weight_decay,
+        schedule=section.schedule,
+        optimizer=section.optimizer,
         batch=section.questions,
         accumulate=section.accumulate,
         save_steps=section.save_steps,
     )
     args = TrainingArguments(
-        **arguments(student, common, folder, seed)
+        **arguments(student, common, folder, seed, trackers)
         | {
             "max_steps": section.steps,
             "bf16": False,  # the trainer casts by itself: on a CPU it samples in float32 and scores in bfloat16
-            "dataloader_drop_last": len(asked) >= section.questions,  # a short batch is a noisy step of full length
         }
     )
     trainer = GroupTrainer(student, args, asked, prompts, reward, section, sample)
