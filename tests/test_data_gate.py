@@ -45,7 +45,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
     """A list that stands as the data source ``table``; a test fills it."""
     studies: list[Study] = []
     given = Source("table", "a list", lambda section, options, cache, seed: Found(list(studies)), NoOptions)
-    monkeypatch.setitem(SOURCES, "table", given)
+    monkeypatch.setattr("radpref.data.load.SOURCES", {**SOURCES, "table": given})
     return studies
 
 

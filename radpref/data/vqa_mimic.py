@@ -16,12 +16,15 @@ does, and without it the study's only image is taken. Their splits are those of 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from radpref.config import DataSection
-from radpref.data.published import digits
+from radpref.data.disk import Lookup
+from radpref.data.published import digits, known, told_broken
 from radpref.data.rows import columns, require, stream
 from radpref.data.source import DataError, Found, NoOptions, RowError, Source, inside, root_of, row_errors
 from radpref.data.table import SPLIT_NAMES
@@ -43,7 +46,7 @@ def find_cxr_vqa(section: DataSection, options: NoOptions, cache: Path, seed: in
             f"data.root {str(root)!r} holds no questions of MIMIC-CXR-VQA: looked for {', '.join(names)}, which its "
             "build script writes (the files that begin with _ have no answers)"
         )
-    images = _Images(root, {})
+    images = _Images(root, Lookup())
 
     def rows() -> Iterator[Row | Quarantined]:
         for file, split in found.items():
@@ -92,9 +95,10 @@ def _from_csv(name: str, files: tuple[str, ...], section: DataSection) -> Found:
     if file is None:
         raise DataError(f"data.root {str(root)!r} holds no questions of {name}: looked for {', '.join(wanted)}")
     require(file, [(column, column) for column in ("study_id", "subject_id", "question_type", "question", "answer")])
-    studies = _study_table(root)
+    broken: Counter[str] = Counter()
+    studies = _study_table(root, broken)
     images = _Images(root, studies)
-    notes: list[str] = []
+    notes: list[str] = told_broken(name, broken)
 
     def rows() -> Iterator[Row | Quarantined]:
         for number, entry in enumerate(stream(file), 1):
@@ -120,7 +124,7 @@ def _from_csv(name: str, files: tuple[str, ...], section: DataSection) -> Found:
                         kind={"level": "severity"}.get(kind, kind),
                         task="comparison" if compared else "basic",
                     )
-                    said = cell(cells, "split") or (studies[study].split if study in studies else "")
+                    said = cell(cells, "split") or _split_in(studies, study)
                     split: Split | None = SPLIT_NAMES.get(said.lower()) if said else "train"
                     if split is None:
                         raise RowError(f"split unknown: the cell is none of {', '.join(SPLIT_NAMES)}")
@@ -133,16 +137,21 @@ def _from_csv(name: str, files: tuple[str, ...], section: DataSection) -> Found:
     return Found(streamed(name, rows(), notes, "images or pairs"), notes, split=split)
 
 
-def _split_everywhere(file: Path, studies: Mapping[str, _Listed]) -> bool:
+def _split_everywhere(file: Path, studies: Lookup[_Listed]) -> bool:
     """Whether a split is known of every question: in its row, else by ``mimic_all.csv``."""
-    if "split" not in columns(file) and not any(listed.split for listed in studies.values()):
+    if "split" not in columns(file) and not len(studies):
         return False
     for entry in stream(file):
         cells = entry.cells or {}
         found = _NUMBER.search(cell(cells, "study_id")) if cells else None
-        if found and not (cell(cells, "split") or (studies[found[0]].split if found[0] in studies else "")):
+        if found and not (cell(cells, "split") or _split_in(studies, found[0])):
             return False
     return True
+
+
+def _split_in(studies: Lookup[_Listed], study: str) -> str:
+    listed = studies.get(study)
+    return listed.split if listed else ""
 
 
 @dataclass(frozen=True)
@@ -154,24 +163,21 @@ class _Listed:
     split: str
 
 
-def _study_table(root: Path) -> Mapping[str, _Listed]:
+def _study_table(root: Path, broken: Counter[str]) -> Lookup[_Listed]:
     """``mimic_all.csv`` by study number; empty where it is not there."""
-    file = _find(root, "mimic_all.csv")
-    if file is None:
-        return {}
-    require(file, [("study_id", "study_id"), ("dicom_id", "dicom_id")])
-    listed: dict[str, _Listed] = {}
-    for entry in stream(file):
-        if entry.cells and (number := _NUMBER.match(cell(entry.cells, "study_id"))):
-            view = view_of(cell(entry.cells, "view"))
-            listed[number[0]] = _Listed(cell(entry.cells, "dicom_id"), view, cell(entry.cells, "split"))
-    return listed
+    return Lookup(known(_find(root, "mimic_all.csv"), ("study_id", "dicom_id"), broken, _listed))
+
+
+def _listed(cells: Mapping[str, Any]) -> tuple[str, _Listed] | None:
+    number = _NUMBER.match(cell(cells, "study_id"))
+    view = view_of(cell(cells, "view"))
+    return (number[0], _Listed(cell(cells, "dicom_id"), view, cell(cells, "split"))) if number else None
 
 
 class _Images:
     """Where an image of MIMIC-CXR-JPG lies under the root."""
 
-    def __init__(self, root: Path, studies: Mapping[str, _Listed]) -> None:
+    def __init__(self, root: Path, studies: Lookup[_Listed]) -> None:
         self._root, self._studies = root, studies
         self._home = next((path for depth in _DEPTHS for path in sorted(root.glob(f"{depth}files"))), root)
 
