@@ -121,7 +121,8 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
     with stopwatch() as seconds, disk_errors(run.path(stage.name)):
         state = engine.processes.share(states(run, road, recipe)[stage.name])
         assert state.basis is not None  # the caller has seen to what it reads
-        if state.finished == "yes" and not stage.outside:
+        stale = engine.processes.share(_stale(run, stage))
+        if state.finished == "yes" and not (stage.outside or stale):
             line = "up to date"
         else:
             context = Context(run, road, stage, recipe, engine.processes, limit, state.basis)
@@ -129,6 +130,14 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
     run.event(stage.name, "finished", seconds=seconds[0], result=line)
     if run.main:
         print(f"{stage.name:9} {line}  [{seconds[0]:.1f} s]", file=sys.stderr, flush=True)
+
+
+def _stale(run: Run, stage: Stage) -> bool:
+    """Whether a row of a finished table is to be made once more: a server was away."""
+    work = stage.work
+    if not isinstance(work, Rows) or work.again is None or not run.main:
+        return False
+    return any(work.again(row) for row in run.table(stage.name, work.into))
 
 
 def _work(run: Run, stage: Stage, context: Context, engine: Engine, basis: Basis) -> str:
