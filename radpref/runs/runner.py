@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from itertools import compress
 from typing import NamedTuple
 
 from radpref.config import Recipe, declared_values, narrowed
@@ -195,15 +196,20 @@ def _rows(run: Run, stage: Stage, work: Rows[Record], context: Context, engine: 
         nonlocal done, left
         now = 0
         for batch in batches(context, stage, work, basis):
-            if all(entry in known for entry in ids_of(batch)):
+            count = len(batch.items)
+            lacks = [entry not in known for entry in ids_of(batch)]
+            if not any(lacks):
                 bar.update(len(batch.items))
             elif context.limit is not None and now >= context.limit:
                 left += len(batch.items)
                 continue
             else:
                 now += len(batch.items)
+                if work.alone:
+                    bar.update(len(batch.items) - sum(lacks))
+                    batch = Batch(batch.number, list(compress(batch.items, lacks)), list(compress(batch.keys, lacks)))
                 yield batch
-            done += len(batch.items)
+            done += count
 
     for made in engine.rows(stage, work, context, missing()):
         table.append(processes.rank, made)
