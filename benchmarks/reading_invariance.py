@@ -43,6 +43,18 @@ def _rows(sentences: Sequence[str]) -> str:
     return "\n".join(["| No. | Statement |", "|---|---|", *(f"| {n} | {s} |" for n, s in enumerate(sentences, 1))])
 
 
+_ORGANS = (
+    ("Heart", re.compile("heart|cardiac|cardiom", re.IGNORECASE)),
+    ("Pleura", re.compile("effusion|pneumothora|pleura", re.IGNORECASE)),
+    ("Bones", re.compile(r"\bbon|osseous|\brib|spine|fracture", re.IGNORECASE)),
+    ("Lungs", re.compile("lung|opaci|consolid|pulmon", re.IGNORECASE)),
+)
+
+
+def _organ(sentence: str) -> str:
+    return next((name for name, words in _ORGANS if words.search(sentence)), "Other")
+
+
 LAYOUTS: dict[str, Callable[[Sequence[str]], str]] = {
     "a sentence a line": "\n".join,
     "a sentence a line, with stops": lambda told: "\n".join(f"{s}." for s in told),
@@ -69,6 +81,10 @@ LAYOUTS: dict[str, Callable[[Sequence[str]], str]] = {
     "numbered in a line": lambda told: " ".join(f"{n}) {s}" for n, s in enumerate(told, 1)),
     "key: value": lambda told: "\n".join(f"Finding {chr(64 + n % 26)}: {s}" for n, s in enumerate(told, 1)),
     "key: value, bold": lambda told: "\n".join(f"- **Statement:** {s}." for s in told),
+    "organ: statement": lambda told: "\n".join(f"{_organ(s)}: {s}." for s in told),
+    "ORGAN: statement, in a line": lambda told: " ".join(f"{_organ(s).upper()}: {s}." for s in told),
+    "table of organs": lambda told: "\n".join(f"| {_organ(s)} | {s} |" for s in told),
+    "JSON of organs": lambda told: json.dumps({f"{_organ(s).lower()}_{n}": s for n, s in enumerate(told)}),
     "Markdown section": lambda told: "## Findings\n\n" + "\n\n".join(told),
     "tagged": lambda told: f"<findings>{'. '.join(told)}.</findings>",
 }

@@ -298,7 +298,7 @@ def _pixtral_parts(merge: int) -> tuple[Any, Any, Any, Any]:
         chat_template=template("[IMG]", start=BOS),
     )
     tower = hf.PixtralVisionConfig(**TOWER, image_size=64, patch_size=8)
-    return tokens, processor, tower, hf.MistralConfig(**_text(tokens))
+    return tokens, processor, tower, hf.MistralConfig(**_text(tokens, sliding_window=24))  # shorter than a prompt
 
 
 def pixtral() -> Built:
@@ -552,7 +552,7 @@ def llama4() -> Built:
     experts = {"intermediate_size_mlp": 96, "num_local_experts": 2, "num_experts_per_tok": 1}
     config = hf.Llama4Config(
         vision_config=vision,
-        text_config=_text(tokens, head_dim=12, attention_chunk_size=64, **experts),
+        text_config=_text(tokens, head_dim=12, attention_chunk_size=16, **experts),
         boi_token_index=_id(tokens, "<|image_start|>"),
         eoi_token_index=_id(tokens, "<|image_end|>"),
         image_token_index=_id(tokens, "<|patch|>"),

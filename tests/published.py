@@ -152,7 +152,7 @@ class Layout(NamedTuple):
     write: Callable[[Path], None]
     files: tuple[str, ...]
     """Its tables, which mutations change; the first holds the rows."""
-    unit: Literal["studies", "images", "questions"] = "studies"
+    unit: Literal["studies", "images", "questions", "boxes"] = "studies"
     """What one row of the table becomes."""
     settings: Mapping[str, Any] = MappingProxyType({})
 
@@ -429,7 +429,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "conversations": Layout("conversations", _conversations, ("radvlm.json",), "questions"),
     "trl": Layout("conversations", _trl, ("train.jsonl",), "questions"),
-    "vinbigdata": Layout("vindr", _vinbigdata, ("train.csv", "train_meta.csv")),
+    "vinbigdata": Layout("vindr", _vinbigdata, ("train.csv", "train_meta.csv"), "boxes"),
     "slake": Layout(
         "slake",
         _slake,

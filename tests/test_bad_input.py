@@ -243,7 +243,8 @@ def write_studies(folder: Path, change: dict[str, object]) -> None:
         Image.fromarray(drawn.image).save(folder / f"{index}.png")
         report = f"{SECRET}. {drawn.report.findings}"
         split = ("train", "train", "train", "validation", "test")[index % 5]
-        row = {"id": f"{SECRET}{index}", "images": [f"{index}.png"], "findings": report, "split": split}
+        keys = {"id": f"{SECRET}{index}", "patient": f"{SECRET}{index}"}
+        row = {**keys, "images": [f"{index}.png"], "findings": report, "split": split}
         rows.append(json.dumps({**row, **change}))
     (folder / "studies.jsonl").write_text("\n".join(rows), encoding="utf-8")
 

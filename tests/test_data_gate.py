@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -18,8 +19,10 @@ from PIL import Image
 import radpref.data.gate as gate
 from radpref.config import DataSection
 from radpref.data import SOURCES, DataError, Found, leakage, load_studies
+from radpref.data.admission import Book
 from radpref.data.source import NoOptions, Source
 from radpref.data.splits import draw, joined, split_of
+from radpref.files import StoreError
 from radpref.images import image_hash
 from radpref.records import ImageFile, Split, Study, View
 from tests.published import dicom
@@ -180,7 +183,7 @@ def test_a_picture_nearly_of_a_held_out_study_is_left_out(tmp_path: Path, source
     kept = load_studies(DataSection(source="table", near_duplicates="note"), tmp_path / "c", 5)
     assert len(kept.studies) == 60
     assert any("kept, as data.near_duplicates says" in note for note in kept.notes)
-    assert len(load_studies(DataSection(source="table", near_duplicates="off"), tmp_path / "c", 5).studies) == 60
+    assert len(load_studies(DataSection(source="table", near_duplicates="ignore"), tmp_path / "c", 5).studies) == 60
 
 
 def test_text_burned_in_is_said_and_can_be_refused(tmp_path: Path, source: list[Study]) -> None:
@@ -308,3 +311,16 @@ def test_the_built_in_world_passes_the_gate(tmp_path: Path) -> None:
     assert Counter(row.split for row in loaded.studies) == {"train": 6, "validation": 3, "test": 4}
     assert all([image.view for image in row.images] == ["frontal", "lateral"] for row in loaded.studies)
     assert list(load_studies(section, tmp_path, 0).studies) == list(loaded.studies)
+
+
+def test_no_room_for_temporary_files_is_one_clear_error(
+    tmp_path: Path, source: list[Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source += [study(n, path=image(tmp_path / f"{n}.png", n)) for n in range(3)]
+
+    def full(self: Book, row: Study, published: bool) -> str | None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Book, "_enter", full)
+    with pytest.raises(StoreError, match="SQLITE_TMPDIR"):
+        load_studies(DataSection(source="table"), tmp_path / "cache", 1)

@@ -50,6 +50,7 @@ def accounted(layout: Layout, loaded: Loaded) -> int:
         "studies": len(loaded.studies),
         "images": sum(len(study.images) for study in loaded.studies),
         "questions": sum(len(study.questions) for study in loaded.studies),
+        "boxes": sum(len(drawn) for study in loaded.studies for drawn in study.images[0].boxes.values()),
     }[layout.unit]
     left = sum(int(found[1].replace(",", "")) for note in loaded.notes for found in _LEFT.finditer(note))
     return used + left + _refused(layout, loaded.quarantined)

@@ -42,6 +42,7 @@ def test_every_row_of_a_layout_is_used(name: str, tmp_path: Path) -> None:
         "studies": len(loaded.studies),
         "images": sum(len(study.images) for study in loaded.studies),
         "questions": sum(len(study.questions) for study in loaded.studies),
+        "boxes": sum(len(drawn) for study in loaded.studies for drawn in study.images[0].boxes.values()),
     }
     assert used[LAYOUTS[name].unit] == ROWS + (name.startswith("vqa-rad"))
     for study in loaded.studies:

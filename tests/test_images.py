@@ -537,7 +537,7 @@ def bits(one: Image.Image, other: Image.Image) -> bool:
     from radpref.images.near import near, words_of_hash
 
     words = words_of_hash([near_hash(one), near_hash(other)])
-    return bool(near(words[0], words[1:])[0])
+    return bool(near(words[0], list(words[1:].T)).size)
 
 
 @pytest.mark.parametrize("change", ["jpeg", "brighter", "smaller", "border", "corner"])

@@ -190,6 +190,24 @@ def test_a_model_without_chat_template_is_refused(llava: Path) -> None:
         loaded(llava)
 
 
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        (["processor_config.json"], "no image processor"),
+        (["tokenizer.json", "tokenizer_config.json"], "no tokenizer"),
+        (["chat_template.jinja"], "no chat template"),
+    ],
+)
+def test_a_model_that_cannot_be_spoken_to_is_refused_by_its_files_alone(
+    missing: list[str], words: str, llava: Path
+) -> None:
+    """``locate`` stands before all work, fine-tuning included."""
+    for name in missing:
+        (llava / name).unlink()
+    with pytest.raises(ModelError, match=words):
+        locate(ModelSection(path=str(llava)))
+
+
 def test_a_chat_template_in_the_tokenizer_alone_will_do(llava: Path) -> None:
     (llava / "chat_template.jinja").unlink()
     edit(llava / "tokenizer_config.json", chat_template=tiny.template("<image>"))

@@ -14,7 +14,7 @@ from benchmarks.reading_invariance import LAYOUTS, changed, report_of
 from radpref.data.phantom.image import generator
 from radpref.data.phantom.patients import sample
 from radpref.data.phantom.reports import write
-from radpref.findings import language_of, lexicon, read, unreadable
+from radpref.findings import in_one_sentence, language_of, lexicon, read, unreadable
 from radpref.findings.text import plain
 
 MOST = 0.01
@@ -207,3 +207,10 @@ def test_a_slip_of_one_letter_is_mended(slip: str, word: str) -> None:
 )
 def test_a_word_of_its_own_is_no_slip(word: str) -> None:
     assert lexicon().spelled(word) == word
+
+
+def test_which_findings_share_a_sentence_follows_from_the_layout() -> None:
+    text = "- Left effusion\n- Right pneumothorax and nodule"
+    effusion, air, nodule = read(text)
+    assert not in_one_sentence(text, effusion, air)
+    assert in_one_sentence(text, air, nodule)

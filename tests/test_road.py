@@ -35,15 +35,15 @@ def write_table(folder: Path) -> None:
             image.save(folder / name)
             images.append(name)
         report = phantom.draw(index, seed=3, size=64).report
-        row = {"id": f"s{index}", "images": images, "findings": report.findings, "indication": report.indication}
-        lines.append(json.dumps(row))
+        keys = {"id": f"s{index}", "patient": f"s{index}", "images": images}
+        lines.append(json.dumps({**keys, "findings": report.findings, "indication": report.indication}))
     whole = (folder / "1-frontal.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 3])
     bad = [
-        {"id": "cut", "images": ["cut.jpg"], "findings": "Clear lungs."},
-        {"id": "blanked", "images": ["0-frontal.png"], "findings": "XXXX XXXX."},
-        {"id": "s1", "images": ["2-frontal.jpg"], "findings": "Clear lungs."},
-        {"id": "climbs", "images": ["../../etc/passwd"], "findings": "Clear lungs."},
+        {"id": "cut", "patient": "cut", "images": ["cut.jpg"], "findings": "Clear lungs."},
+        {"id": "blanked", "patient": "blanked", "images": ["0-frontal.png"], "findings": "XXXX XXXX."},
+        {"id": "s1", "patient": "s1", "images": ["2-frontal.jpg"], "findings": "Clear lungs."},
+        {"id": "climbs", "patient": "climbs", "images": ["../../etc/passwd"], "findings": "Clear lungs."},
     ]
     (folder / "studies.jsonl").write_text("\n".join([*lines, *map(json.dumps, bad), '{"id": "torn", "im']) + "\n")
 

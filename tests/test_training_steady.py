@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from radpref.config import LoraSection, SftSection
-from radpref.models import Vlm, without_dropout
+from radpref.config import LoraSection, ModelSection, SftSection
+from radpref.models import Vlm, load, without_dropout
 from radpref.records import Pair
 from radpref.training import TrainingError, align, checkpoints, last_tenth, prepare, sft
 from radpref.training.loop import rates
@@ -110,6 +111,23 @@ def test_dropout_is_off_in_frozen_parts_alone_where_trained_ones_keep_it(dropped
     assert rates_of(dropped.model) == {0.3}
 
 
+def test_an_adapter_on_a_tied_head_trains_against_the_heads_own_reference(
+    pairs: list[Pair], base: Path, tmp_path: Path
+) -> None:
+    """With a KL over the vocabulary, whose reference is the head below the adapter."""
+    vlm = toys.vlm(base / "gemma3", "gemma3")
+    kl = {"weight": 1.0, "scope": "completion"}
+    section = toys.section(kl=kl, lora=LoraSection(rank=2, head=True), epochs=6, lr=3e-3)
+    prepared = prepare(vlm, pairs, section, tmp_path / "prepared")
+    result = align(vlm, prepared, section, tmp_path / "aligned", seed=0)
+    assert result.history[0]["loss"] == pytest.approx(LN2, abs=1e-5)
+    assert result.history[0]["term_kl"] == pytest.approx(0, abs=1e-5)
+    assert result.history[-1]["term_kl"] > 1e-4
+    weights = toys.weights(result.checkpoints[-1].path)
+    assert weights["base_model.model.lm_head.lora_B.weight"].abs().max() > 1e-4
+    load(ModelSection(path=str(base / "gemma3"), adapter=str(result.checkpoints[-1].path)), toys.FLOAT32)
+
+
 # --------------------------------------------------------------------------------------- rates, standing still
 
 
@@ -204,3 +222,14 @@ def test_what_is_reported_is_a_mean_over_the_last_tenth_by_items() -> None:
     assert found["loss"] == pytest.approx((2.0 * 4 + 12.0) / 5)
     assert found["kl"] == 3.0
     assert last_tenth(history[:3])["loss"] == 1.0
+
+
+def test_a_tracker_is_fed_or_named_where_it_is_not_installed(pairs: list[Pair], base: Path, tmp_path: Path) -> None:
+    vlm = toys.vlm(base / "llava")
+    prepared = prepare(vlm, pairs, toys.section(), base / "prepared")
+    if find_spec("trackio") is None:
+        with pytest.raises(TrainingError, match="pip install trackio"):
+            align(vlm, prepared, toys.section(), tmp_path / "absent", seed=0, trackers=("tensorboard", "trackio"))
+    if find_spec("tensorboard") or find_spec("tensorboardX"):
+        align(vlm, prepared, toys.section(), tmp_path / "fed", seed=0, trackers=("tensorboard",))
+        assert list((tmp_path / "fed").rglob("events.out.tfevents.*"))

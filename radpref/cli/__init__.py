@@ -21,6 +21,7 @@ from radpref.cli.doctor import doctor
 from radpref.cli.export import export
 from radpref.cli.findings import findings_app
 from radpref.cli.judges import judges_app
+from radpref.cli.models import models_app
 from radpref.cli.recipes import list_recipes
 from radpref.cli.results import results, status
 from radpref.cli.run import add_stage_commands, run
@@ -59,5 +60,5 @@ app.command()(sweep)
 app.command()(bench)
 app.command(name="recipes")(list_recipes)
 app.command()(doctor)
-for group in (data_app, corrupt_app, findings_app, judges_app):
+for group in (data_app, corrupt_app, findings_app, judges_app, models_app):
     app.add_typer(group)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from radpref import config
 from radpref.cli.terminal import TAKES_OVERRIDES, friendly, out, overrides
+from radpref.files import write_atomically
 from radpref.rooms import data
 
 data_app = typer.Typer(name="data", help="Look at where studies come from.", no_args_is_help=True)
@@ -31,3 +33,32 @@ def preview(
         loaded = config.load(recipe, overrides=overrides(context.args))
         data.preview_sheet(loaded.recipe.data, count=count, seed=loaded.recipe.run.seed).save(to, format="PNG")
         out.print(f"written to {to}", highlight=False, markup=False)
+
+
+@data_app.command("inspect", context_settings=TAKES_OVERRIDES)
+def inspect(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="The table, or the folder of a data set.")],
+    source: Annotated[str, typer.Option(help="A name of data.source.")] = "table",
+    to: Annotated[Path | None, typer.Option("--out", help="Write the recipe's data section (YAML) there.")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Write a sheet of the images (PNG) there.")] = None,
+) -> None:
+    """Tell what a data set holds and what is wrong with it, and write the recipe's section that reads it.
+
+    Keys of the recipe are given as in a run: --data.table.patient mrn, --data.root FOLDER.
+    """
+    with friendly():
+        section = data.section_for(file, source=source)
+        recipe = config.override(config.load("chexalign"), {f"data.{k}": v for k, v in section.model_dump().items()})
+        if words := overrides(context.args):
+            recipe = config.override(recipe, words)
+        with TemporaryDirectory() as cache:
+            found = data.inspect_data(recipe.recipe.data, Path(cache), recipe.recipe.run.seed)
+            for line in found.lines():
+                out.print(line, highlight=False, markup=False)
+            if picture is not None and found.picture is not None:
+                found.picture.save(picture, format="PNG")
+                out.print(f"images on {picture}", highlight=False, markup=False)
+        if to is not None:
+            write_atomically(to, found.recipe())
+            out.print(f"recipe's section written to {to}", highlight=False, markup=False)

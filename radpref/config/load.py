@@ -295,6 +295,8 @@ def _of_keys(values: Mapping[str, Any]) -> dict[str, Any]:
 def _value(text: str, kinds: Sequence[Any]) -> Any:
     """What a word of the command line stands for: itself where the key holds words (a folder may be called 2024, a
     prompt may hold a colon), else what YAML reads."""
+    if text in kinds:  # one of a few words, of which YAML may take some (off, no, null) for something else
+        return text
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
     if str in kinds and not quoted:
         return None if type(None) in kinds and text in ("", "null", "~") else text

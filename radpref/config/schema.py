@@ -28,6 +28,7 @@ class UndeclaredKeyError(RadprefError):
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adamw", "adamw-8bit", "adafactor"]
+Tracker = Literal["tensorboard", "trackio", "wandb"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -65,6 +66,11 @@ class RunSection(Section):
     precision: Precision = Field(
         "auto",
         description="auto: bfloat16 where this machine is faster with it (measured at start), else float32",
+    )
+    trackers: tuple[Tracker, ...] = Field(
+        (),
+        description="tensorboard, trackio, wandb: where trainings are shown besides the report; none by default",
+        json_schema_extra=SPEED,
     )
 
 
@@ -143,7 +149,7 @@ class DataSection(Section):
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of patients held out to select on")
     test_share: float = Field(0.2, gt=0, lt=0.5, description="share of patients held out to test on")
     max_images: int = Field(2, ge=1, le=8, description="most images of a study that the model is shown")
-    near_duplicates: Literal["quarantine", "note", "off"] = Field(
+    near_duplicates: Literal["quarantine", "note", "ignore"] = Field(
         "quarantine",
         description="pictures nearly the same as one of another split: their study, the less held out one, is left "
         "out; counted only; or not looked for",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from pydantic_core import PydanticSerializationError
 
+from radpref.data.disk import database
 from radpref.data.gate import MAX_ID, frontal_first, problem
 from radpref.data.source import quarantine
 from radpref.data.splits import SPLITS, draw, joined, split_of
@@ -16,8 +16,6 @@ from radpref.data.spool import Spool
 from radpref.records import Quarantined, Split, Study
 
 _TABLES = """
-PRAGMA journal_mode=OFF;
-PRAGMA cache_size=-2000;
 CREATE TABLE study (n INTEGER PRIMARY KEY, id TEXT UNIQUE, patient TEXT, published INTEGER, split INTEGER, draw REAL,
   kept INTEGER DEFAULT 0);
 CREATE TABLE image (path TEXT, patient TEXT);
@@ -38,8 +36,7 @@ class Book:
         self._rows = Spool(Study, folder)
         self.quarantined = Spool(Quarantined, folder)
         self.reasons: Counter[str] = Counter()
-        self._facts = sqlite3.connect("")  # a file of its own that is gone when closed
-        self._facts.executescript(_TABLES)
+        self._facts = database(_TABLES)
 
     def close(self) -> None:
         self._facts.close()

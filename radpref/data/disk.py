@@ -5,10 +5,36 @@ from __future__ import annotations
 import pickle
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from radpref.files import StoreError
+
 Row = TypeVar("Row")
+
+
+def database(tables: str) -> sqlite3.Connection:
+    """A database of the process alone, with ``tables``: in a file without a name, gone when it is closed.
+
+    The file lies where sqlite keeps such files (SQLITE_TMPDIR, else the system's place for temporary ones); two
+    megabytes of it are held in memory.
+    """
+    made = sqlite3.connect("")
+    made.executescript(f"PRAGMA journal_mode=OFF; PRAGMA cache_size=-2000; {tables}")
+    return made
+
+
+@contextmanager
+def room_on_disk() -> Iterator[None]:
+    """What sqlite raises when its temporary file cannot grow becomes a StoreError that says what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"rows cannot be kept on disk while they are read: {error}. Make room for temporary files, or set "
+            "SQLITE_TMPDIR to a folder that has it, then give the same command again."
+        ) from error
 
 
 class Groups(Generic[Row]):
@@ -19,11 +45,7 @@ class Groups(Generic[Row]):
     """
 
     def __init__(self) -> None:
-        self._rows = sqlite3.connect("")
-        self._rows.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA cache_size=-2000; CREATE TABLE keys (key TEXT UNIQUE);"
-            "CREATE TABLE rows (place INTEGER, row BLOB);"
-        )
+        self._rows = database("CREATE TABLE keys (key TEXT UNIQUE); CREATE TABLE rows (place INTEGER, row BLOB);")
 
     def __enter__(self) -> Groups[Row]:
         return self
@@ -62,11 +84,7 @@ class Lookup(Generic[Row]):
     """Values by key, the last one that was given for a key; as a context, like ``Groups``."""
 
     def __init__(self, items: Iterable[tuple[str, Row]] = ()) -> None:
-        self._rows = sqlite3.connect("")
-        self._rows.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA cache_size=-2000; "
-            "CREATE TABLE items (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;"
-        )
+        self._rows = database("CREATE TABLE items (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;")
         self._rows.executemany(
             "INSERT OR REPLACE INTO items VALUES (?, ?)",
             ((key.encode("utf-8", "replace").decode(), pickle.dumps(value, protocol=5)) for key, value in items),

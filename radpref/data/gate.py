@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from radpref.data.disk import database
 from radpref.data.source import quarantine
 from radpref.images import ImageError, decode, image_hash, is_burned_in, near_hash, pixel_hash, pixels_of
 from radpref.records import ImageFile, Quarantined, Study
@@ -89,9 +89,7 @@ class ImageCheck:
         self._file = cache / "images-checked.jsonl"
         self._progress = progress or (lambda _: None)
         self._room = Room(PIXELS)
-        self._known = sqlite3.connect("")  # a file of its own that is gone when closed
-        self._known.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA cache_size=-2000; "
+        self._known = database(
             "CREATE TABLE known (key TEXT PRIMARY KEY, pixels TEXT, digest TEXT, near TEXT, burned_in) WITHOUT ROWID;"
         )
         if self._file.is_file():

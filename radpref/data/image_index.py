@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from radpref.data.disk import database
 from radpref.data.source import RowError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp")
@@ -33,9 +33,7 @@ class ImageIndex:
         suffixes: tuple[str, ...] = SUFFIXES,
     ) -> None:
         self._root, self._key = root, key
-        self._rows = sqlite3.connect("")
-        self._rows.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA cache_size=-2000; "
+        self._rows = database(
             "CREATE TABLE images (key TEXT PRIMARY KEY, path TEXT, rank INTEGER, times INTEGER) WITHOUT ROWID;"
         )
         self._rows.executemany(

@@ -11,6 +11,7 @@ import random
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from radpref.config import DataSection
 from radpref.data import table
 from radpref.data.admission import Book
 from radpref.data.columns import Columns, find_columns
+from radpref.data.disk import room_on_disk
 from radpref.data.gate import ImageCheck, Verdict
 from radpref.data.image_cells import EMPTY
 from radpref.data.languages import language_of
@@ -141,8 +143,7 @@ def inspect(section: DataSection, cache: Path, seed: int = 17) -> Inspection:
     else:
         columns, cells = None, _Cells(())
         found = SOURCES[section.source].read(section, cache, seed)
-    book = Book(cache)
-    try:
+    with room_on_disk(), closing(Book(cache)) as book:
         book.admit(seen.watched(found), published=found.split)
         leaks = leakage(book.studies(), lambda image: image.path) if found.split else []
         check = ImageCheck(cache)
@@ -179,8 +180,6 @@ def inspect(section: DataSection, cache: Path, seed: int = 17) -> Inspection:
             notes=tuple(found.notes),
             picture=contact_sheet([(image, image.view) for image in good[:SHOWN]]) if good else None,
         )
-    finally:
-        book.close()
     return _warned(inspection, leaks, seen)
 
 

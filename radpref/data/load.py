@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from radpref.data import (
     vqa_slake,
 )
 from radpref.data.admission import Book
+from radpref.data.disk import room_on_disk
 from radpref.data.gate import ImageCheck, Verdict, without_bad_images
 from radpref.data.near import HeldOut
 from radpref.data.source import DataError, Found, Loaded, NoOptions, Source, nearest, quarantine
@@ -108,14 +110,12 @@ def load_studies(section: DataSection, cache: Path, seed: int, progress: Callabl
     where the split is ours. ``progress`` is called with the number of images that were just checked.
 
     Raises DataError: no such source, folder, file or column; nothing usable; a split of the source that leaks.
+    StoreError: no room on the disk for the rows.
     """
     check(section)
     found = SOURCES[section.source].read(section, cache, seed)
-    book = Book(cache)
-    try:
+    with room_on_disk(), closing(Book(cache)) as book:
         return _load(found, book, section, cache, seed, ImageCheck(cache, progress))
-    finally:
-        book.close()
 
 
 def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int, check: ImageCheck) -> Loaded:
@@ -184,7 +184,7 @@ class _Choice:
     def __init__(self, book: Book, check: ImageCheck, section: DataSection, *, leaky: bool, look_near: bool) -> None:
         self._book, self._check, self._section = book, check, section
         self._leaky = leaky
-        self._near = look_near and section.near_duplicates != "off"
+        self._near = look_near and section.near_duplicates != "ignore"
         self._held_out = HeldOut()
         self.leaks: Counter[str] = Counter()
         """Pairs of splits to studies of one picture, in the source's own splits."""
@@ -242,7 +242,7 @@ class _Choice:
         return next((split for split in found if split is not None), None)
 
     def notes(self) -> list[str]:
-        what = {"quarantine": "left out", "note": "kept, as data.near_duplicates says", "off": ""}
+        what = {"quarantine": "left out", "note": "kept, as data.near_duplicates says", "ignore": ""}
         notes = [
             f"{count:,} studies show nearly the same picture as one of another split ({pair}): the less held-out one "
             f"is {what[self._section.near_duplicates]}"

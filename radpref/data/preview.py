@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -27,6 +28,7 @@ def preview_sheet(section: DataSection, *, count: int, seed: int) -> Image.Image
         images = [phantom.draw(index, seed=world.seed, size=max(256, world.size)) for index in range(count)]
         return phantom.contact_sheet(images)
     with tempfile.TemporaryDirectory() as cache:
-        studies = load_studies(section, Path(cache), seed).studies
-        cells = [(image, image.view) for study in studies for image in study.images[: section.max_images]]
-        return contact_sheet(cells[:count], masks=True)
+        few = section.model_copy(update={"train": count, "validation": count, "test": count})
+        studies = load_studies(few, Path(cache), seed).studies
+        cells = ((image, image.view) for study in studies for image in study.images[: section.max_images])
+        return contact_sheet(list(islice(cells, count)), masks=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
+from radpref.data.disk import database
 from radpref.images import image_hash
 from radpref.records import ImageFile, Split, Study
 
@@ -56,19 +56,17 @@ def leakage(studies: Iterable[Study], key: Callable[[ImageFile], str] | None = N
             for image in study.images:
                 yield 2, key(image), split
 
-    database = sqlite3.connect("")  # a file of its own that is gone when closed
+    rows = database("CREATE TABLE seen (kind, value, split);")
     try:
-        database.execute("PRAGMA journal_mode=OFF")
-        database.execute("CREATE TABLE seen (kind, value, split)")
-        database.executemany("INSERT INTO seen VALUES (?, ?, ?)", facts())
-        crossing = database.execute(
+        rows.executemany("INSERT INTO seen VALUES (?, ?, ?)", facts())
+        crossing = rows.execute(
             "SELECT kind, group_concat(DISTINCT split) FROM seen GROUP BY kind, value HAVING count(DISTINCT split) > 1"
         )
         found: list[Counter[frozenset[int]]] = [Counter() for _ in kinds]
         for kind, splits in crossing:
             found[kind][frozenset(map(int, splits.split(",")))] += 1
     finally:
-        database.close()
+        rows.close()
     return [_sentence(what, counts) for what, counts in zip(kinds, found, strict=True) if counts]
 
 

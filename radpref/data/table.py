@@ -240,7 +240,7 @@ def _word_of_view(path: str) -> str:
 def _told(reading: Reading, counts: Counter[str]) -> list[str]:
     notes = [f"table: {counts['rows']:,} rows, {counts['studies']:,} studies"]
     notes += reading.table.notes
-    if reading.columns.found:
+    if any(reading.columns.of[name] != name for name in reading.columns.found):
         notes.append(f"table: columns: {reading.columns.shown()}")
     if counts["several"]:
         notes.append(f"table: {counts['several']:,} studies were gathered from several rows of one id")

@@ -170,7 +170,12 @@ def _all_errors(sums: Sums) -> Array:
 ERROR_METRICS: tuple[str, ...] = tuple(f"errors_per_report_{kind}" for kind in ERROR_KINDS)
 
 METRICS: dict[str, Definition] = {
-    "green_mean": _judged("green", "GREEN", "matched / (matched + significant errors)"),
+    "green_mean": _judged(
+        "green",
+        "GREEN",
+        "a rule-based reading of GREEN's scheme, not its published 7B model: weight of what agrees / (that + weight of "
+        "the errors)",
+    ),
     "lc-green_mean": _judged("lc-green", "LC-GREEN", "GREEN / max(words / reference words, 1)"),
     "text_mean": _judged("text", "Text similarity", "similarity of the words of answer and reference"),
     **{
@@ -226,7 +231,10 @@ METRICS: dict[str, Definition] = {
         count="green:n",
     ),
     "matched_per_report": Definition(
-        "Matched", "matched findings per scored report", _mean("green:matched", "green:n"), count="green:n"
+        "Matched",
+        "statements that agree per scored report, normal ones among them",
+        _mean("green:matched", "green:n"),
+        count="green:n",
     ),
     "unscored_share_green": Definition(
         "Unscored",

@@ -23,7 +23,7 @@ class Mention:
 
 def mentions(words: Sequence[str], found: Sequence[Item]) -> list[Mention]:
     """Every mention of a finding, in the order of the words."""
-    told = _states(found)
+    told = _states(_without_key(found, words))
     states = {(mention.state.start, mention.state.end) for mention in told if mention.state}
     named = [
         Mention(item.value, "present", item.start, item.end, item.start)
@@ -78,6 +78,8 @@ def _elsewhere(item: Item, words: Sequence[str], found: Sequence[Item]) -> bool:
         return item.start > 0 and (
             words[item.start - 1][0].isdigit() or words[item.start - 1] in ("few", "several", "x")
         )
+    if words[item.end - 1] == "valve" and not book.lists["own valve"].isdisjoint(words):
+        return True
     if item.value not in book.general_findings:
         return False
     between = book.lists["of a part"]
@@ -101,6 +103,37 @@ def _elsewhere(item: Item, words: Sequence[str], found: Sequence[Item]) -> bool:
             words[after] in book.elsewhere or " ".join(words[after : after + 2]) in book.elsewhere
         )
     return after < len(words) and words[after] in book.lists["other names"]
+
+
+def _without_key(found: Sequence[Item], words: Sequence[str]) -> Sequence[Item]:
+    """The items without the name of a body part that only heads the statement: ``heart: the lungs are clear``.
+
+    It stays where what follows is its own state: ``heart: mildly enlarged``.
+    """
+    if ":" not in words:
+        return found
+    colon = words.index(":")
+    behind = [item for item in found if item.start > colon]
+    before = {index for item in found if item.end <= colon for index in range(item.start, item.end)}
+    if len(before) < colon or not any(item.kind == "structure" for item in found if item.end <= colon):
+        return found
+    state = next((item for item in behind if item.kind == "state"), None)
+    structure = next((item for item in behind if item.kind == "structure"), None)
+    if state is None:
+        return behind
+    covered = {index for item in behind for index in range(item.start, item.end)}
+    small = lexicon().lists["before states"]
+    near = all(index in covered or words[index] in small for index in range(colon + 1, state.start))
+    if structure is not None and (structure.start < state.start or _of_one_phrase(state, structure, behind)):
+        return behind
+    return found if near else behind
+
+
+def _of_one_phrase(state: Item, structure: Item, found: Sequence[Item]) -> bool:
+    """Whether the structure is that of the state before it: ``normal heart size``, not ``normal, the aorta``."""
+    between = [item for item in found if state.end <= item.start and item.end <= structure.start]
+    parted = any(item.kind == "break" or (item.kind == "join" and item.value != "in") for item in between)
+    return structure.start - state.end <= _NOUN_PHRASE and not parted
 
 
 def _states(found: Sequence[Item]) -> list[Mention]:

@@ -21,6 +21,9 @@ from radpref.records import Finding, Span
 _REMEMBERED = 1 << 15
 """Sentences kept in memory; at about a kilobyte each, some 30 MB."""
 
+_TEXTS = 1 << 12
+"""Texts whose sentences' bounds are kept."""
+
 
 def read(text: str, *, questions: bool = False) -> tuple[Finding, ...]:
     """Every statement of a report about a finding, in the order of the text, with its character span.
@@ -54,6 +57,19 @@ def sentence_bounds(text: str) -> list[tuple[int, int]]:
     """Offsets of the sentences of those sections that tell findings."""
     made = plain(text)
     return [made.span(start, end) for _, start, end in sentences(made.text)]
+
+
+def in_one_sentence(text: str, first: Finding, second: Finding) -> bool:
+    """Whether two findings read from ``text`` stand in one sentence, however the text is laid out."""
+    if first.span is None or second.span is None:
+        return False
+    start, end = min(first.span.start, second.span.start), max(first.span.end, second.span.end)
+    return any(begin <= start and end <= stop for begin, stop in _bounds(text))
+
+
+@lru_cache(maxsize=_TEXTS)
+def _bounds(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple(sentence_bounds(text))
 
 
 def _corrects(later: Finding, found: Finding) -> bool:

@@ -291,6 +291,8 @@ def _valued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[
                 result[key] = "absent"
             elif kinds & {"uncertain before", "uncertain after"}:
                 result[key] = "uncertain"
+            elif "structure" in kinds and lexicon().chexpert[mentions[key].name] == "Support Devices":
+                result[key] = None  # "devices: the trachea is midline"
 
 
 def _stands_alone(sign: str, value: Item, words: Sequence[str]) -> bool:

@@ -152,7 +152,7 @@ def _entity(code: str) -> str | None:
 
 _JSON = re.compile(r'"[^"\n]{1,60}"\s*:\s*(?:["\[{\dtfn-])|\A\s*\[\s*"')
 _OBJECT = re.compile(
-    r'\\n|\\"|\\u00a0|\\t|"\s*:\s*"?|"?\s*,\s*"(?P<status>present|presence|status|value|result|positive|label|exists)"\s*:\s*"?'
+    r'\\n|\\"|\\u00a0|\\t|(?:_\d+)?"\s*:\s*"?|"?\s*,\s*"(?P<status>present|presence|status|value|result|positive|label|exists)"\s*:\s*"?'
     r'|"?\s*,\s*"(?P<attribute>side|laterality|location|severity|size|change|count|position|place)"\s*:\s*"?'
     r'|"(?P<name>finding|name|observation|condition|abnormality)"\s*:\s*"'
     r'|"?\s*[,}\]]\s*[,}\]\s]*"?|[{\["]|,\s*(?=")'
@@ -177,7 +177,7 @@ def _json(made: Plain) -> Plain:
             return "\n" if mark == "\\n" else " "
         if mark == '\\"':
             return " "
-        if mark.startswith('"') and ":" in mark:
+        if '"' in mark and mark.rstrip('" ').endswith(":"):
             return ": "
         # A comma within a text is the text's own.
         return None if mark == "," else BREAK

@@ -9,6 +9,8 @@ patients; docs/data/near-duplicates.md has the figures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -40,15 +42,23 @@ def words_of_hash(hashes: list[str]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(map(bytes.fromhex, hashes)), np.uint64).reshape(-1, WORDS)
 
 
-def near(one: NDArray[np.uint64], many: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which of ``many`` hashes, (n, ``WORDS``), are near the hash ``one``, (``WORDS``,): bool, (n,)."""
+def near(one: NDArray[np.uint64], many: Sequence[NDArray[np.uint64]]) -> NDArray[np.intp]:
+    """Places of the hashes that are near the hash ``one``, (``WORDS``,).
+
+    ``many``: the hashes word by word, ``WORDS`` arrays of (n,), which are gone through several times as fast as rows.
+    """
     half = WORDS // 2
-    close = np.bitwise_count(many[:, :half] ^ one[:half]).sum(1, dtype=np.uint16) <= FREQUENCIES
-    places = np.flatnonzero(close)
-    apart = np.bitwise_count(many[places, half:] ^ one[half:]).sum(1, dtype=np.uint16)
-    close[places[apart > DIFFERENCES]] = False
-    found: NDArray[np.bool_] = close
-    return found
+    places = np.flatnonzero(_apart(one[:half], many[:half]) <= FREQUENCIES)
+    rest = [words[places] for words in many[half:]]
+    return places[_apart(one[half:], rest) <= DIFFERENCES]
+
+
+def _apart(one: NDArray[np.uint64], many: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint16]:
+    """In how many bits each of ``many`` differs."""
+    apart = np.zeros(len(many[0]), np.uint16)
+    for word, words in zip(one, many, strict=True):
+        apart += np.bitwise_count(words ^ word)
+    return apart
 
 
 def nearly_same(one: Image.Image, other: Image.Image) -> bool:

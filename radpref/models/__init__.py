@@ -6,6 +6,7 @@ trained. All forwards run under ``autocast(vlm)``.
 """
 
 from radpref.models.adapt import attach_lora, freeze, language_targets, merged, trainable_summary
+from radpref.models.card import CardFacts, model_card
 from radpref.models.chat import PER_TOKEN, collate, encode_answer, encode_prompt, pad
 from radpref.models.decoding import context_length, decode, generate, repeat_cache, said, sampler, text_positions
 from radpref.models.dropout import without_dropout
@@ -28,6 +29,7 @@ from radpref.models.vlm import (
 
 __all__ = [
     "PER_TOKEN",
+    "CardFacts",
     "ModelError",
     "Segmenter",
     "Turn",
@@ -51,6 +53,7 @@ __all__ = [
     "lost",
     "merged",
     "messages",
+    "model_card",
     "pad",
     "pick_device",
     "repeat_cache",

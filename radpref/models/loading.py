@@ -23,7 +23,7 @@ from radpref.models.decoding import check_decoding, image_limit
 from radpref.models.fingerprint import fingerprint
 from radpref.models.precision import pick_device, pick_dtypes
 from radpref.models.processors import load_processor, save_processor
-from radpref.models.template import learn_turn
+from radpref.models.template import learn_turn, no_template
 from radpref.models.vlm import ModelError, Vlm
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -31,6 +31,11 @@ _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 SHARD = "4GB"
 """Largest file of weights: what mail, hubs and file systems take without complaint."""
+_NEEDED = {
+    "tokenizer": ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json"),
+    "image processor": ("processor_config.json", "preprocessor_config.json"),
+}
+"""What a processor is made of, and the files that may hold it."""
 _BASE = "radpref.json"
 """File beside an adapter that names the fingerprint of the model it was trained on."""
 
@@ -108,6 +113,7 @@ def locate(section: ModelSection) -> Path:
     folder = _folder(section.path, section.revision)
     _config(folder, section.path)
     _only_safetensors(folder, section.path)
+    _speaks(folder, section.path)
     if section.adapter:
         _adapter_files(Path(section.adapter).expanduser())
     return folder
@@ -162,6 +168,22 @@ def _config(folder: Path, name: str) -> Any:
             "Use a vision-language model (LLaVA, Idefics3, Gemma3, Qwen-VL, InternVL ...)."
         )
     return config
+
+
+def _speaks(folder: Path, name: str) -> None:
+    """Raises ModelError where no file can hold the processor, or none the chat template."""
+    for what, files in _NEEDED.items():
+        if not any((folder / file).is_file() for file in files):
+            raise ModelError(
+                f"{name} has no {what} ({' or '.join(files)}), so that its processor cannot be loaded. Save the "
+                "processor of the same checkpoint into the folder: save_pretrained writes these files."
+            )
+    settings = [
+        _json(folder / file) for file in ("tokenizer_config.json", "processor_config.json") if (folder / file).is_file()
+    ]
+    templates = [*folder.glob("chat_template.*"), *folder.glob("chat_templates/*")]
+    if not templates and not any(some.get("chat_template") for some in settings):
+        raise ModelError(no_template(name))
 
 
 def _only_safetensors(folder: Path, name: str) -> None:

@@ -75,6 +75,14 @@ def special_ids(tokenizer: Any) -> set[int]:
     return marked | set(tokenizer.all_special_ids)
 
 
+def no_template(name: str) -> str:
+    """What is said of a model without one."""
+    return (
+        f"{name} has no chat template, so that it is unknown how a prompt is put to it. Use the instruction-tuned "
+        "variant of the model, or put its template into chat_template.jinja in its folder."
+    )
+
+
 def learn_turn(processor: Any, tokenizer: Any, name: str) -> Turn:
     """What the template puts before and after an answer, checked against the whole conversation.
 
@@ -84,10 +92,7 @@ def learn_turn(processor: Any, tokenizer: Any, name: str) -> Turn:
     one would be asked in the other.
     """
     if not getattr(processor, "chat_template", None):
-        raise ModelError(
-            f"{name} has no chat template, so that it is unknown how a prompt is put to it. Use the "
-            "instruction-tuned variant of the model, or put its template into chat_template.jinja in its folder."
-        )
+        raise ModelError(no_template(name))
     form, before, whole = _written(processor, name)
     if not whole.startswith(before):
         raise ModelError(

@@ -87,7 +87,16 @@ def _align(context: Context) -> Outcome:
         bar = context.steps(f"align {beta:g}")
         key = context.key(without=("select.betas", "align.beta"), beta=beta)
         folder = context.checkpoints(f"beta-{beta:g}", key, among=[f"beta-{other:g}" for other in betas])
-        result = training.align(vlm, prepared, section, folder, seed=recipe.run.seed, max_steps=context.limit, log=bar)
+        result = training.align(
+            vlm,
+            prepared,
+            section,
+            folder,
+            seed=recipe.run.seed,
+            max_steps=context.limit,
+            log=bar,
+            trackers=recipe.run.trackers,
+        )
         bar.close()
         if not result.finished:
             return Outcome(f"beta {beta:g}: step {result.step} of {result.steps} (--limit)", finished=False)
@@ -122,7 +131,7 @@ ALIGN = Stage(
     work=Ranks(_align),
     reads=(PAIRS, MODEL),
     writes=(CHECKPOINTS,),
-    config=("align", "select.betas", "run.seed", *COMPUTES),
+    config=("align", "select.betas", "run.seed", "run.trackers", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models", "training", "losses"),
     check=_check_objective,
@@ -155,6 +164,7 @@ def _control(context: Context) -> Outcome:
             seed=recipe.run.seed,
             max_steps=context.limit,
             log=bar,
+            trackers=recipe.run.trackers,
         )
         bar.close()
         if not result.finished:
@@ -214,6 +224,7 @@ CONTROL = Stage(
         "align.gradient_checkpointing",
         "align.save_steps",
         "run.seed",
+        "run.trackers",
         *COMPUTES,
     ),
     identities=(DEVICE,),
@@ -244,6 +255,7 @@ def _grpo(context: Context) -> Outcome:
         seed=recipe.run.seed,
         max_steps=context.limit,
         log=bar,
+        trackers=recipe.run.trackers,
     )
     bar.close()
     context.write(QUARANTINED, result.quarantined)
@@ -273,7 +285,15 @@ GRPO = Stage(
     work=Ranks(_grpo),
     reads=(TRAIN, MODEL),
     writes=(CHECKPOINTS,),
-    config=("grpo", "sample.temperature", "sample.top_p", "sample.max_new_tokens", "run.seed", *COMPUTES),
+    config=(
+        "grpo",
+        "sample.temperature",
+        "sample.top_p",
+        "sample.max_new_tokens",
+        "run.seed",
+        "run.trackers",
+        *COMPUTES,
+    ),
     identities=(DEVICE, JUDGE),
     rooms=("models", "training", "judges", "findings"),
     check=_check_grpo,

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from radpref.files import disk_errors
+from radpref.config import flatten
+from radpref.files import disk_errors, write_atomically
 from radpref.records import reasons
 from radpref.rooms import formats, models
 from radpref.runs.context import Left, section_of
 from radpref.runs.folder import Run, RunError
 from radpref.runs.stage import Road
-from radpref.stages.ports import CHOICE, PAIRS
+from radpref.stages.ports import CHOICE, METRICS, PAIRS, STUDIES
 
 
 def export_model(run: Run, road: Road, to: Path) -> str:
@@ -36,7 +37,27 @@ def export_model(run: Run, road: Road, to: Path) -> str:
         )
     with _whole(to) as part:
         models.save(models.merged(models.load(section, run.recipe.run)), part)
+        write_atomically(part / "README.md", models.model_card(_card(run, road, to.name)))
     return choice.chosen.id
+
+
+def _card(run: Run, road: Road, name: str) -> models.CardFacts:
+    """What the run knows of its model: counts, recipe, metrics with intervals."""
+    left, recipe = Left(run, road), run.recipe
+    counts = {f"{split} studies": n for split, n in left.counts(STUDIES).get("studies", {}).items()}
+    counts |= {name: n for name, n in left.counts(PAIRS).items() if name == "pairs"}
+    drawn = " (drawn patients, who do not exist)" if recipe.data.source == "phantom" else ""
+    # paths of this machine are nobody's business
+    plain = {key: value for key, value in flatten(recipe.model_dump(mode="json")) if not str(value).startswith("/")}
+    return models.CardFacts(
+        name=name,
+        base=Path(recipe.model.path).name,
+        method=f"Aligned with preferences by the method {recipe.method} ({recipe.align.loss}).",
+        data=counts,
+        source=f"Source of the data: {recipe.data.source}{drawn}.",
+        metrics=list(left.table(METRICS) or ()),
+        recipe="\n".join(f"{key}: {value}" for key, value in plain.items()),
+    )
 
 
 def export_pairs(

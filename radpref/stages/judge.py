@@ -40,12 +40,13 @@ def scored(context: Context, name: str, rows: Iterable[Candidate]) -> list[Judge
     section = section_of(context, name)
     cases = [
         judges.Case(
-            row.id,
-            row.question.id,
-            row.question.reference,
-            row.completion.text,
-            row.question.answer,
-            row.question.closed,
+            id=row.id,
+            question=row.question.id,
+            reference=row.question.reference,
+            candidate=row.completion.text,
+            answer=row.question.answer,
+            closed=row.question.closed,
+            prompt=row.question.prompt,
         )
         for row in rows
         if row.completion is not None
@@ -60,7 +61,8 @@ def _judged(batch: Sequence[Candidate], context: Context) -> list[list[Judgement
 def told(row: Candidate) -> list[object]:
     """What a judge is told of a candidate."""
     question, text = row.question, row.completion.text if row.completion is not None else ""
-    return [question.reference, question.answer, question.closed, text]
+    asked = question.prompt if question.answer else ""  # of a report nobody asks
+    return [question.reference, question.answer, question.closed, asked, text]
 
 
 def _close(context: Context, merged: Merged) -> Outcome:

@@ -103,7 +103,7 @@ def _answered(context: Context, section: MineSection) -> tuple[dict[str, bool], 
         if question.task == "report":
             reports.add(question.id)
         elif question.answer:
-            correct[question.id] = tasks.matches(answer.text, question.answer, question.closed)
+            correct[question.id] = tasks.matches(answer.text, question.answer, question.closed, question.prompt)
         if (sure := _confidence(row, section)) is not None:
             confidences[question.id] = sure
     if reports:

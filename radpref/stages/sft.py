@@ -39,6 +39,7 @@ def _sft(context: Context) -> Outcome:
         seed=recipe.run.seed,
         max_steps=context.limit,
         log=bar,
+        trackers=recipe.run.trackers,
     )
     bar.close()
     context.write(QUARANTINED, result.quarantined)
@@ -67,7 +68,7 @@ STAGE = Stage(
     work=Ranks(_sft),
     may_read=(TRAIN,),
     writes=(MODEL,),
-    config=("sft", "run.seed", *COMPUTES),
+    config=("sft", "run.seed", "run.trackers", *COMPUTES),
     identities=(BASE, DEVICE),
     rooms=("models", "training"),
     check=_check,

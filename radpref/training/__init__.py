@@ -6,6 +6,8 @@ again with the same arguments: it goes on, and ends where it would have ended.
 """
 
 from radpref.training.align import Aligned, align
+from radpref.training.check import check
+from radpref.training.check import rows as check_rows
 from radpref.training.errors import TrainingError
 from radpref.training.grpo import grpo
 from radpref.training.loop import Checkpoint, Training, checkpoints, history, last_tenth
@@ -29,6 +31,8 @@ __all__ = [
     "Tuned",
     "Way",
     "align",
+    "check",
+    "check_rows",
     "checkpoints",
     "grpo",
     "history",

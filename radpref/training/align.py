@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def align(
     seed: int,
     max_steps: int | None = None,
     log: Log | None = None,
+    trackers: Sequence[str] = (),
 ) -> Aligned:
     """Train on the prepared pairs, and keep a checkpoint every ``section.save_steps`` steps and at the end.
 
@@ -65,6 +67,7 @@ def align(
         seed: of the adapter's weights, the order of the pairs and dropout.
         max_steps: stop after so many steps, with a checkpoint; the next call goes on.
         log: called after every step.
+        trackers: where steps are shown besides (``run.trackers``).
 
     Raises:
         TrainingError: references of another model, a folder of other settings, or a loss that broke down.
@@ -95,7 +98,7 @@ def align(
     step, steps = reached(folder)
     if step < steps:
         with quiet():
-            _train(vlm, prepared, section, folder, seed, max_steps, log)
+            _train(vlm, prepared, section, folder, seed, max_steps, log, trackers)
         step, steps = reached(folder)
     return Aligned(
         step=step,
@@ -114,13 +117,14 @@ def _train(
     seed: int,
     max_steps: int | None,
     log: Log | None,
+    trackers: Sequence[str],
 ) -> None:
     """Train, and leave ``vlm`` as it was."""
     set_seed(seed)
     student = _student(vlm, section)
     try:
         less_memory = {"gradient_checkpointing": True} if section.gradient_checkpointing else {}
-        args = TrainingArguments(**arguments(student, section, folder, seed), **less_memory)
+        args = TrainingArguments(**arguments(student, section, folder, seed, trackers), **less_memory)
         mine = prepared._replace(objective=objective(section))
         with without_dropout(student.model, trained=not section.dropout):
             run(PairTrainer(student, args, mine, _reference_head(vlm, mine)), folder, log, max_steps)

@@ -6,6 +6,8 @@ image at every step and makes the logits of every position, prompt and image inc
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,18 @@ from radpref.training.rows import Prompts, Row, answer_ids
 from radpref.training.scoring import Way, score
 from radpref.training.trainer import LikeLengths
 
+LOG = logging.getLogger(__name__)
+
 
 @torch.no_grad()
-def encoded(vlm: Vlm, rows: Sequence[Row], prompts: Prompts, batch: int, folder: Path) -> Cache:
-    """What frozen tower and projector make of each prompt's images, ``batch`` prompts at a time; kept in ``folder``."""
+def encoded(vlm: Vlm, rows: Sequence[Row], prompts: Prompts, batch: int, folder: Path) -> Cache | None:
+    """Every prompt with what frozen tower and projector make of its images, ``batch`` prompts at a time, in ``folder``.
+
+    None where the disk has no room for that.
+    """
     cache = Cache(folder, identity(vlm))
     vlm.model.eval()
-    left = {row.prompt_key: row for row in rows if not cache.below(f"features/{row.prompt_key}/")}
+    left = {row.prompt_key: row for row in rows if not cache.below(f"prompt/{row.prompt_key}/")}
     keys = list(left)
     for start in range(0, len(keys), batch):
         some = keys[start : start + batch]
@@ -39,8 +46,15 @@ def encoded(vlm: Vlm, rows: Sequence[Row], prompts: Prompts, batch: int, folder:
         images = {name: value.to(vlm.device) for name, value in images_of(vlm, whole).items()}
         with autocast(vlm):
             parts = split(encode(vlm.model, images), [image_tokens(vlm, prompt["input_ids"]) for prompt in whole])
-        for key, part in zip(some, parts, strict=True):
+        if start == 0:
+            size = sum(value.nbytes for part in parts for value in part.values()) / len(some) * len(keys)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if size > 0.9 * shutil.disk_usage(folder.parent).free:
+                LOG.info("encoded images would take %.2g GB, which the disk has no room for", size / 1e9)
+                return None
+        for key, prompt, part in zip(some, whole, parts, strict=True):
             cache.put({f"features/{key}/{name}": value for name, value in part.items()})
+            cache.put({f"prompt/{key}/{name}": value for name, value in prompt.items() if not name.startswith(PIXELS)})
     cache.flush()
     return cache
 
@@ -82,18 +96,19 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
 
     def _collated(self, numbers: Sequence[int], counts: Sequence[bool]) -> dict[str, Any]:
         rows = [self._rows[number] for number in numbers]
-        whole = [self._prompts(row) for row in rows]
-        out: dict[str, Any] = {}
-        if self._features is not None:
-            out["features"] = joined([self._features.below(f"features/{row.prompt_key}/") for row in rows])
-            whole = [{name: value for name, value in p.items() if not name.startswith(PIXELS)} for p in whole]
+        kept, out = self._features, {}
+        if kept is None:
+            whole = [self._prompts(row) for row in rows]
+        else:
+            whole = [kept.below(f"prompt/{row.prompt_key}/") for row in rows]
+            out["features"] = joined([kept.below(f"features/{row.prompt_key}/") for row in rows])
         groups = [Group(prompt, [answer_ids(self._vlm, row)]) for prompt, row in zip(whole, rows, strict=True)]
         batch = pack(self._vlm, groups, shared=False)
         return {**out, "batch": batch._asdict(), "rows": sum(counts)}
 
     def get_train_dataloader(self) -> Any:
         """This process's share of every batch, in an order that puts rows of like length together."""
-        lengths = [self._prompts(row)["input_ids"].shape[1] + len(answer_ids(self._vlm, row)) for row in self._rows]
+        lengths = [self._prompts.length(row) + len(answer_ids(self._vlm, row)) for row in self._rows]
         args = self.args
         order = LikeLengths(lengths, self._full_step(), args.data_seed if args.data_seed is not None else args.seed)
         return loader(range(len(self._rows)), Batches(order, self._section.batch), self._collated, args)

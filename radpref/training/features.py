@@ -47,6 +47,8 @@ def encode(model: Any, images: Mapping[str, Tensor]) -> Features:
     accepted = {name for method in methods if method for name in inspect.signature(method).parameters}
     given = {name: value for name, value in images.items() if name in accepted}
     out = inner.get_image_features(**given, return_dict=True)
+    if out.pooler_output is None:
+        raise ValueError("the family hands out nothing that could stand in the place of image tokens")
     features = _of_images("pooler_output", out.pooler_output)
     for number, layer in enumerate(out.get("deepstack_features") or ()):
         features |= _of_images(f"deepstack_features.{number}", layer)

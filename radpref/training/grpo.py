@@ -67,6 +67,7 @@ def grpo(
     seed: int,
     max_steps: int | None = None,
     log: Log | None = None,
+    trackers: Sequence[str] = (),
 ) -> Rewarded:
     """Train ``section.steps`` steps of GRPO; resumed from the last checkpoint when called again on the folder.
 
@@ -83,6 +84,7 @@ def grpo(
         seed: of the adapter, the order of the questions and the answers.
         max_steps: stop after so many steps, with a checkpoint; the next call goes on.
         log: called after every step.
+        trackers: where steps are shown besides (``run.trackers``).
 
     Raises:
         TrainingError: no usable question, a folder of other settings, or a loss that broke down.
@@ -102,7 +104,7 @@ def grpo(
     path = folder / "model"
     if not path.exists():
         with quiet():
-            _train(vlm, asked, prompts, reward, section, sample, folder, seed, max_steps, log)
+            _train(vlm, asked, prompts, reward, section, sample, folder, seed, max_steps, log, trackers)
     step, steps = reached(folder)
     return Rewarded(
         step=step,
@@ -153,6 +155,7 @@ def _train(
     seed: int,
     max_steps: int | None,
     log: Log | None,
+    trackers: Sequence[str],
 ) -> None:
     set_seed(seed)
     student = merged(vlm)
@@ -171,7 +174,7 @@ def _train(
         save_steps=section.save_steps,
     )
     args = TrainingArguments(
-        **arguments(student, common, folder, seed)
+        **arguments(student, common, folder, seed, trackers)
         | {
             "max_steps": section.steps,
             "bf16": False,  # the trainer casts by itself: on a CPU it samples in float32 and scores in bfloat16

@@ -108,8 +108,8 @@ def attention(model: Any, rows: Mapping[str, Tensor]) -> Any:
     """The 4-D attention mask of shared rows, or one for each kind of layer, as the model's family takes it.
 
     A token sees the prompt up to itself and its own answer up to itself; padding sees itself, so that no row of
-    the softmax is empty. Windows are counted along each answer's own sequence, not along the row. Images that see
-    themselves both ways (Gemma 3) do so here.
+    the softmax is empty. Windows are counted along each answer's own sequence, not along the row. What sees itself
+    both ways does so here.
     """
     inner = unwrapped(model)
     text = inner.config.get_text_config()
@@ -120,19 +120,31 @@ def attention(model: Any, rows: Mapping[str, Tensor]) -> Any:
     seen = seen | (index[:, None] == index[None, :])
     kinds = set(getattr(text, "layer_types", None) or ())
     both_ways = _image_blocks(inner.config, rows)
-    if kinds <= {"full_attention"} and both_ways is None:
-        return _as_taken(inner, seen)
+    window = getattr(text, "sliding_window", None)
+    near = (order[:, :, None] - order[:, None, :]).abs() < window if window else None
+    if not kinds and near is not None and getattr(text, "use_sliding_window", True):  # Mistral: in every layer
+        seen = seen & near
+    if not kinds or (kinds <= {"full_attention"} and both_ways is None):
+        return _as_taken(inner, seen if both_ways is None else seen | both_ways)
     masks = {"full_attention": seen}
-    if "sliding_attention" in kinds:
-        near = (order[:, :, None] - order[:, None, :]).abs() < text.sliding_window
+    if "sliding_attention" in kinds and near is not None:
         masks["sliding_attention"] = seen & near
+    if "chunked_attention" in kinds:
+        chunk = order // text.attention_chunk_size
+        masks["chunked_attention"] = seen & (chunk[:, :, None] == chunk[:, None, :])
     if both_ways is not None:
         masks = {kind: mask | both_ways for kind, mask in masks.items()}
     return {kind: _as_taken(inner, mask) for kind, mask in masks.items()}
 
 
 def _image_blocks(config: Any, rows: Mapping[str, Tensor]) -> Tensor | None:
-    """(R, L, L) bool: pairs of tokens of one image, for a family whose images see themselves both ways."""
+    """(R, L, L) bool: pairs of tokens that see each other both ways, in families that have such; else None.
+
+    Those of one image (Gemma 3), or of the whole prompt (PaliGemma).
+    """
+    if config.model_type == "paligemma":
+        prompt = rows["branch"] == 0
+        return prompt[:, :, None] & prompt[:, None, :]
     if config.model_type not in ("gemma3", "gemma3_text"):
         return None
     image = rows["token_type_ids"] == 1

@@ -93,13 +93,20 @@ def last_tenth(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
 _OPTIMIZERS = {"adamw": "adamw_torch", "adamw-8bit": "adamw_bnb_8bit", "adafactor": "adafactor"}
 
 
-def arguments(vlm: Vlm, section: SftSection | AlignSection, folder: Path, seed: int) -> dict[str, Any]:
+def arguments(
+    vlm: Vlm, section: SftSection | AlignSection, folder: Path, seed: int, trackers: Sequence[str] = ()
+) -> dict[str, Any]:
     """Arguments of ``TrainingArguments`` (and so of ``SFTConfig``) that follow from a recipe's section.
 
-    Betas of 0.9 and 0.999, gradients clipped at norm 1; a line of the journal for every step, nothing reported
-    elsewhere and nothing drawn on the terminal. The rate's course is ``rates``. Raises TrainingError for an optimiser
-    whose package is not installed.
+    Betas of 0.9 and 0.999, gradients clipped at norm 1; a line of the journal for every step, which goes to
+    ``trackers`` besides, and nothing drawn on the terminal. The rate's course is ``rates``. Raises TrainingError for an
+    optimiser or a tracker whose package is not installed.
     """
+    packages = {"tensorboard": ("tensorboard", "tensorboardX")}
+    if absent := [name for name in trackers if not any(map(find_spec, packages.get(name, (name,))))]:
+        raise TrainingError(
+            f"run.trackers names what is not installed: pip install {' '.join(absent)}, or leave it out of the recipe"
+        )
     if section.optimizer == "adamw-8bit" and find_spec("bitsandbytes") is None:
         raise TrainingError(
             "optimizer adamw-8bit is bitsandbytes', which is not installed: pip install bitsandbytes, or set adamw"
@@ -123,7 +130,7 @@ def arguments(vlm: Vlm, section: SftSection | AlignSection, folder: Path, seed: 
         "save_strategy": "steps",
         "save_steps": section.save_steps,
         "eval_strategy": "no",
-        "report_to": "none",
+        "report_to": list(trackers) or "none",
         "disable_tqdm": True,
         "remove_unused_columns": False,
         # what brought the processes together stays: a state of its own would forget how long they may wait

@@ -154,17 +154,25 @@ class Prompts:
     def __init__(self, vlm: Vlm, limit: int = CACHE_BYTES) -> None:
         self._vlm, self._left = vlm, limit
         self._kept: dict[str, dict[str, Tensor]] = {}
+        self._lengths: dict[str, int] = {}
 
     def __call__(self, row: Row) -> dict[str, Tensor]:
         """``encode_prompt`` of the row. Raises ImageError or ValueError where an image cannot be used."""
         if row.prompt_key in self._kept:
             return self._kept[row.prompt_key]
         prompt = encode_prompt(self._vlm, row.prompt, [read_image(image) for image in row.images])
+        self._lengths[row.prompt_key] = prompt["input_ids"].shape[1]
         size = sum(tensor.nbytes for tensor in prompt.values())
         if size <= self._left:
             self._left -= size
             self._kept[row.prompt_key] = prompt
         return prompt
+
+    def length(self, row: Row) -> int:
+        """Tokens of the row's prompt, without encoding it again."""
+        if row.prompt_key not in self._lengths:
+            self(row)
+        return self._lengths[row.prompt_key]
 
 
 def answer_ids(vlm: Vlm, row: Row) -> list[int]:

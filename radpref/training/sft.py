@@ -54,6 +54,7 @@ def sft(
     seed: int,
     max_steps: int | None = None,
     log: Log | None = None,
+    trackers: Sequence[str] = (),
 ) -> Tuned:
     """Teach the model the questions' references; only the answer and its end of turn are in the loss.
 
@@ -71,6 +72,7 @@ def sft(
         max_steps: stop after so many steps, with a checkpoint; the next call goes on. Without the last one,
             there is no model at ``path`` yet.
         log: called after every step.
+        trackers: where steps are shown besides (``run.trackers``).
 
     Raises:
         TrainingError: no usable question, a folder of other settings, or a loss that broke down.
@@ -96,7 +98,7 @@ def sft(
     steps = None
     if not path.exists():
         with quiet():
-            steps = _train(vlm, rows, prompts, section, folder, seed, max_steps, log)
+            steps = _train(vlm, rows, prompts, section, folder, seed, max_steps, log, trackers)
     logged = history(folder)
     step = int(logged[-1]["step"])
     return Tuned(
@@ -118,6 +120,7 @@ def _train(
     seed: int,
     max_steps: int | None,
     log: Log | None,
+    trackers: Sequence[str],
 ) -> int:
     """Train, save the model after the last step, and return the number of steps of the whole training."""
     set_seed(seed)
@@ -127,7 +130,7 @@ def _train(
     features = encoded(vlm, rows, prompts, section.batch, folder / "features") if way.features and frozen else None
     student = _student(vlm, section)
     less_memory = {"gradient_checkpointing": True} if section.gradient_checkpointing else {}
-    args = TrainingArguments(**arguments(student, section, folder, seed), save_total_limit=1, **less_memory)
+    args = TrainingArguments(**arguments(student, section, folder, seed, trackers), save_total_limit=1, **less_memory)
     trainer = AnswerTrainer(student, args, rows, prompts, way, features, section)
     with without_dropout(student.model, trained=False):
         run(trainer, folder, log, max_steps)

@@ -61,11 +61,16 @@ def pair(told: Sequence[Unit], said: Sequence[Unit], reference: str, candidate: 
     mine: set[int] = set()
     taken: set[int] = set()
     matches: list[tuple[int, Match]] = []
+    meant: dict[int, str] = {}
     for _, _, i, j, match in graded:
-        if i not in mine and j not in taken:
-            mine.add(i)
-            taken.add(j)
-            matches.append((i, match))
+        if i in mine or j in taken:
+            continue
+        statement = id(said[j].finding)
+        if meant.setdefault(statement, told[i].name) != told[i].name:
+            continue  # "bilateral opacities" is one thing on both sides, not the one here and the other there
+        mine.add(i)
+        taken.add(j)
+        matches.append((i, match))
     matches.sort(key=lambda one: one[0])
     found = [match for _, match in matches]
     missing = [unit for i, unit in enumerate(told) if i not in mine]
