@@ -1,51 +1,151 @@
-"""What the built-in tower sees: image-level AUC of each finding on phantoms of a world that it was not trained on.
+"""What the built-in model sees and writes, on phantoms of worlds that it was not made from.
 
-    python benchmarks/builtin_model.py [--images 1000] [--seed 100]
+    python benchmarks/builtin_model.py                            the tower, and the model as shipped
+    python benchmarks/builtin_model.py --run runs/demo            the model that a run fine-tuned, on the run's world
 
-Scores are a smooth maximum over the patches' logits of the tower's linear head, which is stored beside the
-checkpoint. Prints a Markdown table with n and 95 % bootstrap intervals over images.
+Prints Markdown: the tower's AUC for each finding; AUC of side, severity and place at the words of the references,
+beside a probe on the same tower trained on the same studies; the reports of both by the judge and by the truth.
+Every number has its n and a 95 % bootstrap interval over images or studies.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
 
+import attributes
 import numpy as np
 import torch
 
-from radpref.config import ModelSection, RunSection
+from radpref.config import JudgeSection, ModelSection, PhantomSection, RunSection, TaskSection
 from radpref.data import phantom
-from radpref.models import load
+from radpref.judges import JUDGES, Case, compare_truth
+from radpref.models import Vlm, generate, load
 from radpref.models.make_builtin import SIZE, auc, image_logits, load_head, tensors, tower_features
+from radpref.records import Finding, Question, Study
+from radpref.tasks import report_question
+from radpref.tasks.wording import noun
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=100, help="of the world; the model was made from world 1")
-    parser.add_argument("--model", default="builtin")
-    options = parser.parse_args()
-
-    vlm = load(ModelSection(path=options.model), RunSection(precision="float32"))
+def sight(vlm: Vlm, count: int, seed: int) -> None:
+    """AUC of each finding by a smooth maximum over the patches' logits of the head that is stored beside the tower."""
     head, names = load_head(vlm.folder)
     scores, truth = [], []
     with torch.no_grad():
-        for start in range(0, options.images, 50):
-            images = [phantom.draw(start + i, seed=options.seed, size=SIZE) for i in range(50)]
+        for start in range(0, count, 50):
+            images = [phantom.draw(start + i, seed=seed, size=SIZE) for i in range(50)]
             both = [tensors(vlm.processor, image, names) for image in images]
             logits = head(tower_features(vlm.model, torch.stack([pixels for pixels, _ in both])))
             scores.append(image_logits(logits).numpy())
             truth.append(torch.stack([target for _, target in both]).amax(1).numpy() > 0)
     score, present = np.concatenate(scores), np.concatenate(truth)
-
-    rng = np.random.default_rng(options.seed)
+    rng = np.random.default_rng(seed)
     draws = [rng.integers(0, len(score), len(score)) for _ in range(500)]
-    print(f"{len(score)} frontal images of world {options.seed}\n")
+    print(f"\n{len(score)} frontal images of world {seed}\n")
     print("| finding | present | AUC | 95 % interval |\n|---|---|---|---|")
     for i, name in enumerate(names):
-        spread = [auc(score[d, i], present[d, i]) for d in draws]
-        low, high = np.nanpercentile(spread, [2.5, 97.5])
+        low, high = np.nanpercentile([auc(score[d, i], present[d, i]) for d in draws], [2.5, 97.5])
         print(f"| {name} | {present[:, i].sum()} | {auc(score[:, i], present[:, i]):.3f} | {low:.3f} to {high:.3f} |")
+
+
+def separations(model: Sequence[attributes.Told], probe: Sequence[attributes.Told]) -> None:
+    """The table of AUCs by attribute, and by attribute and finding."""
+    print("\n| attribute | finding | words | model | 95 % interval | probe | 95 % interval |")
+    print("|---|---|---|---|---|---|---|")
+    for attribute, classes in attributes.CLASSES.items():
+        ours = [one for one in model if one.attribute == attribute]
+        theirs = [one for one in probe if one.attribute == attribute]
+        for name in ["all", *sorted({one.finding for one in theirs})]:
+            cells = []
+            for told in (ours, theirs):
+                some = [one for one in told if name in ("all", one.finding)]
+                value = attributes.separation(some, len(classes))
+                if np.isnan(value):
+                    cells += ["too few", ""]
+                else:
+                    low, high = attributes.interval(some, len(classes))
+                    cells += [f"{value:.3f}", f"{low:.3f} to {high:.3f}"]
+            n = sum(name in ("all", one.finding) for one in ours)
+            print(f"| {attribute} | {name} | {n} | {' | '.join(cells)} |", flush=True)
+
+
+def plain_report(findings: Sequence[Finding]) -> str:
+    """Findings as sentences, and that there is nothing else."""
+    if not findings:
+        return "The lungs are clear. No pleural effusion or pneumothorax. Heart size is normal."
+    return " ".join(f"{noun(finding)[0].upper()}{noun(finding)[1:]}." for finding in findings)
+
+
+def told_truth(study: Study) -> str:
+    return plain_report([finding.model_copy(update={"change": None}) for finding in study.truth or ()])
+
+
+def scores(name: str, texts: Sequence[str], questions: Sequence[Question], judge: str) -> None:
+    """A row: mean score by the judge against the references, by the truth, and length in words."""
+    cases = [
+        Case(id=f"{q.id}:{name}", question=q.id, reference=q.reference, candidate=text)
+        for q, text in zip(questions, texts, strict=True)
+    ]
+    judged = [row.score for row in JUDGES[judge](JudgeSection(name=judge))(cases)]
+    true = [compare_truth(q.truth or (), text).score for q, text in zip(questions, texts, strict=True)]
+    rng, cells = np.random.default_rng(0), []
+    for values in (judged, true):
+        known = np.array([value for value in values if value is not None])
+        means = known[rng.integers(0, len(known), (1000, len(known)))].mean(1)
+        low, high = np.percentile(means, [2.5, 97.5])
+        cells.append(f"{known.mean():.3f} ({low:.3f} to {high:.3f}), n = {len(known)}")
+    words = np.mean([len(text.split()) for text in texts])
+    print(f"| {name} | {cells[0]} | {cells[1]} | {words:.0f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000, help="frontal images for the tower; 0 for none")
+    parser.add_argument("--seed", type=int, default=100, help="world of those images; the model was made from world 1")
+    parser.add_argument("--model", default="builtin", help="builtin, or the folder of a fine-tuned model")
+    parser.add_argument("--run", type=Path, help="a run folder whose fine-tuned model is taken")
+    parser.add_argument("--world", type=int, default=0, help="world of the studies; 0 is the recipes'")
+    parser.add_argument("--train", type=int, default=1000, help="studies that the probe learns from")
+    parser.add_argument("--test", type=int, default=1500, help="studies for the AUC at words")
+    parser.add_argument("--reports", type=int, default=400, help="studies that reports are written for; 0 for none")
+    parser.add_argument("--judge", default="green", help="judge of the reports against the references")
+    options = parser.parse_args()
+    path = next((options.run / "sft").rglob("model/config.json")).parent if options.run else options.model
+
+    vlm = load(ModelSection(path=str(path)), RunSection(precision="float32"))
+    if options.images and not options.run:  # the head stands beside the built-in tower alone
+        sight(vlm, options.images, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        world = PhantomSection(seed=options.world)
+        rows = phantom.studies(world, train=options.train, validation=1, test=options.test, folder=Path(folder))
+        train = [study for study in rows if study.split == "train"]
+        test = [study for study in rows if study.split == "test"]
+        seen = [
+            attributes.tower_of(vlm, [s.images[0] for s in some], lambda pixels: tower_features(vlm.model, pixels))
+            for some in (train, test)
+        ]
+        probe = attributes.train_probe(seen[0], train)
+        questions = [report_question(study, TaskSection(), 2) for study in test]
+        print(f"\n{path}: world {world.seed}, {len(train)} studies for the probe, {len(test)} test studies")
+        separations(attributes.model_told(vlm, questions), attributes.probe_told(probe, seen[1], test))
+        if not options.reports:
+            return
+        some = questions[: options.reports]
+        written = [
+            "" if not isinstance(answers, list) else answers[0].text
+            for _, answers in generate(vlm, some, max_new_tokens=128, batch=32, seed=0)
+        ]
+        guessed = attributes.probe_findings(probe, seen[1][: len(some)], train)
+        print(f"\n| reports | {options.judge} | against the truth | words |\n|---|---|---|---|")
+        scores("model, greedy", written, some, options.judge)
+        scores("probe, plain report", [plain_report(found) for found in guessed], some, options.judge)
+        scores("truth, plain report", [told_truth(study) for study in test[: len(some)]], some, options.judge)
+        others = [q.reference for q in some]
+        Random(0).shuffle(others)
+        scores("references of others", others, some, options.judge)
 
 
 if __name__ == "__main__":
