@@ -474,10 +474,13 @@ def main() -> None:
 
 
 def corpus(count: int) -> Iterator[str]:
-    """What the tokenizer learns its pieces from: reports, and lessons with their prompts."""
+    """What the tokenizer learns its pieces from: reports with habits and without, and lessons with their prompts."""
     for number in range(count):
+        patient = phantom.sample(10_000_000 + number, seed=WORLD)
+        for habits in (phantom.CLEAN, phantom.CLINICAL):
+            written = phantom.describe(patient, seed=WORLD, habits=habits)
+            yield from (written.findings, written.impression, written.indication)
         image = phantom.draw(10_000_000 + number, seed=WORLD, size=32)
-        yield image.report.impression
         for turn in (*report(image), *lessons(image, Random(number))):
             yield from turn
 
