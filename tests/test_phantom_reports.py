@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from radpref.data.phantom.image import describe
-from radpref.data.phantom.patients import DEVICES, NAMES, sample
+from radpref.data.phantom.patients import NAMES, sample
 from radpref.data.phantom.reports import STYLES, Report
 from radpref.findings import read
 from radpref.records import Finding
@@ -59,20 +59,6 @@ def test_what_is_gone_is_read_as_absent(
             mentioned += bool(readings)
             assert finding.name in present or all(x.presence == "absent" for x in readings), report.findings
     assert mentioned > 10
-
-
-def test_noise_is_modest(cases: list[tuple[tuple[Finding, ...], tuple[Finding, ...], Report]]) -> None:
-    total, mild, omitted, hedged = 0, 0, 0, 0
-    for truth, _, report in cases:
-        by_name = {finding.name: finding for finding in truth}
-        total += len(truth)
-        mild += sum(finding.severity == "mild" for finding in truth)
-        omitted += len(report.omitted)
-        hedged += len(report.hedged)
-        assert all(by_name[name].severity == "mild" for name in report.omitted)
-        assert not set(report.hedged) & set(DEVICES)
-    assert 0 < omitted / mild < 0.09
-    assert 0 < hedged / total < 0.06
 
 
 def test_styles_lengths_and_words(cases: list[tuple[tuple[Finding, ...], tuple[Finding, ...], Report]]) -> None:

@@ -65,22 +65,25 @@ _REMARKS: dict[str, int] = {
 }
 """The long tail: small findings that no phantom has, with their counts in the findings sections of Open-i."""
 _CHANGES: dict[Change, float] = {"unchanged": 0.6, "worse": 0.15, "better": 0.15, "new": 0.1}
-_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"\bconsolidation\b(?! or)", ("airspace consolidation", "focal consolidation")),
-    (r"\bopacity\b", ("airspace opacity", "infiltrate", "ground glass opacity", "airspace disease")),
-    (r"\bopacities\b", ("airspace opacities", "ground glass opacities")),
-    (r"\b(?<!linear )atelectasis\b", ("plate-like atelectasis", "subsegmental atelectasis", "atelectatic change")),
-    (r"\bzone\b", ("lung", "lung zone")),
-    (r"\bsmall\b", ("trace", "tiny", "small to moderate", "very small")),
-    (r"\b[Mm]ild\b", ("slight", "minimal", "mild to moderate", "subtle")),
-    (r"\bmoderate\b", ("moderate", "medium", "moderate to severe")),
-    (r"\b(?:severe|large)\b", ("extensive", "very large", "massive")),
-    (r"\benteric tube\b", ("NG tube", "nasogastric tube")),
-    (r"\bendotracheal tube\b", ("ET tube",)),
-    (r"\bpulmonary edema\b", ("interstitial edema", "alveolar edema")),
-    (r"\bcardiomegaly\b", ("cardiac enlargement",)),
-)
+_WORDS: dict[str, tuple[str, ...]] = {
+    "consolidation": ("airspace consolidation", "focal consolidation"),
+    "opacity": ("airspace opacity", "infiltrate", "ground glass opacity", "airspace disease"),
+    "opacities": ("airspace opacities", "ground glass opacities"),
+    "linear atelectasis": ("plate-like atelectasis",),
+    "atelectasis": ("plate-like atelectasis", "subsegmental atelectasis", "atelectatic change"),
+    "zone": ("lung", "lung zone"),
+    "small": ("trace", "tiny", "small to moderate", "very small"),
+    "mild": ("slight", "minimal", "mild to moderate", "subtle"),
+    "moderate": ("medium", "moderate to severe"),
+    "severe": ("extensive", "very large", "massive"),
+    "large": ("extensive", "very large", "massive"),
+    "enteric tube": ("NG tube", "nasogastric tube"),
+    "endotracheal tube": ("ET tube",),
+    "pulmonary edema": ("interstitial edema", "alveolar edema"),
+    "cardiomegaly": ("cardiac enlargement",),
+}
 """Other words for what a report says, that a rule reader reads alike up to the band of a place."""
+_WORD = re.compile(rf"\b(?:{'|'.join(sorted(_WORDS, key=len, reverse=True))})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,8 @@ class Intended:
     """Findings of the prior that will be said to have gone."""
     compared: bool
     """Whether the report speaks of a prior."""
-    habits: tuple[str, ...] = ()
+    reader: int
+    habits: tuple[str, ...]
     """What departs from the truth, as ``habit: finding``, in the order of the truth."""
 
     def names(self, habit: str) -> tuple[str, ...]:
@@ -187,7 +191,7 @@ def intend(truth: Sequence[Finding], gone: Sequence[Finding], compared: bool, ha
         elif told < 0.7:
             resolved.append(finding)
     speaks = compared or (unseen and any(finding.change for finding in stated))
-    return Intended(tuple(stated), frozenset(hedged), tuple(resolved), speaks, tuple(noted))
+    return Intended(tuple(stated), frozenset(hedged), tuple(resolved), speaks, reader, tuple(noted))
 
 
 def _say(
@@ -237,20 +241,22 @@ def dress(text: str, empty: bool, habits: Habits, *words: int) -> tuple[str, tup
         text = NORMAL
     rng = generator(*words, 8)
 
-    def other(match: re.Match[str], options: tuple[str, ...]) -> str:
-        new = options[int(rng.random() * len(options))]
+    def other(match: re.Match[str]) -> str:
+        chance, which = rng.random(2).tolist()
+        options = _WORDS[match.group().lower()]
+        if chance >= habits.variety:
+            return match.group()
+        new = options[int(which * len(options))]
         return new[0].upper() + new[1:] if match.group()[0].isupper() else new
 
     if habits.variety and not empty:
         sentences = re.split(r"(?<=[.\n])(?=\s|-)", text)
-        for number, sentence in enumerate(sentences):
-            if re.search(r"\b(?:no|not|without)\b", sentence, re.IGNORECASE):
-                continue
-            for pattern, options in _WORDS:
-                if rng.random() < habits.variety:
-                    sentence = re.sub(pattern, lambda m, o=options: other(m, o), sentence, count=1)
-            sentences[number] = re.sub(r"\b([Aa])n? (?=([a-z]))", _article, sentence)
-        text = "".join(sentences)
+        text = "".join(
+            sentence
+            if re.search(r"\b(?:no|not|without)\b", sentence, re.IGNORECASE)
+            else re.sub(r"\b([Aa])n? (?=([A-Za-z]))", _article, _WORD.sub(other, sentence))
+            for sentence in sentences
+        )
     extra: list[str] = []
     if u[1] < habits.tail:
         extra.append(_weighted(_REMARKS, u[2]))
@@ -263,7 +269,7 @@ def dress(text: str, empty: bool, habits: Habits, *words: int) -> tuple[str, tup
 
 
 def _article(match: re.Match[str]) -> str:
-    return match.group(1) + ("n " if match.group(2) in "aeiou" else " ")
+    return match.group(1) + ("n " if match.group(2) in "aeiouEN" else " ")  # an ET tube, an NG tube
 
 
 def _weighted(weights: dict[str, int], point: float) -> str:

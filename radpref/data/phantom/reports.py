@@ -34,6 +34,8 @@ class Report:
     omitted: tuple[str, ...]
     hedged: tuple[str, ...]
     uncompared: tuple[str, ...]
+    reader: int
+    """Which of the world's readers wrote it."""
     habits: tuple[str, ...]
     """All that departs from the truth, as ``habit: finding``; what was added, as ``added: sentence``."""
 
@@ -104,6 +106,7 @@ def write(
         omitted=meant.names("omitted"),
         hedged=meant.names("hedged"),
         uncompared=meant.names("uncompared"),
+        reader=meant.reader,
         habits=(*meant.habits, *added),
     )
 
