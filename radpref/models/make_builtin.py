@@ -2,17 +2,21 @@
 
 Three steps, each saved so that a killed run goes on where it was:
 
-1. *Shape.* A LLaVA of five million parameters from config, with its own byte-level BPE tokenizer (trained on
-   phantom reports and the findings lexicon), chat template and PIL image processor.
-2. *Sight.* The tower learns from an endless stream of phantoms and their lesion masks: binary cross-entropy for
-   every patch and finding, and for the whole image through a smooth maximum over patches. A tower trained from
-   scratch on reports alone does not see small opacities (docs/architecture.md).
-3. *Words.* With the tower frozen, projector and language model learn to write phantom reports for a short while:
-   enough to be fluent, not enough to be good. Supervised fine-tuning is the pipeline's own first stage.
+1. *Shape.* A LLaVA of five million parameters from config, with its own byte-level BPE tokenizer (trained on phantom
+   reports and lessons), chat template and PIL image processor.
+2. *Sight.* The tower learns from an endless stream of phantoms and their lesion masks: binary cross-entropy for every
+   patch and finding, for the whole image through a smooth maximum over patches, and for side, zone and grade of each
+   finding, read from the patches that show it. A tower trained from scratch on reports alone does not see small
+   opacities, and one trained on masks alone hides the side (docs/architecture.md).
+3. *Words.* With the tower frozen, projector and language model learn lessons in which every word decides
+   (``lessons``), and in the last quarter mostly reports: enough to be fluent. Supervised fine-tuning is the pipeline's
+   own first stage.
 
 Weights are stored in float16: half the size, and half an ulp of a float16 is far below what training moves.
 The linear head of step 2 is stored beside them (``tower_head.safetensors``), so that what the tower sees can be
 measured (`benchmarks/builtin_model.py`) and used.
+
+The same command on the same machine makes the same weights but for the order of sums in bfloat16 products.
 """
 
 from __future__ import annotations
@@ -412,7 +416,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "builtin", help="where the checkpoint goes")
     parser.add_argument("--work", type=Path, default=Path("runs/make-builtin"), help="where a killed run goes on")
     parser.add_argument("--sight-steps", type=int, default=1300, help="steps of 64 images with their masks")
-    parser.add_argument("--word-steps", type=int, default=4000, help="steps of 12 images with what is said of them")
+    parser.add_argument("--word-steps", type=int, default=2000, help="steps of 12 images with what is said of them")
     parser.add_argument("--compile", action="store_true", help="compile the language model: a third less time")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     options = parser.parse_args()

@@ -129,7 +129,7 @@ CLINICAL = Habits(
     boilerplate=0.30,
     tail=0.49,
     side_slip=0.0007,
-    severity_slip=0.15,
+    severity_slip=0.17,
 )
 PRESETS = {"clean": CLEAN, "clinical": CLINICAL}
 
