@@ -1,7 +1,7 @@
 """What the built-in model sees and writes, on phantoms of worlds that it was not made from.
 
-    python benchmarks/builtin_model.py                            the tower, and the model as shipped
-    python benchmarks/builtin_model.py --run runs/demo            the model that a run fine-tuned, on the run's world
+    python benchmarks/builtin_model.py                      the tower, and the model as shipped
+    python benchmarks/builtin_model.py --sft chexalign      after the recipe's own fine-tuning on 1,000 studies
 
 Prints Markdown: the tower's AUC for each finding; AUC of side, severity and place at the words of the references,
 beside a probe on the same tower trained on the same studies; the reports of both by the judge and by the truth.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -20,7 +21,9 @@ import attributes
 import numpy as np
 import torch
 
+from radpref import training
 from radpref.config import JudgeSection, ModelSection, PhantomSection, RunSection, TaskSection
+from radpref.config import load as load_recipe
 from radpref.data import phantom
 from radpref.judges import JUDGES, Case, compare_truth
 from radpref.models import Vlm, generate, load
@@ -101,26 +104,38 @@ def scores(name: str, texts: Sequence[str], questions: Sequence[Question], judge
     print(f"| {name} | {cells[0]} | {cells[1]} | {words:.0f} |", flush=True)
 
 
+def fine_tuned(vlm: Vlm, questions: Sequence[Question], recipe: str, folder: Path) -> Vlm:
+    """The model after a recipe's own supervised fine-tuning on ``questions``; goes on where ``folder`` stands."""
+    settings = load_recipe(recipe).recipe
+    began = time.process_time()
+    done = training.sft(vlm, questions, settings.sft, folder, seed=settings.run.seed)
+    seconds = time.process_time() - began
+    print(f"\nfine-tuned by {recipe}: {done.steps} steps on {len(questions)} studies, {seconds:.0f} s of CPU")
+    return load(ModelSection(path=str(done.path)), RunSection())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000, help="frontal images for the tower; 0 for none")
     parser.add_argument("--seed", type=int, default=100, help="world of those images; the model was made from world 1")
-    parser.add_argument("--model", default="builtin", help="builtin, or the folder of a fine-tuned model")
-    parser.add_argument("--run", type=Path, help="a run folder whose fine-tuned model is taken")
+    parser.add_argument("--model", default="builtin", help="builtin, or the folder of a model with its head")
+    parser.add_argument("--sft", help="a recipe, whose fine-tuning on the train studies comes first")
     parser.add_argument("--world", type=int, default=0, help="world of the studies; 0 is the recipes'")
-    parser.add_argument("--train", type=int, default=1000, help="studies that the probe learns from")
+    parser.add_argument("--reports", default="clean", choices=("clean", "clinical"), help="habits of that world")
+    parser.add_argument("--train", type=int, default=1000, help="studies that probe and fine-tuning learn from")
     parser.add_argument("--test", type=int, default=1500, help="studies for the AUC at words")
-    parser.add_argument("--reports", type=int, default=400, help="studies that reports are written for; 0 for none")
+    parser.add_argument("--write", type=int, default=400, help="studies that reports are written for; 0 for none")
     parser.add_argument("--judge", default="green", help="judge of the reports against the references")
+    parser.add_argument("--work", type=Path, help="where images and the fine-tuned model are kept; nowhere if absent")
     options = parser.parse_args()
-    path = next((options.run / "sft").rglob("model/config.json")).parent if options.run else options.model
 
-    vlm = load(ModelSection(path=str(path)), RunSection(precision="float32"))
-    if options.images and not options.run:  # the head stands beside the built-in tower alone
+    vlm = load(ModelSection(path=options.model), RunSection())
+    if options.images:
         sight(vlm, options.images, options.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        world = PhantomSection(seed=options.world)
-        rows = phantom.studies(world, train=options.train, validation=1, test=options.test, folder=Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.work or Path(temporary)
+        world = PhantomSection(seed=options.world, reports=options.reports)
+        rows = phantom.studies(world, train=options.train, validation=1, test=options.test, folder=folder)
         train = [study for study in rows if study.split == "train"]
         test = [study for study in rows if study.split == "test"]
         seen = [
@@ -128,24 +143,36 @@ def main() -> None:
             for some in (train, test)
         ]
         probe = attributes.train_probe(seen[0], train)
-        questions = [report_question(study, TaskSection(), 2) for study in test]
-        print(f"\n{path}: world {world.seed}, {len(train)} studies for the probe, {len(test)} test studies")
-        separations(attributes.model_told(vlm, questions), attributes.probe_told(probe, seen[1], test))
-        if not options.reports:
-            return
-        some = questions[: options.reports]
-        written = [
-            "" if not isinstance(answers, list) else answers[0].text
-            for _, answers in generate(vlm, some, max_new_tokens=128, batch=32, seed=0)
-        ]
-        guessed = attributes.probe_findings(probe, seen[1][: len(some)], train)
-        print(f"\n| reports | {options.judge} | against the truth | words |\n|---|---|---|---|")
-        scores("model, greedy", written, some, options.judge)
-        scores("probe, plain report", [plain_report(found) for found in guessed], some, options.judge)
-        scores("truth, plain report", [told_truth(study) for study in test[: len(some)]], some, options.judge)
-        others = [q.reference for q in some]
-        Random(0).shuffle(others)
-        scores("references of others", others, some, options.judge)
+        asked = [[report_question(study, TaskSection(), 2) for study in some] for some in (train, test)]
+        if options.sft:
+            vlm = fine_tuned(vlm, asked[0], options.sft, folder / "sft")
+        print(
+            f"\n{options.model}, world {world.seed} ({world.reports}), {len(train)} train and {len(test)} test studies"
+        )
+        separations(attributes.model_told(vlm, asked[1]), attributes.probe_told(probe, seen[1], test))
+        if options.write:
+            written(
+                vlm, asked[1][: options.write], test, attributes.probe_findings(probe, seen[1], train), options.judge
+            )
+
+
+def written(
+    vlm: Vlm, questions: Sequence[Question], studies: Sequence[Study], guessed: Sequence[list[Finding]], judge: str
+) -> None:
+    """The table of reports: the model's, a plain one of what the probe finds, and what bounds them."""
+    answers = [
+        found[0].text if isinstance(found, list) else ""
+        for _, found in generate(vlm, questions, max_new_tokens=128, batch=32, seed=0)
+    ]
+    print(f"\n| reports | {judge} | against the truth | words |\n|---|---|---|---|")
+    n = len(questions)
+    scores("model, greedy", answers, questions, judge)
+    scores("probe, plain report", [plain_report(found) for found in guessed[:n]], questions, judge)
+    scores("truth, plain report", [told_truth(study) for study in studies[:n]], questions, judge)
+    scores("references", [question.reference for question in questions], questions, judge)
+    others = [question.reference for question in questions]
+    Random(0).shuffle(others)
+    scores("references of others", others, questions, judge)
 
 
 if __name__ == "__main__":
