@@ -36,7 +36,7 @@ from radpref.grounding import (
 )
 from radpref.models import Vlm, load, vision_tower
 from radpref.records import Question
-from radpref.run.table import Table
+from radpref.runs.table import Table
 from radpref.tasks import report_question
 from radpref.training import sft
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from radpref.stages.common import fine_tuned, load, questions_of
 
 from radpref import config
 from radpref.config import ModelSection, SftSection
@@ -27,8 +28,7 @@ from radpref.files import write_atomically
 from radpref.models import generate
 from radpref.pipeline import run_stage
 from radpref.records import Completion, Question
-from radpref.run.folder import Run
-from radpref.stages.common import fine_tuned, load, questions_of
+from radpref.runs.folder import Run
 from radpref.training import checkpoints, sft
 
 F1 = "finding_f1_micro_reference_uncertain-positive"

@@ -30,7 +30,8 @@ from radpref.data.phantom.patients import sample
 from radpref.data.phantom.reports import write
 from radpref.data.rows import stream
 from radpref.findings import lexicon, read, reader
-from radpref.judges import JUDGES, Case, report_errors, soft_matching
+from radpref.judges import JUDGES, Case, green1, soft_matching
+from radpref.judges.green import scoring, statements
 
 
 def reports(count: int) -> list[str]:
@@ -59,7 +60,14 @@ def cases(texts: list[str], candidates: int) -> list[Case]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    for remembered in (reader._read_sentence, report_errors._report, soft_matching._embed, soft_matching._word):
+    for remembered in (
+        reader._read_sentence,
+        scoring.report_of,
+        statements._presence,
+        green1._report,
+        soft_matching._embed,
+        soft_matching._word,
+    ):
         remembered.cache_clear()
     start = time.process_time()
     work()

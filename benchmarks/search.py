@@ -152,11 +152,12 @@ def matrix(rows: int) -> None:
 
 def questions(rows: int) -> None:
     """The recipe's own vectors of questions that are made from phantoms: templated, as instruction sets are."""
+    from radpref.stages.common import questions_of
+
     from radpref import config
     from radpref.mining import finding_vectors, findings_of, text_vectors
     from radpref.pipeline import run_stage
-    from radpref.run.folder import Run
-    from radpref.stages.common import questions_of
+    from radpref.runs.folder import Run
 
     studies = rows // 5
     set_ = [f"data.train={studies}", "data.validation=1", "data.test=1", "task.marks=[arrow]"]

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from radpref.run.folder import LIBRARIES
+from radpref.runs.folder import LIBRARIES
 
 EXTRAS = {
     "dicom": (("pydicom",), "images in DICOM files"),

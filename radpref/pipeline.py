@@ -1,169 +1,163 @@
-"""The stages in their order: run them all, or one alone; each resumes where it was."""
+"""Methods: named lists of stages. Run them all, or one alone; each goes on where it was."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from radpref import stages
-from radpref.config import Recipe
-from radpref.files import disk_errors
-from radpref.run.folder import Run, RunError, stopwatch
+from radpref import plugins
+from radpref.config import Recipe, RecipeError
+from radpref.runs.engine import engine_of
+from radpref.runs.folder import Run, RunError
+from radpref.runs.runner import State, check, run_stage, settled, states
+from radpref.runs.stage import Road, Stage
+from radpref.stages.align import ALIGN, CONTROL, GRPO, PREPARE
+from radpref.stages.answers import ANSWER, PREDICT, SAMPLE, VALIDATE
+from radpref.stages.corrupt import STAGE as CORRUPT
+from radpref.stages.evaluate import STAGE as EVALUATE
+from radpref.stages.ground import STAGE as GROUND
+from radpref.stages.judge import STAGE as JUDGE
+from radpref.stages.mine import EMBED, MINE
+from radpref.stages.pair import COUNTERFACTUAL, EDITED, GIVEN, RANKED
+from radpref.stages.report import STAGE as REPORT
+from radpref.stages.select import LAST
+from radpref.stages.select import STAGE as SELECT
+from radpref.stages.sft import STAGE as SFT
+from radpref.stages.studies import STAGE as STUDIES
+
+METHODS: dict[str, Road] = {
+    "chexalign": [STUDIES, SFT, SAMPLE, JUDGE, RANKED, PREPARE, ALIGN, CONTROL, VALIDATE, SELECT, PREDICT, EVALUATE,
+                  REPORT],
+    "firempo": [STUDIES, SFT, ANSWER, EDITED, CORRUPT, PREPARE, ALIGN, CONTROL, VALIDATE, SELECT, PREDICT, GROUND,
+                EVALUATE, REPORT],
+    "chexpo": [STUDIES, SFT, ANSWER, JUDGE, EMBED, MINE, COUNTERFACTUAL, PREPARE, ALIGN, CONTROL, VALIDATE, SELECT,
+               PREDICT, EVALUATE, REPORT],
+    "grpo": [STUDIES, SFT, GRPO, VALIDATE, SELECT, PREDICT, EVALUATE, REPORT],
+    "pairs": [STUDIES, SFT, GIVEN, PREPARE, ALIGN, CONTROL, VALIDATE, SELECT, PREDICT, EVALUATE, REPORT],
+}  # fmt: skip
+PAIRS_ALONE: Road = [SFT, GIVEN, PREPARE, ALIGN, LAST]
+"""Method pairs where there are no studies: nothing can be measured, so nothing is."""
+
+NO_STUDIES = "none"
+"""The ``data.source`` of a run that has pairs and nothing else."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One step of the road.
-
-    Attributes:
-        name: also its folder in the run folder and its command.
-        work: does what is missing, at most ``limit`` items of it, and returns a line about what is there now.
-        needs: the stages whose results it reads.
-        judging: it may ask the recipe's judge, whose server or package must then be there.
-        command: its command, where that is not its name.
-    """
-
-    name: str
-    work: Callable[[Run, int | None], str]
-    needs: tuple[str, ...] = ()
-    judging: bool = False
-    command: str = ""
-
-
-STAGES = (
-    Stage("studies", stages.studies),
-    Stage("sft", stages.sft, ("studies",)),
-    Stage("sample", stages.sample, ("studies", "sft")),
-    Stage("judge", stages.judge, ("studies", "sample"), judging=True),
-    Stage("pair", stages.pair, ("studies", "sample", "judge")),
-    Stage("prepare", stages.prepare, ("pair", "sft")),
-    Stage("align", stages.align, ("pair", "prepare", "sft")),
-    Stage("select", stages.select, ("studies", "sft", "align"), judging=True),
-    Stage("control", stages.control, ("studies", "pair", "sft"), judging=True),
-    Stage("evaluate", stages.evaluate, ("studies", "sft", "select", "control")),
-    Stage("report", stages.report, ("evaluate",)),
-)
-
-METHODS: dict[str, tuple[Stage, ...]] = {
-    "chexalign": STAGES,
-    "grpo": (
-        *STAGES[:2],
-        Stage("grpo", stages.grpo, ("studies", "sft"), judging=True),
-        Stage("evaluate", stages.evaluate, ("studies", "sft", "grpo")),
-        Stage("report", stages.report, ("evaluate",)),
-    ),
-    "firempo": (
-        *STAGES[:2],
-        Stage("answer", stages.own_answers, ("studies", "sft")),
-        Stage("pair", stages.edited_pairs, ("studies", "answer")),
-        Stage("corrupt", stages.corrupt, ("pair", "sft"), command="corrupt pairs"),
-        Stage("prepare", stages.prepare, ("corrupt", "sft")),
-        Stage("align", stages.align, ("corrupt", "prepare", "sft")),
-        *STAGES[-4:-2],
-        Stage("ground", stages.ground, ("studies", "sft", "select", "control")),
-        Stage("evaluate", stages.evaluate, ("studies", "sft", "select", "control", "ground")),
-        STAGES[-1],
-    ),
-    "chexpo": (
-        *STAGES[:2],
-        Stage("mine", stages.mine, ("studies", "sft")),
-        Stage("pair", stages.counterfactual_pairs, ("studies", "mine")),
-        *STAGES[-6:],
-    ),
-    "pairs": (
-        *STAGES[:2],
-        Stage("pair", stages.given_pairs, ("studies",)),
-        *(stage for stage in STAGES if stage.name in ("prepare", "align", "select", "control", "evaluate", "report")),
-    ),
-}
-"""The stages of each method, in their order."""
-
-PAIRS_ALONE = (
-    Stage("sft", stages.sft),
-    Stage("pair", stages.given_pairs),
-    *(stage for stage in STAGES if stage.name in ("prepare", "align")),
-    Stage("select", stages.select, ("sft", "align")),
-)
-"""The road of method pairs where there are no studies: nothing can be measured, so nothing is."""
-
-
-def road_of(recipe: Recipe) -> tuple[Stage, ...]:
+def road_of(recipe: Recipe) -> Road:
     """The stages of a run, in their order."""
-    alone = recipe.method == "pairs" and recipe.data.source == stages.NO_STUDIES
+    alone = recipe.method == "pairs" and recipe.data.source == NO_STUDIES
     return PAIRS_ALONE if alone else METHODS[recipe.method]
 
 
-def run_all(run: Run) -> None:
-    """Every stage in order. What is up to date is left alone."""
-    with run.opened():
-        stages.check(run, judging=any(stage.judging for stage in road_of(run.recipe)))
-        for stage in road_of(run.recipe):
-            _work(run, stage, None)
+def commands() -> dict[str, Stage]:
+    """Every stage by name, once: what each is a command of."""
+    return {stage.name: stage for road in METHODS.values() for stage in road}
 
 
-def run_stage(run: Run, name: str, *, limit: int | None = None) -> None:
-    """One stage alone.
+def run_all(run: Run, *, redo: bool = False) -> None:
+    """Every stage in order. What is up to date is left alone.
 
     Raises:
-        RunError: a stage that it needs has not finished, or only on what was there before a later change; or the
-            run's method has no such stage.
+        RunError: finished stages would be thrown away by a change, and ``redo`` is false.
     """
-    road = {stage.name: stage for stage in road_of(run.recipe)}
-    if name not in road:
-        raise RunError(f"{run.folder} is a run of {run.recipe.method}, whose stages are {', '.join(road)}.")
-    stage, state = road[name], states(run)
-    behind = [need for need in state if need in _road_to(name, road) and state[need] != "yes"]
-    if behind:
-        how = "has not finished" if state[behind[0]] == "no" else "has not gone over what changed before it"
-        raise RunError(
-            f"`{name}` rests on what `{behind[0]}` makes, which {how} in {run.folder}. "
-            f"`radpref {road[behind[0]].command or behind[0]} {run.folder}` does that."
-        )
-    with run.opened():
-        stages.check(run, judging=stage.judging)
-        _work(run, stage, limit)
+    _run(run, road_of(run.recipe), None, redo)
 
 
-def _work(run: Run, stage: Stage, limit: int | None) -> None:
-    run.event(stage.name, "started", limit=limit)
-    with stopwatch() as seconds, disk_errors(run.path(stage.name)):
-        line = stage.work(run, limit)
-        run.stamp(stage.name, {need: (run.done(need) or {})["key"] for need in stage.needs})
-    run.event(stage.name, "finished", seconds=seconds[0], result=line)
-    print(f"{stage.name:9} {line}  [{seconds[0]:.1f} s]", file=sys.stderr, flush=True)
+def run_stage_alone(run: Run, name: str, *, limit: int | None = None, redo: bool = False) -> None:
+    """One stage.
 
-
-def _road_to(name: str, road: Mapping[str, Stage]) -> set[str]:
-    """The stages that a stage rests on, those that these rest on, and so on."""
-    needs = road[name].needs
-    return set(needs).union(*(_road_to(need, road) for need in needs))
-
-
-def states(run: Run) -> dict[str, str]:
-    """For each stage in order: ``yes``, it has finished; ``no``; ``outdated``, what it was made from has changed."""
+    Raises:
+        RunError: a stage that it needs has not finished, or only on what was there before a later change; the run's
+            method has no such stage; or its results would be thrown away by a change, and ``redo`` is false.
+    """
     road = road_of(run.recipe)
-    marks = {stage.name: run.done(stage.name) for stage in road}
-    found: dict[str, str] = {}
-    for stage in road:
-        mark = marks[stage.name]
-        inputs = (mark or {}).get("inputs", {})
-        current = all(found[n] == "yes" and inputs.get(n) == (marks[n] or {})["key"] for n in stage.needs)
-        found[stage.name] = "no" if mark is None else "yes" if current else "outdated"
-    return found
+    stage = next((stage for stage in road if stage.name == name), None)
+    if stage is None:
+        raise RunError(f"{run.folder} is a run of {run.recipe.method}, whose stages are {_names(road)}.")
+    _run(run, road, stage, redo, limit)
+
+
+def _run(run: Run, road: Road, only: Stage | None, redo: bool, limit: int | None = None) -> None:
+    engine = engine_of(run.recipe)
+    run.main = engine.processes.first
+    check_names(run)
+    recipe = settled(run)
+    wanted = road if only is None else [only]
+    check(wanted, recipe)
+    with run.locked():
+        found = engine.processes.share(states(run, road, recipe))
+        if only is not None:
+            _refuse_behind(run, road, only, found)
+        if not redo:
+            refuse_loss(run, wanted, found)
+        run.note_recipe()
+        settled(run)  # now that there is a run, what precision came to is kept
+        for stage in wanted:
+            if not redo and only is None:
+                refuse_loss(run, [stage], engine.processes.share(states(run, road, recipe)))
+            run_stage(run, road, stage, recipe, engine, limit=limit)
+
+
+def _refuse_behind(run: Run, road: Road, stage: Stage, found: dict[str, State]) -> None:
+    """Raises RunError where a stage would rest on what is not there."""
+    if found[stage.name].basis is not None:
+        return
+    behind = next(one for one in road if found[one.name].finished != "yes")
+    how = "has not finished" if found[behind.name].finished == "no" else "has not gone over what changed before it"
+    raise RunError(
+        f"`{stage.name}` rests on what `{behind.name}` makes, which {how} in {run.folder}. "
+        f"`radpref {behind.command or behind.name} {run.folder}` does that."
+    )
+
+
+def refuse_loss(run: Run, wanted: Sequence[Stage], found: dict[str, State]) -> None:
+    """Raises RunError where finished results would be thrown away, and says which, by what change."""
+    gone = [stage.name for stage in wanted if found[stage.name].finished == "outdated"]
+    why = [f"{name}: {'; '.join(found[name].why)}" for name in gone if found[name].basis is not None]
+    if why and gone:
+        raise RunError(
+            f"this would throw away finished results of {run.folder}.\n  "
+            + "\n  ".join(why)
+            + f"\nGiven up would be: {', '.join(gone)}. Add --redo to make them anew, or give another --out."
+        )
+
+
+def check_names(run: Run) -> None:
+    """Whether every name that the recipe takes from a list is on it, and what no stage could see by itself.
+
+    Raises:
+        RecipeError: a source, judge or objective that does not exist, with the nearest one; pairs that no stage reads.
+    """
+    recipe = run.recipe
+    for key, name, known in plugins.named(recipe):
+        if name not in known and not (key == "data.source" and name == NO_STUDIES and recipe.method == "pairs"):
+            raise RecipeError(plugins.unknown(key, name, known, run.loaded.provenance.get(key, "the recipe")))
+    if recipe.method != "pairs":
+        if recipe.pair.file is not None:
+            raise RecipeError(
+                f"`pair.file` names pairs that were made elsewhere, which {recipe.method} does not read: it makes "
+                "its own. Set method: pairs, or leave pair.file out."
+            )
+        return
+    if recipe.pair.file is None:
+        raise RecipeError("method pairs aligns with pairs that are there already; say where with pair.file.")
+    if recipe.data.source == NO_STUDIES and (recipe.sft.enabled or len(recipe.select.betas) > 1):
+        what = "sft.enabled: true" if recipe.sft.enabled else "several select.betas"
+        raise RecipeError(f"{what} needs studies, and data.source is {NO_STUDIES}. Name a source, or leave it out.")
 
 
 def status_table(run: Run) -> RichTable:
-    """A row a stage: finished or not, the last result line, the seconds it took in all sittings."""
+    """A row a stage: finished or behind which change, the last result line, the seconds it took in all sittings."""
     finished = [event for event in run.events() if event["event"] == "finished" and event["result"] != "up to date"]
     last = {event["stage"]: event["result"] for event in finished}
-    spent = run.seconds()
-    state = states(run)
+    spent, road = run.seconds(), road_of(run.recipe)
     table = RichTable("stage", "finished", "result", "seconds", title=escape(str(run.folder)), title_justify="left")
-    for stage in road_of(run.recipe):
-        line = escape(last.get(stage.name, ""))
-        table.add_row(stage.name, state[stage.name], line, f"{spent.get(stage.name, 0.0):.1f}")
+    for name, state in states(run, road).items():
+        line = last.get(name, "") if state.finished in ("yes", "no") else "; ".join(state.why)
+        table.add_row(name, state.finished, escape(line), f"{spent.get(name, 0.0):.1f}")
     return table
+
+
+def _names(road: Road) -> str:
+    return ", ".join(stage.name for stage in road)

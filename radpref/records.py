@@ -6,7 +6,10 @@ field or a wrong type is an error when a row is read, so that a table written by
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -23,10 +26,15 @@ Presence = Literal["present", "absent", "uncertain"]
 Side = Literal["left", "right", "bilateral"]
 Severity = Literal["mild", "moderate", "severe"]
 Change = Literal["new", "worse", "better", "unchanged"]
+Stage = Literal["acute", "old"]
+"""How old a finding is said to be; healed, chronic and remote are ``old``."""
 View = Literal["frontal", "lateral", "unknown"]
 Split = Literal["train", "validation", "test"]
 QuestionTask = Literal["basic", "region", "comparison"]
 """Whether a question is about an image, about a marked part of it, or about an image and the one before it (CheXPO)."""
+Scope = Literal["words", "sentence"]
+"""What of an answer a lesion's removal is measured on: the words that name the finding, or the sentence around."""
+Source = Literal["relative", "raw", "relative, another mask", "raw, another mask", "uniform", "centre"]
 ErrorKind = Literal[
     "false_finding",  # GREEN (a): the candidate reports what the reference does not
     "missing_finding",  # GREEN (b): the candidate leaves out what the reference reports
@@ -58,9 +66,15 @@ class Finding(Record):
     presence: Presence = "present"
     side: Side | None = None
     place: str | None = None
-    """Anatomical place without the side, e.g. ``lower zone``, ``base``, ``apex``."""
+    """Anatomical place without the side, e.g. ``lower zone``, ``base``, ``apex``; of a device, where its tip lies
+    (``trachea``, ``carina``, ``main bronchus``, ``stomach``, ``superior vena cava``)."""
     severity: Severity | None = None
     change: Change | None = None
+    size_mm: float | None = None
+    """Its largest measure in millimetres, where the text tells one."""
+    count: int | Literal["several"] | None = None
+    """How many there are said to be, from two on or in words (``a single`` is 1); ``several`` without a number."""
+    stage: Stage | None = None
     span: Span | None = None
     """Where in the text the finding is named; None for a truth that has no text."""
 
@@ -78,6 +92,21 @@ def _relative(path: str, info: SerializationInfo) -> str:
 StoredPath = Annotated[str, AfterValidator(_absolute), PlainSerializer(_relative)]
 """A file's path. A table writes it relative to the context's ``root`` where it lies below that (a run folder can then
 be moved) and makes it absolute again when it is read."""
+
+
+def _found(path: str, info: ValidationInfo) -> str:
+    root = (info.context or {}).get("root")
+    return str(Path(root, path)) if root and path.startswith("./") else path
+
+
+def _noted(path: str, info: SerializationInfo) -> str:
+    root = (info.context or {}).get("root")
+    return f"./{Path(path).relative_to(root).as_posix()}" if root and Path(path).is_relative_to(root) else path
+
+
+StoredModel = Annotated[str, AfterValidator(_found), PlainSerializer(_noted)]
+"""A model's folder or name. What lies below the context's ``root`` is written from ``./`` and found again wherever that
+folder has moved; a name on the hub stays a name."""
 
 
 class Box(Record):
@@ -157,6 +186,13 @@ class Quarantined(Record):
     reason: str
 
 
+def reasons(rows: Iterable[Quarantined]) -> str:
+    """The most frequent reasons with their counts, in brackets; empty for no rows."""
+    counts = Counter(row.reason.split(":")[0] for row in rows)
+    text = ", ".join(f"{reason} {n}" for reason, n in counts.most_common(3))
+    return f" ({text})" if text else ""
+
+
 class Question(Record):
     """What a model is asked about a study, and the reference answer."""
 
@@ -196,6 +232,8 @@ class Completion(Record):
     id: str
     """``{question}/{index}`` within one system's table."""
     question: str
+    system: str = ""
+    """Whose answer it is, in a table of several systems."""
     index: int
     """Number of the candidate, from 0."""
     text: str
@@ -205,6 +243,68 @@ class Completion(Record):
     """False when the answer was cut at ``max_new_tokens``."""
     scores: TokenScores | None = None
     """Where they were asked for."""
+
+
+class Weights(Record):
+    """A model as a stage leaves it: what to load, and the hash of all that decides its answers."""
+
+    path: StoredModel
+    fingerprint: str
+    revision: str | None = None
+    adapter: StoredModel | None = None
+    """A PEFT adapter on top."""
+
+
+class System(Record):
+    """A model that is measured beside others."""
+
+    id: str
+    """Its name: ``base``, ``sft``, ``aligned``, ``beta-0.1-step-40``."""
+    weights: Weights
+    step: int | None = None
+    beta: float | None = None
+    lr: float | None = None
+    scores: dict[str, float | None] = Field(default_factory=dict)
+    """On the validation studies: judge to the mean score, ``words`` to the mean number of words."""
+
+
+class Systems(Record):
+    """Models of one stage, in its order."""
+
+    rows: tuple[System, ...] = ()
+
+
+class Choice(Record):
+    """Which checkpoint was chosen on the validation studies, among which, by which judge."""
+
+    by: str
+    """The judge; empty where there was nothing to choose on, and the last checkpoint was taken."""
+    before: System
+    """The model that alignment started from."""
+    tried: tuple[System, ...]
+    chosen: System
+    controls: tuple[System, ...] = ()
+    control: System | None = None
+    """The best of ``controls``, chosen in the same way."""
+
+
+class Candidate(Record):
+    """An answer with its question: what a judge or an editor is given."""
+
+    id: str
+    """The completion's id."""
+    question: Question
+    completion: Completion | None = None
+    """None where the model gave no answer."""
+
+
+class Posed(Record):
+    """A question that is put to one of several models."""
+
+    id: str
+    """``{system}:{question}``."""
+    system: System
+    question: Question
 
 
 class ReportError(Record):
@@ -217,6 +317,8 @@ class ReportError(Record):
     candidate_span: Span | None = None
     note: str = ""
     """A few words for a reader, e.g. ``right instead of left``."""
+    weight: float = 1.0
+    """What it counts in the score of a judge that weighs its errors."""
 
 
 class Judgement(Record):
@@ -230,7 +332,9 @@ class Judgement(Record):
     unscored: str | None = None
     """The reason why there is no score; None when there is one."""
     matched: tuple[Finding, ...] = ()
-    """Findings of the candidate that agree with the reference (findings-based judges only)."""
+    """Statements of the candidate that agree with the reference (judges that tell them)."""
+    earned: tuple[float, ...] = ()
+    """What each of ``matched`` counts in the score of a judge that weighs them; empty where each counts 1."""
     errors: tuple[ReportError, ...] = ()
     words: int = 0
     reference_words: int = 0
@@ -263,6 +367,23 @@ Cell = Literal["wrong-confident", "wrong-unsure", "right-unsure", "right-confide
 """What an answer is, and how sure the model was of it."""
 
 
+class Shown(Record):
+    """An image that is to be turned into a vector."""
+
+    id: str
+    """The image's digest."""
+    image: ImageFile
+
+
+class ImageVector(Record):
+    """What an encoder makes of an image, to compare it with others."""
+
+    id: str
+    """The image's digest."""
+    values: str
+    """float32, little endian, in base64."""
+
+
 class MinedQuestion(Record):
     """A question that is worth a pair, and why (CheXPO)."""
 
@@ -283,6 +404,88 @@ class MinedQuestion(Record):
     """Task, kind, finding and answer, whose quota it counts in; each empty where it makes no difference."""
     quota: int = 0
     """How many questions were taken of the stratum."""
+
+
+class Agreement(Record):
+    """How one map agrees with one mask; None where it is undefined."""
+
+    ratio: float | None
+    """``grounding.metrics.attention_ratio``."""
+    kl: float | None
+    js: float | None
+    hit: float | None
+    """``grounding.metrics.pointing``."""
+
+
+class Look(Record):
+    """Attention of one model for one target."""
+
+    id: str
+    """``{system}/{question}/{finding}``."""
+    target: str
+    system: str
+    question: str
+    patient: str
+    finding: str
+    share: tuple[float, ...]
+    """Share of all attention that the image gets, a layer."""
+    inside: float
+    """Share of the mask that the processor shows to the model."""
+    agreement: dict[Source, tuple[Agreement, ...]]
+    """A layer each, for what comes from the model; one value for ``uniform`` and ``centre``. ``another mask``
+    is missing where there is no other patient."""
+
+
+class Drop(Record):
+    """Log-probs of one finding's words on the clean image, without its lesion, and without a patch elsewhere."""
+
+    id: str
+    """``{system}/{question}/{finding}/{scope}``."""
+    target: str
+    """``{question}/{finding}``."""
+    system: str
+    question: str
+    patient: str
+    finding: str
+    scope: Scope
+    """``words``: those that name the finding; ``sentence``: the whole sentence around them."""
+    tokens: int
+    clean: float
+    """Sum over the tokens of log p(token | images, prompt, the answer so far), in nats."""
+    removed: float
+    elsewhere: tuple[float, ...]
+    """One a placement."""
+    changed: float
+    """Mean absolute change of the removed pixels, 0 to 1 of the image's range."""
+    changed_elsewhere: float
+    """The same for the patches elsewhere: far below ``changed``, the control has changed less of the picture."""
+
+    @property
+    def drop(self) -> float:
+        """Nats that the removal of the lesion costs."""
+        return self.clean - self.removed
+
+    @property
+    def control(self) -> float:
+        """Nats that the removal of an equal patch elsewhere costs, mean over the placements."""
+        return self.clean - fmean(self.elsewhere)
+
+    @property
+    def effect(self) -> float:
+        """``drop - control``: what is due to the lesion; 0 for a model that does not look."""
+        return self.drop - self.control
+
+
+class Grounded(Record):
+    """What was measured of one system on one question: of each lesion that the answer names."""
+
+    id: str
+    """``{system}:{question}``."""
+    system: str
+    looks: tuple[Look, ...] = ()
+    drops: tuple[Drop, ...] = ()
+    lost: tuple[Quarantined, ...] = ()
+    """Lesions that could not be measured."""
 
 
 class Metric(Record):

@@ -21,13 +21,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from radpref import config
-from radpref.config import nearest
 from radpref.errors import RadprefError
-from radpref.files import write_atomically
-from radpref.pipeline import road_of, run_all, run_stage
-from radpref.run.folder import Run
-from radpref.stages.common import AFTER, batched
+from radpref.files import content_key, write_atomically
+from radpref.pipeline import road_of, run_all, run_stage_alone
+from radpref.runs.context import Left
+from radpref.runs.folder import Run, read_json
+from radpref.runs.rows import batched
+from radpref.stages.ports import AFTER, MINED, PAIRS
 
+SHARED = "shared"
+"""The folder, in a seed's, of the stages that all cells share."""
 WIDEST = 6
 """Most metrics in one table of ``results.md``."""
 
@@ -86,7 +89,9 @@ def load_grid(name: str) -> Grid:
     elif path.is_file():
         text = path.read_text(encoding="utf-8")
     else:
-        raise SweepError(f"there is no grid `{name}`{nearest(name, known) or '.'} There are: {', '.join(known)}.")
+        raise SweepError(
+            f"there is no grid `{name}`{config.nearest(name, known) or '.'} There are: {', '.join(known)}."
+        )
     try:
         grid = Grid.model_validate(yaml.safe_load(text))
     except (ValueError, yaml.YAMLError) as error:
@@ -100,24 +105,26 @@ def load_grid(name: str) -> Grid:
 
 
 def sweep(grid: Grid, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
-    """Run every cell for every seed, going on where it was stopped, and write ``results.json`` and ``results.md``."""
+    """Run every cell for every seed, going on where it was stopped, and write ``results.json`` and ``results.md``.
+
+    A cell whose settings have changed since is run again, as far as they matter.
+    """
     found: dict[str, dict[int, dict[str, float]]] = {}
     for seed in seeds:
-        shared = folder / f"seed-{seed}" / "shared"
-        first = _loaded(grid, Cell(), seed)
-        run = Run(shared, first)
-        for stage in road_of(first.recipe):
-            run_stage(run, stage.name)
+        shared = folder / f"seed-{seed}" / SHARED
+        run = Run(shared, _loaded(grid, Cell(), seed))
+        for stage in road_of(run.recipe):
+            run_stage_alone(run, stage.name, redo=True)
             if stage.name == grid.share:
                 break
         source = shared
         for name, cell in grid.cells.items():
             place = folder / f"seed-{seed}" / _file_name(name)
-            if not (place / "metrics.json").exists():
-                _copy(source, place)
-                run_all(Run(place, _loaded(grid, cell, seed)))
+            _copy(source, place)
+            this = Run(place, _loaded(grid, cell, seed))
+            run_all(this, redo=True)
             source = place  # what was computed of the systems that cells share is keyed, and taken over
-            for row, values in _read(place, name, cell).items():
+            for row, values in _read(this, name, cell).items():
                 found.setdefault(row, {})[seed] = values
         write_atomically(folder / "results.json", json.dumps(_results(grid, found), indent=1) + "\n")
     results = _results(grid, found)
@@ -127,21 +134,21 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int]) -> dict[str, Any]:
 
 def _loaded(grid: Grid, cell: Cell, seed: int) -> config.Loaded:
     keys = {**grid.set, **cell.set, "run.seed": 17 + seed, **({grid.seed_key: seed} if grid.seed_key else {})}
-    objective = [f"align.objective={keys.pop('align.objective')}"] if "align.objective" in keys else []
-    loaded = config.load(grid.recipe, overrides=objective)
-    return config.override(loaded, [f"{key}={yaml.safe_dump(value).splitlines()[0]}" for key, value in keys.items()])
+    loaded = config.load(grid.recipe)
+    for name in ("align.objective",):  # sets other keys, which may be set apart from it
+        if name in keys:
+            loaded = config.override(loaded, {name: keys.pop(name)}, "the grid")
+    return config.override(loaded, keys, "the grid")
 
 
 def _file_name(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    """A folder's name for a cell: legible, and another one for every other name."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    return plain if plain == name and plain not in ("", SHARED) else f"{plain}-{content_key(name)[:6]}"
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A run folder as a new one; images, which nothing writes to, are linked, and what has been measured stays behind.
-
-    Without ``metrics.json`` a cell that was stopped is not taken for one that has finished, and tables of answers
-    that hold for the cell too are still used.
-    """
+    """A run folder as a new one; images, which nothing writes to, are linked."""
 
     def put(one: str, other: str) -> None:
         if one.endswith(".png"):
@@ -153,23 +160,23 @@ def _copy(source: Path, target: Path) -> None:
         return
     half = target.with_name(f"{target.name}.part")
     shutil.rmtree(half, ignore_errors=True)
-    shutil.copytree(source, half, copy_function=put, ignore=shutil.ignore_patterns("metrics.json"))
+    shutil.copytree(source, half, copy_function=put, ignore=shutil.ignore_patterns(".lock"))
     half.rename(target)
 
 
-def _read(place: Path, name: str, cell: Cell) -> dict[str, dict[str, float]]:
+def _read(run: Run, name: str, cell: Cell) -> dict[str, dict[str, float]]:
     """Values by row of the table: the cell itself, and the other systems that it shows."""
-    metrics = json.loads((place / "metrics.json").read_text(encoding="utf-8"))["metrics"]
+    metrics = read_json(run.path("metrics.json"))["metrics"]
     rows: dict[str, dict[str, float]] = {}
     for system in cell.systems:
         row = name if system == AFTER else system
         rows[row] = {m["name"]: m["value"] for m in metrics if m["system"] == system and m["value"] is not None}
         if system == AFTER:
-            rows[row] |= _made(place)
+            rows[row] |= _made(run)
     return rows
 
 
-def _made(place: Path) -> dict[str, float]:
+def _made(run: Run) -> dict[str, float]:
     """What an aligned model was made from: ``pairs``, and of a run that mines its hit rates and shares of the tail.
 
     ``mined_wrong_X`` is the share of wrong answers in X: ``random`` (the pool), ``unsure``, ``confident``,
@@ -177,9 +184,9 @@ def _made(place: Path) -> dict[str, float]:
     ``mined_tail_X`` is the share of the rarest findings in ``pool``, ``hard``, ``with_neighbours``,
     ``without_quotas`` and ``taken``.
     """
-    run = Run(place)
-    found: dict[str, float | None] = {"pairs": (run.done("pair") or {}).get("pairs")}
-    if summary := run.read_json("mine", "summary.json"):
+    left = Left(run, road_of(run.recipe))
+    found: dict[str, float | None] = {"pairs": left.counts(PAIRS).get("pairs")}
+    if summary := left.counts(MINED).get("summary"):
         found |= {f"mined_wrong_{one['name']}": one["rate"] for one in summary["found"]}
         found |= {f"mined_tail_{one['name']}": one["rate"] for one in summary["tail_shares"]}
         if retrieval := summary["retrieval"]:

@@ -12,6 +12,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores: threa
 
 import pytest
 
+from tests.runs import Whole
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -24,3 +26,9 @@ def shared_data() -> Path:
             pytest.fail(f"real data is expected in CI, but there is none at {folder}")
         pytest.skip(f"no real data at {folder}; set RADPREF_SHARED_DATA to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Finished runs of each method, made when they are first asked for."""
+    return Whole(tmp_path_factory.mktemp("whole"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -17,6 +18,8 @@ from typer.testing import CliRunner, Result
 
 from radpref.cli import app
 from radpref.data import phantom
+from radpref.runs.folder import Run
+from tests.runs import everything, tables
 from tests.tiny import save_tiny
 
 SMALL = [
@@ -69,11 +72,6 @@ def run(made: Path, tmp_path: Path) -> Iterator[Path]:
     away.rename(made)
 
 
-def tables(folder: Path) -> dict[str, bytes]:
-    names = [path for path in folder.glob("*/*.jsonl") if path.name != "images-checked.jsonl"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
-
-
 # ------------------------------------------------------------------------------------------------ run folders
 
 
@@ -85,48 +83,58 @@ def test_a_run_folder_can_be_moved(run: Path, tmp_path: Path) -> None:
     assert "image missing" not in html
     works(*SMALL, "--out", run)
     assert tables(run) == before, "the same command in the new place recomputes something"
-    works("evaluate", run, "--evaluate.resamples", "150")
+    works("evaluate", run, "--evaluate.resamples", "150", "--redo")
     works("export", run, "--to", "model", tmp_path / "exported model")
     assert (tmp_path / "exported model" / "model.safetensors").is_file()
     assert "is there already" in fails("export", run, "--to", "model", tmp_path / "exported model")
 
 
 def test_a_change_makes_what_rests_on_it_outdated(run: Path, tmp_path: Path) -> None:
-    works("align", run, "--align.loss", "ipo")
+    behind = ["validate", "select", "predict", "evaluate", "report"]
+    told = fails("align", run, "--align.loss", "ipo")
+    assert "align.loss was 'dpo', is 'ipo'" in told
+    works("align", run, "--align.loss", "ipo", "--redo")
     status = works("status", run)
-    assert [line.split("│")[1].split() for line in status.splitlines() if "outdated" in line] == [
-        ["select"],
-        ["evaluate"],
-        ["report"],
-    ]
-    assert "radpref select" in fails("evaluate", run)
+    lines = [line.split("│") for line in status.splitlines() if "outdated" in line]
+    assert [line[1].strip() for line in lines] == behind
+    assert "radpref validate" in fails("evaluate", run)
     assert "trained anew" in fails("export", run, "--to", "model", tmp_path / "x")
     assert "older than a later change" in " ".join(works("results", run).split())
-    works("select", run)
-    works("evaluate", run)
-    assert "outdated" in works("status", run)
-    works("report", run)
+    assert "--redo" in fails("validate", run)
+    for stage in behind:
+        assert "outdated" in works("status", run)
+        works(stage, run, "--redo")
     assert "outdated" not in works("status", run)
 
 
 def test_a_limit_does_a_part_and_says_so(run: Path) -> None:
     shutil.rmtree(run / "prepare")
     assert "8 answers done (--limit)" in works("prepare", run, "--limit", "8")
-    assert "prepare" in fails("align", run)
+    assert not (run / "prepare" / "done.json").exists()
     works("prepare", run)
+    assert (run / "prepare" / "done.json").exists()
+    (run / "evaluate" / "done.json").unlink()
     works("evaluate", run, "--limit", "2")
     assert "part of the studies" in " ".join(works("results", run).split())
     assert "has not finished" in fails("report", run)
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "evaluate/details.json", "align/beta-0.5", "studies/questions.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "evaluate/metrics.jsonl", "align/beta-0.5", "studies/train.jsonl", "sft/training"]
+)
 def test_what_was_deleted_is_made_again(name: str, run: Path) -> None:
-    before = tables(run)
-    path = run / name
+    before, path = tables(run), run / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert "has not finished" in fails("report", run)
     works(*SMALL, "--out", run)
+    assert path.exists()
     assert tables(run) == before
+
+
+def test_a_page_that_was_deleted_is_made_again(run: Path) -> None:
+    (run / "report.html").unlink()
+    works("report", run)
+    assert (run / "report.html").is_file()
 
 
 @pytest.mark.parametrize("name", ["sft/done.json", "metrics.json", "run.json"])
@@ -152,7 +160,8 @@ def test_ctrl_c_is_no_crash(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "__code__", stopped.__code__)
+    (run / "report" / "done.json").unlink()
+    monkeypatch.setattr(report._report, "__code__", stopped.__code__)
     done = radpref("report", run)
     assert done.exit_code == 130
     assert "goes on" in done.output
@@ -177,7 +186,7 @@ def files_up_to(size: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("stage", "size"),
     [
-        ("studies", 9_000),  # in the table; recipe.yaml is a little smaller
+        ("studies", 9_000),  # in the table
         ("sft", 50_000),  # the weights of a checkpoint
         ("sft", 12_000_000),  # the optimiser's state
         ("sample", 9_000),
@@ -185,19 +194,34 @@ def files_up_to(size: int) -> Iterator[None]:
         ("align", 50_000),
         ("align", 1_500_000),
         ("control", 50_000),
+        ("validate", 9_000),
+        ("predict", 9_000),
         ("evaluate", 9_000),
         ("report", 50_000),
     ],
 )
-def test_a_full_disk_is_explained_and_the_same_command_goes_on(stage: str, size: int, run: Path) -> None:
+def test_a_full_disk_is_explained_and_the_same_command_goes_on(
+    stage: str, size: int, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = tables(run)
     for path in (run / stage).glob("*"):
         if path.name != "phantom":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with files_up_to(size):
-        assert "make room" in fails(stage, run)
+    with monkeypatch.context() as patched, files_up_to(size):
+        patched.setattr(Run, "note_recipe", lambda run: None)  # recipe.yaml would be the first that is too large
+        told = fails(stage, run)
+    assert "make room" in told
+    assert re.search(rf"cannot [^:]*/({stage}|report\.html)", told), "in the stage's own folder"
     works(stage, run)
     assert tables(run) == before
+
+
+def test_a_disk_without_room_for_the_recipe_leaves_the_run_as_it_was(run: Path) -> None:
+    before = everything(run)
+    with files_up_to(9_000):
+        assert "make room" in fails("report", run, "--report.studies", "3", "--redo")
+    assert everything(run) == before
+    assert "outdated" not in works("status", run)
 
 
 def test_an_export_onto_a_full_disk_leaves_nothing_half(run: Path, tmp_path: Path) -> None:
@@ -240,8 +264,6 @@ def write_studies(folder: Path, change: dict[str, object]) -> None:
 def test_data_that_cannot_be_used_is_explained_without_its_text(
     change: dict[str, object], words: list[str], message: str, tmp_path: Path
 ) -> None:
-    import re
-
     write_studies(tmp_path / "data", change)
     out = tmp_path / "run"
     told = fails(*SMALL, "--out", out, "--data", "table", "--data.root", tmp_path / "data", *words)
@@ -278,8 +300,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_damaged_model_is_explained(
     damage: Callable[[Path], object], message: str, tiny_model: Path, tmp_path: Path
 ) -> None:
-    import re
-
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     damage(model)
     told = fails(*SMALL, "--out", tmp_path / "run", "--model", model)

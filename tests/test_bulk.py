@@ -17,9 +17,10 @@ from radpref.data import DataError
 from radpref.data.rows import columns, stream
 from radpref.files import StoreError
 from radpref.findings import CLASSES_14, labels
-from radpref.judges import JUDGES, Case, Judge, green
+from radpref.judges import JUDGES, Case, Judge
 from radpref.records import Judgement
-from radpref.run.table import Ledger
+
+green = JUDGES["green"]()
 
 run = CliRunner().invoke
 
@@ -232,13 +233,13 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         score_file(source, out, counting(asked, fail_after=9), "1", chunk=3)
     assert not out.exists(), "what is unfinished does not look finished"
-    part = tmp_path / "s.jsonl.part"
+    part = tmp_path / "s.part0"
     part.write_bytes(part.read_bytes()[:-40])  # the last line was torn
     done = score_file(source, out, counting(asked), "1", chunk=3)
     assert sorted(asked) == sorted([f"p{i}" for i in range(20)] + ["p8"]), "only the torn one is judged twice"
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert len(done.scores) == 20
-    assert not part.exists()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("s.")) == ["s.jsonl", "s.keys"]
 
 
 def test_only_what_is_new_or_changed_is_judged_again(tmp_path: Path) -> None:
@@ -290,24 +291,27 @@ def test_bad_pairs_are_quarantined_with_their_lines(tmp_path: Path) -> None:
 def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "p.jsonl", pairs(2))
     other = jsonl(tmp_path / "precious.jsonl", [{"anything": 1}])
-    with pytest.raises(StoreError, match="line 1"):
+    with pytest.raises(StoreError, match="did not write"):
         score_file(source, other, green, "1")
     with pytest.raises(DataError, match="the input itself"):
         score_file(source, source, green, "1")
     assert lines(other) == [{"anything": 1}]
 
 
-def test_a_ledger_prefers_the_newer_row(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "l.jsonl")
-    ledger.append([{"id": "a", "key": "1", "score": 0}, {"id": "b", "key": "1", "score": 0}])
-    ledger.finish(["b", "a"])
-    ledger = Ledger(tmp_path / "l.jsonl")
-    ledger.append([{"id": "a", "key": "2", "score": 1}])
-    assert ledger.get("a", "1") is None
-    assert ledger.get("a", "2") == {"id": "a", "key": "2", "score": 1}
-    assert Ledger(tmp_path / "l.jsonl").get("b", "1") is not None
-    ledger.finish(["a"])
-    assert [row["id"] for row in lines(tmp_path / "l.jsonl")] == ["a"]
+def test_scores_that_were_changed_are_not_overwritten(tmp_path: Path) -> None:
+    source, out = jsonl(tmp_path / "p.jsonl", pairs(2)), tmp_path / "s.jsonl"
+    score_file(source, out, green, "1")
+    changed = out.read_text("utf-8").replace('"green"', '"grey"')
+    out.write_text(changed, "utf-8")
+    with pytest.raises(StoreError, match="changed since"):
+        score_file(source, out, green, "1")
+    assert out.read_text("utf-8") == changed
+
+
+def test_rows_are_plain_and_keys_stand_beside_them(tmp_path: Path) -> None:
+    score_file(jsonl(tmp_path / "p.jsonl", pairs(3)), tmp_path / "s.jsonl", green, "1")
+    assert not any({"key", "row", "item"} & row.keys() for row in lines(tmp_path / "s.jsonl"))
+    assert (tmp_path / "s.keys").is_file()
 
 
 # ---------------------------------------------------------------- the commands

@@ -10,10 +10,11 @@ import pytest
 from radpref import config
 from radpref.config import RecipeError
 from radpref.mining import Summary
-from radpref.pipeline import run_all, run_stage, states
-from radpref.records import Completion, MinedQuestion, Pair, Question
-from radpref.run.folder import Run, RunError
+from radpref.pipeline import run_all, run_stage_alone
+from radpref.runs.folder import Run, RunError
+from radpref.stages.ports import COMPLETIONS, MINED, PAIRS, TRAIN
 from radpref.tasks import matches
+from tests.runs import counts, digest, finished, last_line, rows
 
 SMALL = (
     "data.train=12", "data.validation=1", "data.test=3", "task.per_study=2", "sample.max_new_tokens=12",
@@ -41,21 +42,21 @@ def again(run: Run, folder: Path, *overrides: str) -> Run:
 
 
 def test_every_stage_finishes_and_mined_questions_are_those_paired(run: Run) -> None:
-    assert set(states(run).values()) == {"yes"}
-    questions = {row.id: row for row in run.rows("studies", "questions", Question)}
-    mined = {row.id for row in run.rows("mine", "mined", MinedQuestion)}
-    pairs = run.rows("pair", "pairs", Pair)
+    assert set(finished(run).values()) == {"yes"}
+    questions = {row.id: row for row in rows(run, TRAIN)}
+    mined = {row.id for row in rows(run, MINED)}
+    pairs = rows(run, PAIRS)
     assert len(mined) == 8
     assert all(questions[id].split == "train" for id in mined)
     assert pairs
     assert {pair.question for pair in pairs} <= mined
-    dropped = (run.done("pair") or {})["dropped"]
+    dropped = counts(run, "pair")["dropped"]
     assert len(pairs) + sum(dropped.values()) == len(mined)
 
 
 def test_the_chosen_side_is_the_reference_and_the_rejected_side_is_wrong(run: Run) -> None:
-    questions = {row.id: row for row in run.rows("studies", "questions", Question)}
-    for pair in run.rows("pair", "pairs", Pair):
+    questions = {row.id: row for row in rows(run, TRAIN)}
+    for pair in rows(run, PAIRS):
         asked = questions[pair.question]
         assert pair.chosen == asked.reference
         assert pair.rejected != pair.chosen
@@ -63,13 +64,9 @@ def test_the_chosen_side_is_the_reference_and_the_rejected_side_is_wrong(run: Ru
 
 
 def test_the_control_has_the_items_of_the_alignment(run: Run) -> None:
-    aligned, control = run.done("align"), run.done("control")
-    assert aligned
-    assert control
-    assert aligned["items"] == len(run.rows("pair", "pairs", Pair))
-    assert f"{aligned['steps']} steps" in next(
-        event["result"] for event in run.events() if event["stage"] == "control" and event["event"] == "finished"
-    )
+    aligned = counts(run, "align")
+    assert aligned["items"] == len(rows(run, PAIRS))
+    assert f"{aligned['steps']} steps" in last_line(run, "control")
     systems = {row["system"] for row in run.read_json("metrics.json")["metrics"]}
     assert systems >= {"base", "sft", "aligned", "sft on chosen"}
 
@@ -84,37 +81,38 @@ def test_the_report_draws_the_mining(run: Run) -> None:
 
 def test_a_killed_run_goes_on_to_the_same_pairs(run: Run, tmp_path: Path) -> None:
     other = again(run, tmp_path / "killed")
-    answers = other.path("mine", "answers.jsonl")
-    lines = answers.read_bytes().splitlines(keepends=True)
-    answers.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:25])  # torn in the middle of a row
-    for stage in ("mine", "pair", "prepare", "align"):
+    answers = other.table("answer", COMPLETIONS)
+    answers.reopen()  # as a kill leaves it: a part, torn in the middle of a row, and no table
+    part = answers.part("old").rename(answers.part(0))
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:25])
+    for stage in ("answer", "mine", "pair", "prepare", "align"):
         other.path(stage, "done.json").unlink()
     other.path("pair", "pairs.jsonl").unlink()
-    for name in ("mine", "pair"):
-        run_stage(other, name)
-    for stage, name in (("mine", "answers"), ("mine", "mined"), ("pair", "pairs")):
-        assert other.digest(stage, name) == run.digest(stage, name), name
+    for name in ("answer", "judge", "embed", "mine", "pair"):
+        run_stage_alone(other, name)
+    for stage, port in (("answer", COMPLETIONS), ("mine", MINED), ("pair", PAIRS)):
+        assert digest(other, stage, port) == digest(run, stage, port), stage
 
 
 def test_random_questions_cost_the_same_budget_and_no_new_answers(run: Run, tmp_path: Path) -> None:
     other = again(run, tmp_path / "random", "mine.select=random")
-    before = other.digest("mine", "answers")
-    run_stage(other, "mine")
-    assert other.digest("mine", "answers") == before
-    drawn, mined = ({row.id for row in one.rows("mine", "mined", MinedQuestion)} for one in (other, run))
+    run_stage_alone(other, "mine", redo=True)
+    assert finished(other)["answer"] == "yes"
+    drawn, mined = ({row.id for row in rows(one, MINED)} for one in (other, run))
     assert len(drawn) == len(mined) == 8
     assert drawn != mined
-    assert all(row.of is None for row in other.rows("mine", "mined", MinedQuestion))
-    summary = Summary.model_validate(other.read_json("mine", "summary.json"))
+    assert all(row.of is None for row in rows(other, MINED))
+    summary = Summary.model_validate(counts(other, "mine")["summary"])
     assert sum(row.taken for row in summary.strata) == 8
 
 
 def test_a_sampled_rejected_side_is_the_own_wrong_answer(run: Run, tmp_path: Path) -> None:
     other = again(run, tmp_path / "sampled", "pair.rejected=sampled")
-    run_stage(other, "pair")
-    questions = {row.id: row for row in other.rows("studies", "questions", Question)}
-    said = {row.question: row.text for row in other.rows("mine", "answers", Completion)}
-    pairs = other.rows("pair", "pairs", Pair)
+    run_stage_alone(other, "pair", redo=True)
+    questions = {row.id: row for row in rows(other, TRAIN)}
+    said = {row.question: row.text for row in rows(other, COMPLETIONS)}
+    pairs = rows(other, PAIRS)
     assert pairs
     for pair in pairs:
         asked = questions[pair.question]
@@ -131,6 +129,6 @@ def test_bad_input_is_told_before_any_work(tmp_path: Path) -> None:
         loaded("pair.rejected=own")
     bare = Run(tmp_path / "bare", loaded())
     with pytest.raises(RunError, match="studies"):
-        run_stage(bare, "mine")
+        run_stage_alone(bare, "mine")
     with pytest.raises(RunError, match="no usable study"):
-        run_stage(Run(tmp_path / "few", loaded()), "studies", limit=1)
+        run_stage_alone(Run(tmp_path / "few", loaded()), "studies", limit=1)

@@ -9,7 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from radpref import __version__
-from radpref.cli import app, overrides
+from radpref.cli import app
+from radpref.cli.terminal import overrides
 from radpref.config import RecipeError
 
 run = CliRunner().invoke
@@ -32,7 +33,7 @@ def test_version_and_help() -> None:
         (["run", "chexalign", "stray"], "belongs to no option"),
         (["run", "chexalign", "--preset", "tny"], "tiny"),
         (["sample", "no/such/run"], "holds no run"),
-        (["results", "no/such/run"], "no metrics.json"),
+        (["results", "no/such/run"], "holds no run"),
     ],
 )
 def test_a_mistake_is_explained_without_a_traceback(words: list[str], message: str) -> None:

@@ -14,16 +14,20 @@ from radpref import config
 from radpref.cli import app
 from radpref.config import RecipeError
 from radpref.images import image_hash
-from radpref.records import ImageFile, Pair, Quarantined
-from radpref.run.folder import Run, RunError
-from radpref.stages.corrupt import corrupt
+from radpref.pipeline import run_stage_alone
+from radpref.records import ImageFile, Pair
+from radpref.runs.folder import Run, RunError
+from radpref.stages import corrupt as stage
+from radpref.stages.ports import PAIRS
+from tests.runs import counts, last_line, pretend, quarantined
 
 RNG = np.random.default_rng(0)
 
 
 def a_run(folder: Path, *overrides: str, name: str = "run", pairs: int = 4) -> Run:
     """A run with pairs: the last image has a mask of another shape, the one before no mask, the others one each."""
-    run = Run(folder / name, config.load("chexalign", overrides=overrides))
+    settings = ["sft.enabled=false", "corrupt.fallback=whole", "run.precision=float32", *overrides]
+    run = Run(folder / name, config.load("firempo", overrides=settings))
     rows = []
     for number in range(pairs):
         path = folder / "images" / f"{number}.png"
@@ -47,36 +51,47 @@ def a_run(folder: Path, *overrides: str, name: str = "run", pairs: int = 4) -> R
                 provenance={"findings": "nodule"},
             )
         )
-    run.table("pair", "pairs", Pair).write(rows)
+    if not run.path("run.json").exists():
+        pretend(run, "corrupt", {PAIRS: rows})
     return run
 
 
+def corrupt(run: Run, limit: int | None = None, *, redo: bool = False) -> str:
+    """What the stage says."""
+    run_stage_alone(run, "corrupt", limit=limit, redo=redo)
+    return last_line(run, "corrupt")
+
+
 def made(run: Run) -> list[Pair]:
-    return run.rows("corrupt", "pairs", Pair)
+    return list(run.table("corrupt", PAIRS))
 
 
 def test_every_pair_gets_its_images_and_the_counts_are_kept(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     line = corrupt(run)
-    assert line.startswith("4 pairs, noise: mask 50.0%, whole 50.0%; 1 masks quarantined (mask of nodule 1)")
+    assert line.startswith("4 pairs, noise: mask 50.0%, whole 50.0%; 1 quarantined (mask of nodule 1)")
     assert [row.provenance["corruption_path"] for row in made(run)] == ["mask", "mask", "whole", "whole"]
-    facts = run.read_json("corrupt", "statistics.json")
+    facts = counts(run, "corrupt")
     assert facts["paths"] == {"mask": 2, "whole": 2}
     assert facts["why"]["own: mask not usable"] == 1
     assert facts["masks_quarantined"] == 1
-    assert [row.id for row in run.rows("corrupt", "masks-quarantined", Quarantined)] == ["q3/edit#image-1-1"]
-    line = json.loads(run.path("corrupt", "pairs.jsonl").read_text().splitlines()[0])
-    assert line["row"]["corrupted"][0]["path"].startswith("corrupt/images/"), "the run folder can be moved"
-    assert run.done("corrupt") is not None
+    assert [row.id for row in quarantined(run, "corrupt")] == ["q3/edit#image-1-1"]
+    first = json.loads(run.path("corrupt", "pairs.jsonl").read_text().splitlines()[0])
+    assert first["corrupted"][0]["path"].startswith("corrupt/images/"), "the run folder can be moved"
 
 
-def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "BATCH", 2)
     run = a_run(tmp_path)
-    assert corrupt(run, limit=1) == "1 of 4 pairs (--limit)"
-    first = Path(made(run)[0].corrupted[0].path)
-    stamp = first.stat().st_mtime_ns
+    assert corrupt(run, limit=1).startswith("2 of 4 pairs (--limit)")
+    assert run.mark("corrupt") is None
+    assert not made(run), "what is unfinished does not look finished"
+    stamps = {path: path.stat().st_mtime_ns for path in run.path("corrupt", "images").iterdir()}
+    assert len(stamps) == 2
     corrupt(run)
-    assert first.stat().st_mtime_ns == stamp
+    first = Path(made(run)[0].corrupted[0].path)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert first in stamps
     whole = a_run(tmp_path, name="other")
     corrupt(whole)
     tables = [one.path("corrupt", "pairs.jsonl").read_bytes() for one in (run, whole)]
@@ -84,12 +99,15 @@ def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
     first.unlink()
     corrupt(run)
     assert first.exists(), "an image that was deleted is made again"
+    assert run.path("corrupt", "pairs.jsonl").read_bytes() == tables[0]
 
 
 def test_another_setting_makes_other_images_and_removes_the_old(tmp_path: Path) -> None:
     corrupt(a_run(tmp_path))
     run = a_run(tmp_path, "corrupt.operator=inpaint", "corrupt.fallback=none")
-    corrupt(run)
+    with pytest.raises(RunError, match=r"corrupt\.fallback was 'whole', is 'none'.*\n?.*--redo"):
+        corrupt(run)
+    corrupt(run, redo=True)
     rows = made(run)
     assert [len(row.corrupted) for row in rows] == [1, 1, 0, 0]
     files = {path.name for path in run.path("corrupt", "images").iterdir()}
@@ -113,17 +131,21 @@ def test_a_pair_whose_image_is_gone_is_quarantined(tmp_path: Path) -> None:
     run = a_run(tmp_path)
     (tmp_path / "images" / "1.png").unlink()
     line = corrupt(run)
-    assert "1 pairs quarantined (image missing 1)" in line
+    assert "image missing 1" in line
+    reasons = {row.id: row.reason.split(":")[0] for row in quarantined(run, "corrupt")}
+    assert reasons == {"q1/edit": "image missing", "q3/edit#image-1-1": "mask of nodule"}
     assert [row.id for row in made(run)] == ["q0/edit", "q2/edit", "q3/edit"]
     for number in (0, 2, 3):
         (tmp_path / "images" / f"{number}.png").unlink()
     with pytest.raises(RunError, match="no pair is left"):
-        corrupt(Run(run.folder, config.load("chexalign", overrides=["corrupt.strength=0.5"])))
+        corrupt(Run(run.folder, config.override(run.loaded, ["corrupt.strength=0.5"])), redo=True)
 
 
 def test_a_segmenter_that_is_not_named_is_an_error_before_any_work(tmp_path: Path) -> None:
+    run = a_run(tmp_path, "corrupt.masks=[own, segmenter]")
     with pytest.raises(RecipeError, match=r"corrupt\.segmenter"):
-        corrupt(a_run(tmp_path, "corrupt.masks=[own, segmenter]"))
+        corrupt(run)
+    assert not run.path("corrupt").exists()
 
 
 # ---- commands
@@ -150,8 +172,7 @@ def test_preview_of_phantoms(tmp_path: Path) -> None:
 
 def test_preview_of_a_run(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    with run.opened():
-        corrupt(run)
+    corrupt(run)
     to = tmp_path / "sheet.png"
     code, output = preview("--run", str(run.folder), "--to", str(to))
     assert code == 0, output

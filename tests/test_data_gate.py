@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -14,10 +17,12 @@ from PIL import Image
 
 import radpref.data.gate as gate
 from radpref.config import DataSection
-from radpref.data import SOURCES, DataError, Found, leakage, load_studies, split_by_patient
-from radpref.data.splits import join_shared
+from radpref.data import SOURCES, DataError, Found, leakage, load_studies
+from radpref.data.source import NoOptions, Source
+from radpref.data.splits import draw, joined, split_of
 from radpref.images import image_hash
 from radpref.records import ImageFile, Split, Study, View
+from tests.published import dicom
 
 
 def study(number: int, patient: str | None = None, path: str | None = None, split: Split = "train") -> Study:
@@ -36,8 +41,13 @@ def image(path: Path, number: int) -> str:
 def source(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
     """A list that stands as the data source ``table``; a test fills it."""
     studies: list[Study] = []
-    monkeypatch.setitem(SOURCES, "table", lambda section, cache, seed: Found(list(studies)))
+    given = Source("table", "a list", lambda section, options, cache, seed: Found(list(studies)), NoOptions)
+    monkeypatch.setitem(SOURCES, "table", given)
     return studies
+
+
+def split_by_patient(studies: list[Study], seed: int, **shares: float) -> list[Study]:
+    return [row.model_copy(update={"split": split_of(draw(seed, row.patient), **shares)}) for row in studies]
 
 
 # ---- splits
@@ -51,7 +61,7 @@ def test_a_split_does_not_move_when_rows_are_added(some: list[str], more: list[s
     def split(patients: list[str]) -> dict[str, str]:
         rows = [study(n, patient) for n, patient in enumerate(patients)]
         done = split_by_patient(rows, seed=seed, validation_share=0.2, test_share=0.3)
-        assert not leakage(done, {image.path: image.path for row in rows for image in row.images})
+        assert not leakage(done, lambda image: image.path)
         return {row.patient: row.split for row in done}
 
     before, after = split(some), split([*more, *some])
@@ -86,14 +96,18 @@ def test_leakage_counts_patients_studies_and_images(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30))
 def test_patients_that_share_an_image_become_one(links: list[tuple[int, int]]) -> None:
     rows = [study(n, f"p{patient}", f"/{path}.png") for n, (patient, path) in enumerate(links)]
-    joined, number = join_shared(rows)
-    parts = {row.patient: {f"p{patient}"} for row, (patient, _) in zip(joined, links, strict=True)}
-    for row, (patient, _) in zip(joined, links, strict=True):
+    groups: dict[str, set[str]] = {}
+    for row in rows:
+        groups.setdefault(row.images[0].path, set()).add(row.patient)
+    names = joined(groups.values())
+    renamed = [row.model_copy(update={"patient": names.get(row.patient, row.patient)}) for row in rows]
+    parts = {row.patient: {f"p{patient}"} for row, (patient, _) in zip(renamed, links, strict=True)}
+    for row, (patient, _) in zip(renamed, links, strict=True):
         parts[row.patient].add(f"p{patient}")
     assert all(name == min(members) for name, members in parts.items())
-    assert number == len({row.patient for row in rows}) - len(parts)
+    assert len(names) == len({row.patient for row in rows}) - len(parts)
     holders: dict[str, set[str]] = {}
-    for row in joined:
+    for row in renamed:
         holders.setdefault(row.images[0].path, set()).add(row.patient)
     assert all(len(patients) == 1 for patients in holders.values())
 
@@ -140,6 +154,70 @@ def test_an_image_in_two_splits_stays_in_the_held_out_one(tmp_path: Path, source
     assert [(row.id, row.reason) for row in loaded.quarantined] == [
         (f"s{trained}", "image shared: the same picture is in test")
     ]
+
+
+def test_a_picture_nearly_of_a_held_out_study_is_left_out(tmp_path: Path, source: list[Study]) -> None:
+    def wave(number: int) -> Image.Image:
+        rng = np.random.default_rng(number)
+        grid = np.kron(rng.integers(0, 200, (8, 8)), np.ones((20, 20))).astype(np.uint8)
+        return Image.fromarray(grid).resize((160, 160), Image.Resampling.BICUBIC)
+
+    for number in range(60):
+        wave(number).save(tmp_path / f"{number}.png")
+    source += [study(n, path=str(tmp_path / f"{n}.png")) for n in range(60)]
+    section = DataSection(source="table")
+    before = {row.id: row.split for row in load_studies(section, tmp_path / "c", 5).studies}
+    held_out = [number for number in range(60) if before[f"s{number}"] != "train"]
+    trained = [number for number in range(60) if before[f"s{number}"] == "train"]
+    wave(held_out[0]).save(tmp_path / f"{trained[0]}.jpg", quality=80)
+    wave(held_out[1]).point(lambda value: value + 10).save(tmp_path / f"{trained[1]}.png")
+    wave(held_out[2]).crop((2, 2, 158, 158)).save(tmp_path / f"{trained[2]}.png")
+    source[trained[0]] = study(trained[0], path=str(tmp_path / f"{trained[0]}.jpg"))
+    loaded = load_studies(section, tmp_path / "c", 5)
+    assert {row.id for row in loaded.quarantined} == {f"s{number}" for number in trained[:3]}
+    assert all(row.reason.startswith("image nearly shared") for row in loaded.quarantined)
+    assert sum("nearly the same picture" in note for note in loaded.notes) >= 1
+    kept = load_studies(DataSection(source="table", near_duplicates="note"), tmp_path / "c", 5)
+    assert len(kept.studies) == 60
+    assert any("kept, as data.near_duplicates says" in note for note in kept.notes)
+    assert len(load_studies(DataSection(source="table", near_duplicates="off"), tmp_path / "c", 5).studies) == 60
+
+
+def test_text_burned_in_is_said_and_can_be_refused(tmp_path: Path, source: list[Study]) -> None:
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 255, (20, 20), dtype=np.uint8)
+        dicom(tmp_path / f"{number}.dcm", noise, BurnedInAnnotation="YES" if number == 2 else "NO")
+    source += [study(n, path=str(tmp_path / f"{n}.dcm")) for n in range(6)]
+    for _ in range(2):  # the second time from the memory of images
+        loaded = load_studies(DataSection(source="table"), tmp_path / "cache", 1)
+        assert len(loaded.studies) == 6
+        assert any(note.startswith("1 images have text burned in") for note in loaded.notes)
+    loaded = load_studies(DataSection(source="table", burned_in="refuse"), tmp_path / "cache", 1)
+    assert {row.id: row.reason.split(":")[0] for row in loaded.quarantined} == {
+        "s2#image-1": "text burned in",
+        "s2": "no usable image left",
+    }
+
+
+def test_images_are_decoded_within_a_number_of_pixels() -> None:
+    room, inside, most = gate.Room(10), 0, 0
+    lock = threading.Lock()
+
+    def hold(size: int) -> None:
+        nonlocal inside, most
+        with room.of(size):
+            with lock:
+                inside += size
+                most = max(most, inside)
+            time.sleep(0.002)
+            with lock:
+                inside -= size
+
+    sizes = [3, 4, 10, 25, 1, 0, 9, 6] * 4
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(hold, sizes))
+    assert most == 25  # the one that is larger than the room was alone in it
+    assert inside == 0
 
 
 def test_one_path_for_many_patients_is_split_together(tmp_path: Path, source: list[Study]) -> None:
@@ -229,4 +307,4 @@ def test_the_built_in_world_passes_the_gate(tmp_path: Path) -> None:
     assert not loaded.quarantined
     assert Counter(row.split for row in loaded.studies) == {"train": 6, "validation": 3, "test": 4}
     assert all([image.view for image in row.images] == ["frontal", "lateral"] for row in loaded.studies)
-    assert load_studies(section, tmp_path, 0).studies == loaded.studies
+    assert list(load_studies(section, tmp_path, 0).studies) == list(loaded.studies)

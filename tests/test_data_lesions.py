@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from radpref.data.boxes import box_of, names_of
 from radpref.data.covid import NAMES as COVID
 from radpref.data.load import SOURCES
 from radpref.data.nih import NAMES as NIH
-from radpref.data.source import Found, RowError
+from radpref.data.source import RowError
 from radpref.data.vindr import NAMES as VINDR
 from radpref.findings import lexicon
 from radpref.images import own_mask, read_image
+from radpref.records import Quarantined, Study
 
 
 def save(path: Path, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:
@@ -34,11 +36,23 @@ def lines(path: Path, rows: Sequence[str]) -> None:
     path.write_text("\n".join(rows) + "\n")
 
 
-def find(source: str, root: Path) -> Found:
-    return SOURCES[source](DataSection(source=source, root=str(root)), root / "cache", 0)
+class Read(NamedTuple):
+    """All that a source holds."""
+
+    studies: list[Study]
+    quarantined: list[Quarantined]
+    notes: list[str]
+    split: bool
 
 
-def reasons(found: Found) -> list[str]:
+def find(source: str, root: Path) -> Read:
+    found = SOURCES[source].read(DataSection(source=source, root=str(root)), root / "cache", 0)
+    rows = list(found.studies)
+    studies = [row for row in rows if isinstance(row, Study)]
+    return Read(studies, [row for row in rows if isinstance(row, Quarantined)], found.notes, found.split)
+
+
+def reasons(found: Read) -> list[str]:
     return [row.reason.split(":")[0] for row in found.quarantined]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -157,7 +158,7 @@ def hub(root: Path, count: int = 12) -> Any:
     )
 
 
-COLUMNS = {"id": "uid", "images": "image"}
+COLUMNS = {"id": "uid", "images": "image", "patient": "study"}
 
 
 def test_a_data_set_on_disk_keeps_the_bytes_of_its_images(root: Path, tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_a_data_set_on_disk_keeps_the_bytes_of_its_images(root: Path, tmp_path: 
         kept = Path(study.images[0].path)
         assert kept.is_relative_to(tmp_path / "cache")
         assert kept.read_bytes() == (root / f"{study.id}.png").read_bytes()
-    assert any("no column of patients" in note for note in loaded.notes)
+    assert any("each study counts as a patient of its own" in note for note in loaded.notes)
     again = load(None, file=str(tmp_path / "hf"), table=COLUMNS)
     assert [study.id for study in again.studies] == [study.id for study in loaded.studies]
 
@@ -202,7 +203,7 @@ def test_a_path_in_a_data_set_stays_inside_too(root: Path, tmp_path: Path) -> No
     images = [{"bytes": None, "path": str(outside)}, {"bytes": (root / "0.png").read_bytes(), "path": "x"}]
     made = datasets.Dataset.from_dict({"image": images, "findings": [REPORT, REPORT]}, features=features)
     made.save_to_disk(str(tmp_path / "hf"))
-    loaded = load(tmp_path / "hf", table={"id": "", "images": "image"})
+    loaded = load(tmp_path / "hf", table={"id": "", "images": "image", "patient": "study"})
     # saving embeds what it can read; then there are only bytes, and nothing outside is opened by us
     for study in loaded.studies:
         assert Path(study.images[0].path).is_relative_to(tmp_path / "cache")
@@ -361,22 +362,37 @@ def fails(root: Path | None, **settings: Any) -> str:
 
 
 def test_a_missing_column_names_the_nearest(root: Path) -> None:
-    jsonl(root, [{"id": row["id"], "images": row["images"], "finding": REPORT} for row in rows(3)])
+    jsonl(root, [{"id": row["id"], "patient": "p", "images": row["images"], "findungs": REPORT} for row in rows(3)])
     for number in range(40):  # not one image is looked at
         (root / f"{number}.png").unlink()
     message = fails(root)
-    assert "data.table.findings is 'findings'" in message
-    assert "did you mean 'finding'" in message
-    assert "data.table.impression is 'imprssion'" in fails(
-        root, table={"findings": "finding", "impression": "imprssion"}
-    )
+    assert "no column of findings" in message
+    assert "did you mean 'findungs'" in message
+    assert "--data.table.findings" in message
+    message = fails(root, table={"findings": "findungs", "impression": "imprssion"})
+    assert "data.table.impression is 'imprssion'" in message
     jsonl(root, [{key: value for key, value in row.items() if key != "id"} for row in rows(3)])
     assert "set it to '' to number the rows" in fails(root)
+    jsonl(root, [{key: value for key, value in row.items() if key != "images"} for row in rows(3)])
+    assert "no column of images" in fails(root)
+
+
+def test_no_patient_is_an_error_that_names_the_likeliest(root: Path) -> None:
+    jsonl(root, [{"PatHash" if key == "patient" else key: cell for key, cell in row.items()} for row in rows(6)])
+    message = fails(root)
+    assert "the likeliest is 'PatHash'" in message
+    assert "--data.table.patient study" in message
+    assert len({study.patient for study in load(root, table={"patient": "PatHash"}).studies}) == 3
+    loaded = load(root, table={"patient": "study"})
+    assert len({study.patient for study in loaded.studies}) == 6
+    assert any("each study counts as a patient of its own" in note for note in loaded.notes)
+    jsonl(root, [{**row, "patient": " " if n == 3 else row["patient"]} for n, row in enumerate(rows(6))])
+    assert reasons(load(root))["s3"].startswith("no patient")
 
 
 def test_rows_can_be_numbered(root: Path) -> None:
     jsonl(root, [{"images": f"{n}.png", "findings": REPORT} for n in range(5)])
-    loaded = load(root, table={"id": ""})
+    loaded = load(root, table={"id": "", "patient": "study"})
     assert {study.id for study in loaded.studies} == {f"line-{n}" for n in range(1, 6)}
 
 
@@ -410,6 +426,175 @@ def test_nothing_usable_says_why(root: Path) -> None:
     assert "3 no findings" in message
     jsonl(root, [{**row, "images": "gone.png"} for row in rows(3)])
     assert "image missing" in fails(root)
+
+
+# ---- tables as hospitals write them
+
+
+def test_usual_names_are_found_and_shown(root: Path) -> None:
+    table = [
+        {
+            "StudyInstanceUID": f"1.2.{n}",
+            "MRN": f"m{n // 2}",
+            "ImagePath": f"{n}.png",
+            "ViewPosition": "AP",
+            "Report Text": f"INDICATION: cough. FINDINGS: {REPORT} IMPRESSION: Enlarged heart.",
+        }
+        for n in range(20)
+    ]
+    write_csv(root, table)
+    loaded = load(root)
+    study = next(study for study in loaded.studies if study.id == "1.2.3")
+    assert (study.patient, study.images[0].view) == ("m1", "frontal")
+    assert (study.findings, study.impression, study.indication) == (REPORT, "Enlarged heart.", "cough.")
+    assert any("patient from 'MRN'" in note and "report from 'Report Text'" in note for note in loaded.notes)
+
+
+def test_a_row_an_image_becomes_one_study_of_its_images(root: Path) -> None:
+    table = [
+        {"study_id": f"s{n // 2}", "subject_id": f"p{n // 4}", "path": f"{n}.png", "view": view, "findings": REPORT}
+        for n, view in zip(range(20), ["LATERAL", "PA"] * 10, strict=True)
+    ]
+    table[5]["findings"] = ""  # the report stands with one of its images
+    table.append({**table[0], "path": "30.png", "findings": "Another text."})
+    table.append({**table[0], "path": "31.png", "subject_id": "p9"})
+    table.append(table[0])
+    write_csv(root, table)
+    loaded = load(root)
+    assert len(loaded.studies) == 10
+    assert all([image.view for image in study.images] == ["frontal", "lateral"] for study in loaded.studies)
+    assert Counter(row.reason.split(" (")[0] for row in loaded.quarantined) == {
+        "duplicate id: an earlier row has it with another report": 1,
+        "duplicate id: an earlier row has it with another patient": 1,
+        "duplicate id: an earlier row says the same": 1,
+    }
+
+
+def test_the_report_may_stand_with_a_later_image(root: Path) -> None:
+    write_csv(
+        root,
+        [
+            {"study_id": "s", "patient": "p", "path": "0.png", "view": "LL", "findings": ""},
+            {"study_id": "s", "patient": "p", "path": "1.png", "view": "PA", "findings": REPORT},
+            {"study_id": "t", "patient": "q", "path": "2.png", "view": "PA", "findings": REPORT},
+            {"study_id": "u", "patient": "r", "path": "3.png", "view": "PA", "findings": REPORT},
+        ],
+    )
+    study = next(study for study in load(root).studies if study.id == "s")
+    assert (study.findings, len(study.images)) == (REPORT, 2)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "0.png;1.png", "0.png, 1.png", "0.png,1.png", "0.png|1.png", "0.png 1.png", "0.png\n1.png",
+        '["0.png", "1.png"]',
+        "['0.png', '1.png']", "['0.png' '1.png']", "('0.png', '1.png')", '"0.png";"1.png"', "0; 1", " 0.png ; 1.png ; ",
+    ],
+)  # fmt: skip
+def test_several_images_in_any_usual_writing(root: Path, written: str) -> None:
+    table: Rows = [{"id": "s", "patient": "p", "images": written, "view": "PA;LATERAL", "findings": REPORT}]
+    write_csv(root, [*table, *({**row, "images": row["images"][0], "view": "PA"} for row in rows(20)[2:])])
+    loaded = load(root)
+    study = next(study for study in loaded.studies if study.id == "s")
+    assert [(Path(image.path).name, image.view) for image in study.images] == [
+        ("0.png", "frontal"),
+        ("1.png", "lateral"),
+    ]
+    assert not loaded.quarantined
+
+
+def test_names_with_commas_and_blanks_are_one_image(root: Path) -> None:
+    (root / "Doe, Jane 1.png").write_bytes((root / "1.png").read_bytes())
+    table = [*rows(9)[2:], {"id": "s", "patient": "p", "images": "Doe, Jane 1.png", "findings": REPORT}]
+    jsonl(root, table)
+    assert len(load(root).studies) == 8
+
+
+def test_images_by_name_alone_are_found_once(root: Path) -> None:
+    image(root / "files" / "p10" / "abc-1.png", 70)
+    image(root / "files" / "p10" / "same.png", 71)
+    image(root / "files" / "p11" / "same.png", 72)
+    table: Rows = [
+        {"study_id": "one", "subject_id": "a", "dicom_id": "abc-1", "findings": REPORT},
+        {"study_id": "two", "subject_id": "b", "dicom_id": "same", "findings": REPORT},
+        *({"study_id": f"n{n}", "subject_id": f"n{n}", "dicom_id": str(n), "findings": REPORT} for n in range(6)),
+    ]
+    write_csv(root, table)
+    loaded = load(root)
+    assert len(loaded.studies) == 7
+    assert reasons(loaded)["two"].startswith("image not named: several folders")
+
+
+def test_priors_by_date(root: Path) -> None:
+    days = ["2021-03-04", "20210305", "2021-03-04 10:30", "", "2020-12-31T23:59:00", "2021-03-05"]
+    table = [{**row, "patient": "p", "StudyDate": day} for row, day in zip(rows(6), days, strict=True)]
+    table += [{**row, "id": f"q{n}", "patient": "q", "StudyDate": "2021-01-01"} for n, row in enumerate(rows(9)[6:])]
+    write_csv(root, [{**row, "images": row["images"][0]} for row in table])
+    loaded = load(root)
+    priors = {study.id: study.prior for study in loaded.studies}
+    assert priors == {
+        "s4": None, "s0": "s4", "s2": "s0", "s1": "s2", "s5": "s2", "s3": None, "q0": None, "q1": None, "q2": None,
+    }  # fmt: skip
+    assert any("nearest earlier one by date" in note and "1 studies without a date" in note for note in loaded.notes)
+
+
+@pytest.mark.parametrize(
+    ("days", "prior", "said"),
+    [
+        (["03/04/2021", "25/03/2021"], {"s0": "s1", "s1": None}, "nearest earlier"),
+        (["03/04/2021", "03/25/2021"], {"s0": None, "s1": "s0"}, "nearest earlier"),
+        (["03/04/2021", "04/03/2021"], {"s0": None, "s1": None}, "day or month first"),
+        (["25/03/2021", "03/25/2021"], {"s0": None, "s1": None}, "day or month first"),
+        (["04.03.2021", "05.03.2021"], {"s0": None, "s1": "s0"}, "nearest earlier"),
+    ],
+)
+def test_dates_that_read_two_ways(root: Path, days: list[str], prior: dict[str, str | None], said: str) -> None:
+    table = [{**row, "images": row["images"][0], "date": day} for row, day in zip(rows(2), days, strict=True)]
+    write_csv(root, table)
+    loaded = load(root)
+    assert {study.id: study.prior for study in loaded.studies} == prior
+    assert any(said in note for note in loaded.notes)
+
+
+def test_a_table_of_questions(root: Path) -> None:
+    table = [
+        {"image": f"{n // 2}.png", "patient": f"p{n // 4}", "question": ask, "answer": answer}
+        for n, (ask, answer) in enumerate([("Is there an effusion?", "no"), ("Where is the mass?", "left")] * 6)
+    ]
+    table += [table[0], {**table[0], "question": " "}]
+    write_csv(root, table)
+    loaded = load(root)
+    assert len(loaded.studies) == 6
+    questions = [asked for study in loaded.studies for asked in study.questions]
+    assert len(questions) == 12
+    assert Counter(asked.closed for asked in questions) == {True: 6, False: 6}
+    assert Counter(row.reason.split(":")[0] for row in loaded.quarantined) == {"duplicate id": 1, "no question": 1}
+
+
+def test_a_file_packed_by_gzip_is_read_to_its_end(root: Path) -> None:
+    write_csv(root, [{**row, "images": row["images"][0]} for row in rows(40)])
+    content = (root / "table.csv").read_bytes()
+    (root / "table.csv").unlink()
+    (root / "table.csv.gz").write_bytes(gzip.compress(content))
+    assert len(load(root).studies) == 40
+    packed = bytearray(gzip.compress(content))
+    packed[-6] ^= 1  # the check sum
+    (root / "table.csv.gz").write_bytes(packed)
+    assert "table.csv.gz cannot be read to its end" in fails(root)
+    (root / "table.csv.gz").write_bytes(gzip.compress(content)[:-40])
+    assert "table.csv.gz cannot be read to its end" in fails(root)
+
+
+def test_keys_that_another_source_would_not_read_are_errors(root: Path, tmp_path: Path) -> None:
+    jsonl(root, rows(3))
+    for keys in ({"root": str(root)}, {"file": "studies.jsonl"}, {"root": str(tmp_path / "nowhere")}):
+        with pytest.raises(DataError, match=r"data\.source is phantom, which reads neither"):
+            load_studies(DataSection.model_validate({"source": "phantom", **keys}), tmp_path, 0)
+    with pytest.raises(DataError, match="is no option of table"):
+        load(root, options={"body": "chest"})
+    with pytest.raises(DataError, match=r"set data\.source to table"):
+        load_studies(DataSection.model_validate({"table": {"id": "uid"}}), tmp_path, 0)
 
 
 # ---- splits that come with the table

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -31,7 +31,7 @@ from radpref.evaluation import (
     terminal_table,
 )
 from radpref.evaluation.baselines import most_frequent_findings, most_frequent_report
-from radpref.evaluation.counts import claimed, finding_counts, label_counts, text_counts
+from radpref.evaluation.counts import claimed, finding_counts, label_counts, rouge_l_coco, text_counts
 from radpref.evaluation.metrics import corpus_bleu, f1, macro_f1
 from radpref.findings import CLASSES_5, CLASSES_14, read
 from radpref.records import Finding, Judgement, Question
@@ -131,7 +131,27 @@ def test_bleu_from_summed_counts_is_sacrebleu(pairs: list[tuple[str, str]]) -> N
 
 def test_rouge_is_that_of_rouge_score() -> None:
     # longest common subsequence 2 of 3 and 4 words: F = 2 * (2/3) * (2/4) / (2/3 + 2/4)
-    assert text_counts("no Effusion seen", "no pleural effusion today")["rouge"] == pytest.approx(4 / 7)
+    assert text_counts("no Effusion seen", "no pleural effusion today")["rouge:stemmed"] == pytest.approx(4 / 7)
+    assert text_counts("opacities", "opacity")["rouge:stemmed"] == 1, "with its stemmer"
+
+
+def test_rouge_l_coco_by_hand() -> None:
+    # "no effusion seen ." against "no pleural effusion .": 3 of 4 tokens either way
+    assert rouge_l_coco("No effusion seen.", "no pleural effusion .") == pytest.approx(3 / 4)
+    # 2 of 2 said, 2 of 4 told: (1 + 1.44) * 1 * .5 / (.5 + 1.44)
+    assert rouge_l_coco("no effusion", "no pleural effusion seen") == pytest.approx(2.44 * 0.5 / 1.94)
+    assert rouge_l_coco("a 2.5 cm mass", "a 2.5 cm mass") == 1
+    assert rouge_l_coco("edema", "no effusion") == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS, TEXTS)
+def test_rouge_l_coco_is_pycocoevalcaps(answer: str, reference: str) -> None:
+    rouge = pytest.importorskip("pycocoevalcap.rouge.rouge")
+    apart = [text.lower().replace("\n", " ") for text in (answer, reference)]
+    assume(all("." not in text for text in apart))
+    wanted = rouge.Rouge().calc_score([apart[0]], [apart[1]])
+    assert text_counts(answer, reference)["rouge:coco"] == pytest.approx(wanted if answer.strip() else 0)
 
 
 def test_perfect_answers_are_perfect() -> None:
@@ -141,8 +161,9 @@ def test_perfect_answers_are_perfect() -> None:
         "green_mean",
         "lc-green_mean",
         "text_mean",
-        "bleu-4_corpus_lowercase",
-        "rouge-l_mean",
+        "bleu",
+        "rouge_l_coco",
+        "rouge_l_stemmed",
         "verbosity_ratio_total",
     )
     for name in (*ones, *(name for name in METRICS if "_f1_" in name)):
@@ -189,7 +210,7 @@ def test_a_class_table_adds_up() -> None:
 def test_every_metric_states_its_rule_and_names_it_in_the_key() -> None:
     words = ("mean", "micro", "macro", "corpus", "total", "per_report", "share")
     for name, definition in METRICS.items():
-        assert any(word in name for word in words), name
+        assert name == "bleu" or any(word in name for word in (*words, "coco", "stemmed")), name
         assert definition.rule
         assert definition.title
         if "_f1_" in name or name.startswith("finding_"):
@@ -220,12 +241,12 @@ def test_empty_answers_are_counted_and_not_scored() -> None:
     assert sum(measured.unscored().values()) == 4
     assert measured.value("empty_share") == 1.0
     assert measured.value("finding_f1_micro_reference_uncertain-positive") == 0.0
-    assert measured.value("bleu-4_corpus_lowercase") == 0.0
+    assert measured.value("bleu") == 0.0
     assert measured.value("words_mean") == 0.0
     assert measured.value("hallucination_rate_micro_reference") is None
     by_name = {metric.name: metric for metric in measured.metrics}
     assert by_name["green_mean"].n == 0
-    assert by_name["rouge-l_mean"].n == 4
+    assert by_name["rouge_l_stemmed"].n == 4
 
 
 def test_an_unscored_answer_is_not_a_zero() -> None:

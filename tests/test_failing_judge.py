@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from radpref import config
-from radpref.pipeline import run_all, run_stage
-from radpref.records import Completion, Judgement, Pair
-from radpref.run.folder import Run
+from radpref.pipeline import run_all, run_stage_alone
+from radpref.runs.folder import Run
+from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, PAIRS
 from tests.chat_server import Handler, say, scripted
+from tests.runs import counts, rows
 
 FAILURES = ("unparsable", "incomplete", "server error")
 
@@ -59,36 +60,36 @@ def test_a_judge_that_fails_on_a_third(tmp_path: Path) -> None:
         run = Run(tmp_path / "run", config.load("chexalign", preset="tiny", overrides=settings))
         run_all(run)
 
-    completions = {row.id: row for row in run.rows("sample", "completions", Completion)}
-    judgements = {row.id: row for row in run.rows("judge", "judgements", Judgement)}
+    completions = {row.id: row for row in rows(run, COMPLETIONS)}
+    judgements = {row.id: row for row in rows(run, JUDGEMENTS)}
     failed = {key: row for key, row in judgements.items() if row.unscored}
     assert judgements.keys() == completions.keys()
     assert 0.15 < len(failed) / len(judgements) < 0.55
     assert {str(row.unscored).partition(":")[0] for row in failed.values()} == set(FAILURES)
     assert all(row.score is None for row in failed.values())
 
-    pairs = run.rows("pair", "pairs", Pair)
+    pairs = rows(run, PAIRS)
     assert pairs
     for pair in pairs:
         for index in pair.id.removeprefix(f"{pair.question}/").split("-"):
             assert f"{pair.question}/{index}" not in failed
 
-    counts: dict[str, int] = {}
+    reasons: dict[str, int] = {}
     for row in failed.values():
-        counts[str(row.unscored)] = counts.get(str(row.unscored), 0) + 1
-    assert run.read_json("pair", "statistics.json")["unscored"] == counts
-    assert (run.done("judge") or {})["unscored"] == counts
+        reasons[str(row.unscored)] = reasons.get(str(row.unscored), 0) + 1
+    assert counts(run, "pair")["unscored"] == reasons
+    assert counts(run, "judge")["unscored"] == reasons
     html = run.path("report.html").read_text("utf-8")
-    for reason, count in counts.items():
+    for reason, count in reasons.items():
         assert f"{reason}" in html, f"{reason} ({count}) is not in the report"
 
     # The same command again asks what may have healed, and that alone.
     with scripted(healthy) as server:
         again = config.override(run.loaded, [f"judge.server={server.url}"])
-        run_stage(Run(run.folder, again), "judge")
+        run_stage_alone(Run(run.folder, again), "judge", redo=True)
         asked = len(server.asked)
     broken = {key for key, row in failed.items() if str(row.unscored).startswith("server error")}
-    after = {row.id: row for row in run.rows("judge", "judgements", Judgement)}
+    after = {row.id: row for row in rows(run, JUDGEMENTS)}
     assert 0 < asked <= len(broken)
     assert all(after[key].score == 1 for key in broken)
     assert all(after[key] == row for key, row in judgements.items() if key not in broken)

@@ -210,7 +210,7 @@ def test_a_term_names_one_finding() -> None:
                 for form in _forms(kind, term):
                     owners.setdefault(form, set()).add(value)
     both = {term for term, names in owners.items() if len(names) > 1}
-    assert both == {"hydropneumothorax", "hydropneumothoraxs"}, "air and fluid: two findings on purpose"
+    assert both == {"hydropneumothorax", "hydropneumothoraces"}, "air and fluid: two findings on purpose"
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,8 @@ def test_phantom_reports_are_read_without_error() -> None:
             assert (twin.presence == "uncertain") == (finding.name in report.hedged), report.findings
             assert twin.severity in (finding.severity, None)
             assert twin.change in (finding.change, None)
-            assert twin.place in (finding.place, None)
+            # Where a device ends is told in the text alone.
+            assert twin.place in (finding.place, None) or CHEXPERT[finding.name] == "Support Devices"
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -23,9 +23,11 @@ from radpref.formats.common import png
 from radpref.images import is_plain, read_image
 from radpref.models import encode_answer, encode_prompt, language_targets
 from radpref.records import ImageFile, Pair, Span
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
+from radpref.stages.ports import PAIRS
 from tests import tiny
 from tests import training_toys as toys
+from tests.runs import pretend
 
 NOISE = np.random.default_rng(3).integers(0, 256, (40, 50), dtype=np.uint8)
 
@@ -325,9 +327,7 @@ def test_a_page_says_what_is_there(pairs: list[Pair], tmp_path: Path) -> None:
 @pytest.fixture
 def run(pairs: list[Pair], tmp_path: Path) -> Run:
     run = Run(tmp_path / "run", config.load("chexalign", preset="tiny"))
-    with run.opened():
-        run.table("pair", "pairs", Pair).write(pairs)
-        run.finish("pair", "key")
+    pretend(run, "prepare", {PAIRS: pairs})
     return run
 
 

@@ -21,12 +21,13 @@ from radpref.config import RecipeError
 from radpref.data.source import DataError, RowError
 from radpref.formats import Imported, read_pairs, write_pairs
 from radpref.formats.conversations import answered
-from radpref.pipeline import METHODS, PAIRS_ALONE, road_of, run_all, states
-from radpref.records import Pair, Quarantined, Study
-from radpref.run.folder import Run, RunError
-from radpref.run.table import Table
-from radpref.stages import given_pairs, studies
+from radpref.pipeline import METHODS, PAIRS_ALONE, road_of, run_all, run_stage_alone
+from radpref.records import Pair
+from radpref.runs.folder import Run, RunError
+from radpref.runs.table import Table
+from radpref.stages.ports import CHOICE, PAIRS, STUDIES
 from tests import training_toys as toys
+from tests.runs import fact, finished, last_line, quarantined, rows
 
 PROMPT, GOOD, BAD = "What is seen?", "A small left effusion.", "No effusion; größer, 没有, 🫁."
 
@@ -165,7 +166,7 @@ def test_our_own_table_comes_back_from_wherever_it_lies(tmp_path: Path) -> None:
     Table(folder / "pair" / "pairs.jsonl", Pair, root=folder).write(pairs)
     folder.rename(tmp_path / "moved")
     with (tmp_path / "moved" / "pair" / "pairs.jsonl").open("a") as file:
-        file.write('{"id": "x", "key": "", "row": {"id": "x"}}\n')
+        file.write('{"id": "x", "question": "x"}\n')
     found = read(str(tmp_path / "moved" / "pair" / "pairs.jsonl"), tmp_path)
     assert [pair.patient for pair in found.pairs] == [pair.patient for pair in pairs]
     assert all(image.path.startswith(str(tmp_path / "moved")) for pair in found.pairs for image in pair.images)
@@ -290,9 +291,8 @@ def recipe(file: str, *overrides: str) -> Any:
 def test_pairs_about_what_is_measured_on_are_kept_out(root: Path, tmp_path: Path) -> None:
     sizes = ("data.source=phantom", "data.train=3", "data.validation=3", "data.test=3", "data.phantom.size=64")
     run = Run(tmp_path / "run", recipe("later.jsonl", *sizes))
-    with run.opened():
-        studies(run)
-    held = {study.split: study for study in run.rows("studies", "studies", Study)}
+    run_stage_alone(run, "studies")
+    held = {study.split: study for study in rows(run, STUDIES)}
     with Image.open(held["test"].images[0].path) as image:
         image.save(root / "again.png", optimize=True, compress_level=1)
     assert (root / "again.png").read_bytes() != Path(held["test"].images[0].path).read_bytes()
@@ -306,13 +306,14 @@ def test_pairs_about_what_is_measured_on_are_kept_out(root: Path, tmp_path: Path
         row(id="patient", patient=held["validation"].patient),
     )
     run = Run(tmp_path / "run", recipe(file, *sizes))
-    line = given_pairs(run)
-    assert [pair.id for pair in run.rows("pair", "pairs", Pair)] == ["clean", "train image"]
-    reasons = {bad.id: bad.reason.split(":")[0] for bad in run.rows("pair", "quarantined", Quarantined)}
+    run_stage_alone(run, "pair")
+    assert [pair.id for pair in rows(run, PAIRS)] == ["clean", "train image"]
+    reasons = {bad.id: bad.reason.split(":")[0] for bad in quarantined(run, "pair")}
     assert reasons == {"test image": "image held out", "patient": "patient held out"}
-    assert line.startswith("2 pairs; 2 quarantined")
+    assert last_line(run, "pair").startswith("2 pairs; 2 quarantined")
+    write(root, row(images=["again.png"]))
     with pytest.raises(RunError, match="no pair is left of 1"):
-        given_pairs(Run(tmp_path / "run", recipe(write(root, row(images=["again.png"])), *sizes)))
+        run_stage_alone(run, "pair")
 
 
 def test_the_road_of_pairs_alone(tmp_path: Path) -> None:
@@ -323,9 +324,8 @@ def test_the_road_of_pairs_alone(tmp_path: Path) -> None:
     )
     run = Run(tmp_path / "run", recipe(file))
     run_all(run)
-    assert states(run) == {stage.name: "yes" for stage in PAIRS_ALONE}
-    chosen = (run.done("select") or {})["chosen"]
-    assert chosen["step"] == 2, "the last checkpoint"
+    assert finished(run) == {stage.name: "yes" for stage in PAIRS_ALONE}
+    assert fact(run, CHOICE).chosen.step == 2, "the last checkpoint"
     said = CliRunner().invoke(app, ["export", str(run.folder), "--to", "model", str(tmp_path / "model")])
     assert said.exit_code == 0, said.output
     assert (tmp_path / "model" / "model.safetensors").is_file()

@@ -13,9 +13,7 @@ from PIL import Image
 from radpref.config import CorruptSection
 from radpref.data import phantom
 from radpref.grounding import (
-    Drop,
     Grounding,
-    Look,
     attention_table,
     causal_table,
     compare_effects,
@@ -31,7 +29,7 @@ from radpref.grounding.measure import INPAINT, drop_metrics, drop_tests
 from radpref.grounding.targets import sentence_of
 from radpref.images import read_image
 from radpref.models import ModelError, Vlm, encode_answer, encode_prompt
-from radpref.records import ImageFile, Quarantined, Question, Span
+from radpref.records import Drop, ImageFile, Look, Quarantined, Question, Span
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 REPORT = "Heart size is normal. There is a small left pleural effusion. No pneumothorax."

@@ -9,9 +9,10 @@ import pytest
 
 from radpref import config
 from radpref.judges import JUDGES, Judge, answer_match, chexpo, finding_graph, reward_function
-from radpref.pipeline import METHODS, run_all, run_stage, states
+from radpref.pipeline import METHODS, run_all, run_stage_alone
 from radpref.records import Judgement
-from radpref.run.folder import Run, RunError
+from radpref.runs.folder import Run, RunError
+from tests.runs import counts, finished
 
 REFERENCE = "There is a small left pleural effusion. No pneumothorax."
 
@@ -85,20 +86,21 @@ def test_finding_graph(said: str, told: str, value: float) -> None:
 def test_grpo_from_studies_to_report_with_a_stop(tmp_path: Path) -> None:
     run = Run(tmp_path / "run", config.load("grpo", preset="tiny", overrides=["run.threads=1"]))
     for stage, limit in (("studies", None), ("sft", None), ("grpo", 1)):
-        run_stage(run, stage, limit=limit)
-    assert run.done("grpo") is None, "one of two steps is not the end"
+        run_stage_alone(run, stage, limit=limit)
+    assert run.mark("grpo") is None, "one of two steps is not the end"
     run_all(run)
-    assert states(run) == {stage.name: "yes" for stage in METHODS["grpo"]}
+    assert finished(run) == {stage.name: "yes" for stage in METHODS["grpo"]}
     log = [json.loads(line) for line in run.path("grpo", "training", "log.jsonl").read_text("utf-8").splitlines()]
     assert [entry["step"] for entry in log] == [1, 2]
     assert all(0 <= entry["reward"] <= 1 for entry in log)
-    done = run.done("grpo") or {}
-    assert all("q_proj" not in name or "language_model" in name for name, _ in done["trainable"])
+    trained = counts(run, "grpo")["trainable"]
+    assert trained
+    assert all("q_proj" not in name or "language_model" in name for name, _ in trained)
     systems = {row["system"] for row in run.read_json("metrics.json")["metrics"]}
     assert {"sft", "aligned", "constant normal report"} <= systems
     assert "GRPO" in run.path("report.html").read_text("utf-8")
     with pytest.raises(RunError, match="is a run of grpo"):
-        run_stage(run, "pair")
+        run_stage_alone(run, "pair")
     before = run.path("grpo", "done.json").stat().st_mtime_ns
-    run_stage(run, "grpo")
+    run_stage_alone(run, "grpo")
     assert run.path("grpo", "done.json").stat().st_mtime_ns == before

@@ -22,6 +22,7 @@ from radpref.config import GrpoSection, LoraSection, ModelSection, SampleSection
 from radpref.images import read_image
 from radpref.models import Vlm, attach_lora, collate, encode_answer, encode_prompt, freeze, load
 from radpref.records import Question
+from radpref.training import history
 from radpref.training.errors import TrainingError
 from radpref.training.groups import Asked, GroupTrainer, advantages, group_logps
 from radpref.training.grpo import grpo
@@ -295,11 +296,11 @@ def test_a_question_that_cannot_be_asked_is_left_out_with_its_reason(
 
 def test_an_answer_that_was_cut_has_the_reward_zero(vlm: Vlm, questions: list[Question], tmp_path: Path) -> None:
     section = SECTION.model_copy(update={"steps": 1, "unfinished": "zero"})
-    history = grpo(
-        vlm, questions, lambda prompts, texts, **_: [1.0] * len(texts), section, SAMPLE, tmp_path, seed=3
-    ).history
-    assert history[0]["reward"] == pytest.approx(1 - history[0]["unfinished"])
-    assert history[0]["unfinished"] > 0
+    with pytest.raises(TrainingError, match="gradient was 0 at every step"):  # all of them were
+        grpo(vlm, questions, lambda prompts, texts, **_: [1.0] * len(texts), section, SAMPLE, tmp_path, seed=3)
+    logged = history(tmp_path)
+    assert logged[0]["reward"] == pytest.approx(1 - logged[0]["unfinished"])
+    assert logged[0]["unfinished"] > 0
 
 
 _PROCESS = """
@@ -309,7 +310,7 @@ from tests.test_grpo_trainer import SAMPLE, SECTION, count_of_e, toys
 from radpref.training.grpo import grpo
 
 root = Path(sys.argv[1])
-section = SECTION.model_copy(update={"questions": 2, "lr": 1e-4, "beta": 0.1})
+section = SECTION.model_copy(update={"questions": 4, "lr": 1e-4, "beta": 0.1})
 grpo(toys.vlm(root / "llava"), toys.questions(root / "images", 4), count_of_e, section, SAMPLE, root / "two", seed=3)
 """
 

@@ -22,6 +22,10 @@ from radpref.images import (
     decode,
     image_hash,
     image_key,
+    image_size,
+    is_burned_in,
+    near_hash,
+    nearly_same,
     pixel_hash,
     read_image,
     read_mask,
@@ -324,20 +328,143 @@ def test_dicom_without_pixels(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.dcm").startswith("DICOM without pixels")
 
 
-def test_dicom_compressed_without_a_decoder(tmp_path: Path) -> None:
+def test_dicom_compressed_without_a_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pydicom = pytest.importorskip("pydicom")
-    uid = pydicom.uid.JPEGLSLossless
-    if pydicom.pixels.get_decoder(uid).is_available:
-        pytest.skip("a decoder for JPEG-LS is installed here")
     image = dicom(tmp_path / "a.dcm", DEEP)
     dataset = pydicom.dcmread(image.path)
-    dataset.file_meta.TransferSyntaxUID = uid
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLSLossless
     dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\x0a" + b"\0" * 100])
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(image.path)
-    reason = refusal(tmp_path / "a.dcm")
-    assert "JPEG-LS Lossless" in reason
-    assert "pip install" in reason
+    monkeypatch.setattr(type(pydicom.pixels.get_decoder(pydicom.uid.JPEGLSLossless)), "is_available", False)
+    assert "pip install 'radpref[dicom]'" in refusal(tmp_path / "a.dcm") or "DICOM broken" in refusal(
+        tmp_path / "a.dcm"
+    )
+
+
+@pytest.mark.parametrize(
+    "syntax", ["JPEGLossless", "JPEGLosslessSV1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless"]
+)
+def test_dicom_compressed_as_archives_export_it(tmp_path: Path, syntax: str) -> None:
+    gdcm = pytest.importorskip("gdcm")
+    import pydicom
+
+    image = dicom(tmp_path / "plain.dcm", DEEP, SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1", SOPInstanceUID="1.2.3")
+    names = {
+        "JPEGLossless": gdcm.TransferSyntax.JPEGLosslessProcess14,
+        "JPEGLosslessSV1": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+        "JPEGLSLossless": gdcm.TransferSyntax.JPEGLSLossless,
+        "JPEG2000Lossless": gdcm.TransferSyntax.JPEG2000Lossless,
+        "RLELossless": gdcm.TransferSyntax.RLELossless,
+    }
+    reader = gdcm.ImageReader()
+    reader.SetFileName(image.path)
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(names[syntax]))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(tmp_path / "packed.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    assert pydicom.dcmread(tmp_path / "packed.dcm").file_meta.TransferSyntaxUID == getattr(pydicom.uid, syntax)
+    np.testing.assert_allclose(pixels(ImageFile(path=str(tmp_path / "packed.dcm")))[..., 0], RAMP, atol=1)
+
+
+WIDE = np.tile(np.linspace(0, 4000, 90).astype(np.uint16), (60, 1))
+"""Large enough to have a bulk."""
+
+
+@pytest.mark.parametrize("share", [1, 40])
+def test_a_burned_in_marker_does_not_set_the_range(tmp_path: Path, share: int) -> None:
+    marked = WIDE.copy()
+    marked[0, :share] = 65535
+    plain = pixels(dicom(tmp_path / "plain.dcm", WIDE, bits=16))[..., 0].astype(int)
+    seen = pixels(dicom(tmp_path / "marked.dcm", marked, bits=16))[..., 0].astype(int)
+    assert (seen[0, :share] == 255).all()
+    assert np.abs(seen[1:] - plain[1:]).max() < 60
+    assert seen[1:].max() > 200  # and not nearly black
+    Image.fromarray(marked).save(tmp_path / "marked.png")
+    assert pixels(ImageFile(path=str(tmp_path / "marked.png")))[1:].max() > 200
+
+
+def test_dead_pixels_do_not_set_the_range_either(tmp_path: Path) -> None:
+    dead = WIDE.astype(np.int16)
+    dead[5, 5] = -30000
+    seen = pixels(dicom(tmp_path / "dead.dcm", dead, bits=16))[..., 0]
+    assert seen[5, 5] == 0
+    assert int(seen.max()) - int(np.median(seen)) > 90
+
+
+def test_what_exporters_leave_out_is_taken_as_viewers_take_it(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    for name, changes in {
+        "lower case": {"PhotometricInterpretation": "monochrome2 "},
+        "no interpretation": {"PhotometricInterpretation": None},
+        "no bits stored": {"BitsStored": None, "HighBit": None, "PixelRepresentation": None, "SamplesPerPixel": None},
+        "width 0": {"WindowCenter": 100, "WindowWidth": 0},
+        "width 0 of two": {"WindowCenter": [100, 200], "WindowWidth": [0, 400]},
+        "no centre": {"WindowWidth": 400},
+        "empty window": {"WindowCenter": "", "WindowWidth": ""},
+    }.items():
+        image = dicom(tmp_path / "a.dcm", DEEP, bits=16)
+        dataset = pydicom.dcmread(image.path)
+        for tag, value in changes.items():
+            if value is None:
+                delattr(dataset, tag)
+            else:
+                setattr(dataset, tag, value)
+        dataset.save_as(image.path)
+        np.testing.assert_allclose(pixels(image)[..., 0], RAMP, atol=1, err_msg=name)
+
+
+def test_the_presentation_lut_inverts_once(tmp_path: Path) -> None:
+    image = dicom(tmp_path / "a.dcm", DEEP, PresentationLUTShape="INVERSE")
+    np.testing.assert_allclose(pixels(image)[..., 0], 255 - RAMP, atol=1)
+    image = dicom(tmp_path / "b.dcm", DEEP, photometric="MONOCHROME1", PresentationLUTShape="INVERSE")
+    np.testing.assert_allclose(pixels(image)[..., 0], 255 - RAMP, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "size"),
+    [
+        ("PixelAspectRatio", [2, 1], (45, 60)),
+        ("PixelSpacing", [0.1, 0.2], (90, 30)),
+        ("ImagerPixelSpacing", [0.2, 0.1], (45, 60)),
+        ("PixelSpacing", [0.143, 0.143], (90, 60)),
+        ("PixelSpacing", [0, 0.1], (90, 60)),
+        ("PixelSpacing", "", (90, 60)),
+    ],
+)
+def test_pixels_that_are_no_squares(tmp_path: Path, tag: str, value: Any, size: tuple[int, int]) -> None:
+    image = dicom(tmp_path / "a.dcm", WIDE, bits=16, **{tag: value})
+    assert read_image(image).size == size
+    assert image_size(image.path) == (90, 60)  # of the pixels, which boxes are drawn on
+
+
+def test_text_that_is_burned_in_is_known(tmp_path: Path) -> None:
+    assert is_burned_in(dicom(tmp_path / "a.dcm", DEEP, BurnedInAnnotation="YES").path)
+    assert not is_burned_in(dicom(tmp_path / "b.dcm", DEEP, BurnedInAnnotation="NO").path)
+    assert not is_burned_in(dicom(tmp_path / "c.dcm", DEEP).path)
+    (tmp_path / "d.dcm").write_bytes(b"no dicom")
+    assert not is_burned_in(tmp_path / "d.dcm")
+
+
+def test_a_full_detector_does_not_take_many_times_its_size(tmp_path: Path) -> None:
+    """5 million pixels of 16 bits: the peak over what was there before stays under 20 bytes a pixel."""
+    import tracemalloc
+
+    deep = np.random.default_rng(0).integers(0, 4000, (2000, 2500), dtype=np.uint16)
+    image = dicom(
+        tmp_path / "a.dcm", deep, bits=16, RescaleSlope=1, RescaleIntercept=0, WindowCenter=2000, WindowWidth=3000
+    )
+    tracemalloc.start()
+    decode(image.path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak / deep.size < 20
 
 
 def test_dicom_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,3 +517,40 @@ def test_contact_sheet_shows_images_and_refusals(tmp_path: Path) -> None:
     assert np.asarray(sheet).max() == 255
     assert contact_sheet([]).mode == "RGB"
     assert data_uri(sheet).startswith("data:image/jpeg;base64,/9j/")
+
+
+# ---- pictures that are nearly the same
+
+
+def scene(number: int) -> Image.Image:
+    """A picture of its own, smooth enough to be saved as JPEG: a few bright and dark shapes."""
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[0:256, 0:256] / 256
+    shape = sum(
+        rng.uniform(-1, 1) * np.exp(-((x - rng.uniform()) ** 2 + (y - rng.uniform()) ** 2) / rng.uniform(0.002, 0.08))
+        for _ in range(25)
+    )
+    return Image.fromarray(to_8_bit(np.asarray(shape, np.float32)) // 2 + 40)
+
+
+def bits(one: Image.Image, other: Image.Image) -> bool:
+    from radpref.images.near import near, words_of_hash
+
+    words = words_of_hash([near_hash(one), near_hash(other)])
+    return bool(near(words[0], words[1:])[0])
+
+
+@pytest.mark.parametrize("change", ["jpeg", "brighter", "smaller", "border", "corner"])
+def test_nearly_the_same_picture_is_known(tmp_path: Path, change: str) -> None:
+    for number in range(6):
+        picture = scene(number)
+        other = {
+            "brighter": lambda picture: picture.point(lambda value: min(value + 10, 255)),
+            "smaller": lambda picture: picture.resize((128, 128)),
+            "border": lambda picture: picture.crop((3, 3, 253, 253)),
+            "corner": lambda picture: picture.crop((0, 0, 251, 251)),
+            "jpeg": lambda picture: (picture.save(tmp_path / "a.jpg", quality=70), Image.open(tmp_path / "a.jpg"))[1],
+        }[change](picture)
+        assert bits(picture, other)
+        assert nearly_same(picture, other)
+        assert not (bits(picture, scene(number + 50)) and nearly_same(picture, scene(number + 50)))

@@ -15,30 +15,45 @@ from radpref.data.phantom.image import generator
 from radpref.data.phantom.patients import sample
 from radpref.data.phantom.reports import write
 from radpref.findings import read
-from radpref.judges import JUDGES, Case, Verdict, green, judge_by
-from radpref.judges.audit import HALF, REFERENCE, REWORDING, Row, audit, battery, cells, markdown
-from radpref.judges.bleu import bleu
-from radpref.judges.corruptions import (
+from radpref.judges import JUDGES, Case, Verdict, judge_by
+from radpref.judges.auditing import (
+    HALF,
+    REFERENCE,
+    REWORDING,
+    WHOLE,
+    Attack,
+    Row,
+    Target,
+    agreement,
+    attack,
+    audit,
+    battery,
+    cells,
+    markdown,
+    of_labels,
+    of_names,
+    plain,
+    summary,
+    templates,
+)
+from radpref.judges.auditing.corruptions import (
     CORRUPTIONS,
-    INJECTION,
     NORMAL,
-    TRICKS,
     add,
     change_severity,
     deny,
     half_told,
-    inject,
     normal,
     omit,
-    pad,
     pieces,
-    repeat,
     reword,
     shuffle_words,
     swap_sides,
     told,
     undeny,
 )
+from radpref.judges.auditing.exploits import EXPLOITS, SHORT, halved
+from radpref.judges.bleu import bleu
 from radpref.records import Finding
 
 
@@ -189,16 +204,12 @@ def test_shuffled_words_are_the_same_words(report: str, chance: Random) -> None:
 
 @given(st.sampled_from([report for report in REPORTS if len({f.name for f in told(report)}) > 1]), CHANCE)
 @QUICK
-def test_half_a_report_tells_some_of_it_and_a_trick_tells_no_more(report: str, chance: Random) -> None:
+def test_half_a_report_tells_some_of_it(report: str, chance: Random) -> None:
     half = half_told(report, chance)
     assume(half is not None)
     assert half is not None
     assert told(half)
     assert said(half) < said(report)
-    for trick in (repeat, pad, inject):
-        assert said(trick(half, report, chance)) == said(half)
-    assert len(pad(half, report, chance).split()) > len(half.split())
-    assert inject(half, report, chance).endswith(INJECTION)
 
 
 @given(REPORT, CHANCE)
@@ -218,46 +229,64 @@ def test_a_rewording_says_the_same(report: str, chance: Random) -> None:
 # ---------------------------------------------------------------- the audit
 
 
-def by_judge(rows: list[Row], judge: str) -> dict[str, Row]:
-    return {row.corruption: row for row in rows if row.judge == judge}
+def by_judge(rows: list[Row], judge: str) -> dict[tuple[str, str], Row]:
+    return {(row.corruption, row.made_from): row for row in rows if row.judge == judge}
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    judges = {name: JUDGES[name]() for name in ("green", "lc-green", "text")} | {"bleu": bleu}
+    judges = {name: JUDGES[name]() for name in ("green", "lc-green", "green-1", "text")} | {"bleu": bleu}
     return audit(judges, battery(REPORTS[:60]))
 
 
 def test_green_orders_every_clinical_corruption_below_the_original(rows: list[Row]) -> None:
     found = by_judge(rows, "green")
-    assert list(found) == [REWORDING, *CORRUPTIONS, *TRICKS]
+    assert {name for name, _ in found} <= {REWORDING, *CORRUPTIONS, *EXPLOITS, *SHORT}
     for name in CORRUPTIONS.keys() - {"word order"}:
-        assert (found[name].below, found[name].below_reworded) == (1, 1), name
-    assert found[REWORDING].mean == 1
-    assert all(found[name].above == 0 for name in TRICKS)
-    assert found["constant normal report"].mean == 0
-    assert found["constant normal report instead"].below == 1
+        row = found[name, REFERENCE]
+        assert (row.below, row.below_reworded) == (1, 1), name
+    assert found[REWORDING, REFERENCE].mean == 1
+    assert found["constant normal report", REFERENCE].mean == 0
+
+
+def test_no_exploit_pays(rows: list[Row]) -> None:
+    """Of the half-told report none gains in more than 2 % of the reports; the short ones never."""
+    played = [row for row in rows if row.judge == "green" and row.made_from in (HALF, WHOLE)]
+    assert {row.made_from for row in played} == {HALF, WHOLE}, "normal references and abnormal ones"
+    assert len(played) > 20
+    assert {row.corruption: row.above for row in played if row.above > 0.02} == {}
+    silent = {row.corruption: row.unscored for row in played if row.corruption in ("a refusal", "another language")}
+    assert all(silent.values())
+
+
+def test_the_first_version_is_fooled(rows: list[Row]) -> None:
+    """The audit finds the holes that it was built to find."""
+    found = by_judge(rows, "green-1")
+    for name in ("false findings in brackets", "false findings, 'correlate for'", "claims outside the lexicon"):
+        assert found[name, HALF].below < 0.1, name
+        assert by_judge(rows, "green")[name, HALF].below > 0.9, name
+    assert found["'Clear lungs.'", WHOLE].below < 0.5
+    assert by_judge(rows, "green")["'Clear lungs.'", WHOLE].below == 1
 
 
 def test_length_control_punishes_length_alone(rows: list[Row]) -> None:
-    found = by_judge(rows, "lc-green")
-    assert found["repetition"].below == 1
-    assert by_judge(rows, "green")["repetition"].below == 0
+    lc, plain_green = by_judge(rows, "lc-green"), by_judge(rows, "green")
+    assert lc["repetition", HALF].below > plain_green["repetition", HALF].below == 0
 
 
 @pytest.mark.parametrize("judge", ["text", "bleu"])
 def test_what_compares_words_is_fooled(rows: list[Row], judge: str) -> None:
     found = by_judge(rows, judge)
     for name in ("side swap", "severity change"):
-        assert found[name].below == 1, "any change of words is seen beside the very same words"
-        assert found[name].below_reworded == 0, "but an honest rewording is ranked lower still"
+        assert found[name, REFERENCE].below == 1, "any change of words is seen beside the very same words"
+        assert found[name, REFERENCE].below_reworded == 0, "but an honest rewording is ranked lower still"
 
 
 def test_the_battery_follows_from_seed_and_text() -> None:
     assert battery(REPORTS[:5]) == battery(REPORTS[:5])
     assert battery(REPORTS[:5], seed=1) != battery(REPORTS[:5])
     assert battery(REPORTS[3:5]) == [t for t in battery(REPORTS[:5]) if t.reference in REPORTS[3:5]]
-    assert {t.made_from for t in battery(REPORTS[:9])} == {REFERENCE, HALF}
+    assert {t.made_from for t in battery(REPORTS[:30])} == {REFERENCE, HALF, WHOLE}
 
 
 def test_unscored_trials_are_counted_and_not_averaged() -> None:
@@ -266,16 +295,23 @@ def test_unscored_trials_are_counted_and_not_averaged() -> None:
 
     rows = audit({"moody": judge_by("moody", compare)}, battery([PLAIN, "Left nodule. Heart is normal."]))
     found = by_judge(rows, "moody")
-    assert (found["omission"].n, found["omission"].mean, found["omission"].below) == (2, 0.5, 0)
-    missing = found["added finding"].unscored
-    assert found["added finding"].n + missing == 2
-    assert len(cells(found["omission"])) == markdown(rows).splitlines()[2].count("|") - 1
+    assert (found["omission", REFERENCE].n, found["omission", REFERENCE].mean, found["omission", REFERENCE].below) == (
+        2,
+        0.5,
+        0,
+    )
+    missing = found["added finding", REFERENCE].unscored
+    assert found["added finding", REFERENCE].n + missing == 2
+    assert len(cells(found["omission", REFERENCE])) == markdown(rows).splitlines()[2].count("|") - 1
 
 
 def test_the_interval_holds_the_mean_and_a_constant_has_none(rows: list[Row]) -> None:
     for row in rows:
+        if not row.n:
+            assert row.unscored
+            continue
         assert row.low - 1e-9 <= row.mean <= row.high + 1e-9
-    constant = by_judge(rows, "green")[REWORDING]
+    constant = by_judge(rows, "green")[REWORDING, REFERENCE]
     assert constant.low == constant.high
 
 
@@ -298,19 +334,71 @@ def test_the_command(tmp_path: Path) -> None:
     assert "text" not in out.read_text()
 
 
-# ---------------------------------------------------------------- a nodule is no mass
+# ---------------------------------------------------------------- the second reading and the attacker
 
 
 @pytest.mark.parametrize(
-    ("reference", "candidate", "score", "kinds"),
+    ("text", "said"),
     [
-        ("Left upper lobe mass.", "Left upper lobe nodule.", 1 / 2, ["wrong_severity"]),
-        ("Left nodule.", "Left nodule. There is a left mass.", 1 / 2, ["false_finding"]),
-        ("Left nodule or mass.", "Left nodule.", 1, []),
-        ("Left nodule. Right mass.", "Right nodule. Left mass.", 1 / 2, ["wrong_severity"] * 2),
+        ("Small left pleural effusion.", {"effusion": 1}),
+        ("No pleural effusion or pneumothorax.", {"effusion": -1, "pneumothorax": -1}),
+        ("Possible nodule.", {"nodule": 0.5}),
+        ("The heart is enlarged. Normal heart size.", {"cardiomegaly": 1}),
+        ("The heart size is normal.", {"cardiomegaly": -1}),
+        ("The bones are intact.", {"fracture": -1}),
+        ("No effusion, but there is a mass.", {"effusion": -1, "nodule": 1}),
+        ("Effusion is not seen.", {"effusion": -1}),
+        ("The sky is blue.", {}),
     ],
 )
-def test_sizes(reference: str, candidate: str, score: float, kinds: list[str]) -> None:
-    (judgement,) = green([Case("a", "a", reference, candidate)])
-    assert judgement.score == pytest.approx(score)
-    assert [error.kind for error in judgement.errors if error.significant] == kinds
+def test_the_second_reading(text: str, said: dict[str, float]) -> None:
+    assert plain(text) == said
+
+
+def test_agreement_counts_what_is_told_rightly_less_what_is_wrong() -> None:
+    truth = of_names(["pleural effusion"])
+    assert agreement(plain("Left effusion. No pneumothorax."), truth) == 2
+    assert agreement(plain("No effusion. Hernia."), of_labels({"Effusion": 1, "Hernia": 0, "Mass": -1})) == -2
+    assert agreement(plain("Granuloma."), truth) == -1, "what is not known to be there is not there"
+
+
+def test_the_attacker_finds_a_hole_where_there_is_one() -> None:
+    """A judge that counts words is taken for all it has; one that is right is not."""
+
+    def wordy(reference: str, candidate: str) -> Verdict:
+        return Verdict(min(len(candidate) / 2000, 1.0))
+
+    targets = [Target(report, {}) for report in REPORTS[:6]]
+    pool = templates(REPORTS)
+    attacks = attack(judge_by("wordy", wordy), targets, pool)
+    assert attacks
+    assert all(one.gain > 0 and len(one.edits) == 4 for one in attacks)
+    for one in attacks:
+        truth = plain(one.reference)
+        assert agreement(plain(one.text), truth) <= agreement(plain(one.start), truth), "it tells nothing more"
+    fair = attack(judge_by("fair", lambda reference, candidate: Verdict(0.5)), targets, pool)
+    assert {one.gain for one in fair} == {0.0}
+
+
+def test_green_withstands_the_attacker() -> None:
+    pool = templates(REPORTS)
+    attacks = attack(JUDGES["green"](), [Target(report, {}) for report in REPORTS], pool, most=40)
+    found = summary("green", attacks)
+    assert found.n == 40
+    assert found.mean < 0.05
+    first = summary("green-1", attack(JUDGES["green-1"](), [Target(report, {}) for report in REPORTS], pool, most=40))
+    assert first.mean > found.mean
+
+
+def test_a_summary_counts_edits() -> None:
+    attacks = [Attack("r", "s", "t", 0.2, 0.6, ["append: x", "deny"]), Attack("r", "s", "t", 0.5, 0.5)]
+    found = summary("judge", attacks)
+    assert (found.n, found.mean, found.share, found.most) == (2, pytest.approx(0.2), 0.5, pytest.approx(0.4))
+    assert dict(found.edits) == {"append: x": 1, "deny": 1}
+
+
+def test_half_of_a_normal_report_is_some_of_its_sentences() -> None:
+    half = halved(NORMAL, Random(0))
+    assert half is not None
+    assert set(half.split(". ")) < set(NORMAL.split(". ")) | {half.split(". ")[-1]}
+    assert halved("Clear lungs.", Random(0)) is None

@@ -87,6 +87,21 @@ def test_a_report_cannot_close_its_own_frame() -> None:
     assert words.index(attack) < words.index(end)
 
 
+def test_an_answer_is_judged_with_its_question() -> None:
+    asked = [
+        Case("a", "a", "Midline.", "It is central.", "yes", True, "Is the trachea midline?"),
+        Case("b", "b", "Midline.", "It is central.", "no", True, "Is the trachea deviated?"),
+        Case("c", "c", "Midline.", "It is central.", prompt="Write the findings."),
+    ]
+    with scripted(good) as place:
+        JUDGES["chat"](section(place.url, concurrency=1))(asked)
+    seen = sorted(entry["messages"][0]["content"] for entry in place.asked)
+    assert len(seen) == 3, "one pair of texts, three questions"
+    shown = [words.split("=== question")[1].split("\n")[1] for words in seen if "=== question" in words]
+    assert sorted(shown) == ["Is the trachea deviated?", "Is the trachea midline?"]
+    assert not any("Write the findings" in words for words in seen), "a report answers no question"
+
+
 # ---------------------------------------------------------------- what a bad one becomes
 
 
@@ -271,7 +286,7 @@ def test_failures_are_not_kept(tmp_path: Path) -> None:
 
 def test_the_version_follows_the_model_and_not_the_address() -> None:
     one = section("http://a/v1")
-    assert version("chat", one) == version("lc-chat", section("http://b/v1", concurrency=1))
+    assert version("chat", one) == version("chat", section("http://b/v1", concurrency=1))
     assert version("chat", one) != version("chat", one.model_copy(update={"model": "n"}))
     assert version("chat", one) != version("green-model", one)
 
@@ -318,7 +333,7 @@ def test_reports_are_never_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_run_whose_judge_needs_a_server_fails_before_any_work(tmp_path: Path) -> None:
     from radpref import config
     from radpref.pipeline import run_all
-    from radpref.run.folder import Run
+    from radpref.runs.folder import Run
 
     loaded = config.load("chexalign", preset="tiny", overrides=["judge.name=chat"])
     with pytest.raises(JudgeError, match=r"judge\.server"):

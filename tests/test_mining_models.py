@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ import torch
 import transformers as hf
 from PIL import Image
 
-from radpref import config, stages
+from radpref import config
 from radpref.images import ImageError
 from radpref.mining import Summary, image_vectors, mean_vectors, tower
 from radpref.mining.encoders import EncoderError, image_encoder, sentence_vectors
 from radpref.models import collate, encode_prompt, generate
-from radpref.records import Completion, ImageFile, MinedQuestion, Quarantined, Question
+from radpref.pipeline import run_stage_alone
+from radpref.records import Completion, ImageFile, Quarantined, Question
 from radpref.report import mining as charts
-from radpref.run.folder import Run
-from radpref.stages.mine import mine
+from radpref.runs.folder import Run, RunError
+from radpref.stages.ports import COMPLETIONS, MINED, TRAIN, VECTORS
+from tests.runs import copy, counts, last_line, rows, tables
 from tests.tiny import FAMILIES, picture, tiny_vlm
 
 
@@ -181,50 +183,63 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     overrides = [
         "sft.enabled=false", "task.kind=questions", "data.train=24", "data.validation=2", "data.test=2",
         "sample.max_new_tokens=16", "evaluate.resamples=100", "mine.k=3", "mine.image=0.5", "mine.finding=1.0",
-        "mine.budget=12", "run.precision=float32", "task.per_study=2",
+        "mine.budget=12", "run.precision=float32", "task.per_study=2", "mine.confidence=geometric",
+        "mine.quota=tempered", "mine.strata=[task, kind, finding]",
     ]  # fmt: skip
-    run = Run(tmp_path_factory.mktemp("runs") / "mine", config.load("chexalign", preset="tiny", overrides=overrides))
-    with run.opened():
-        stages.studies(run)
-        stages.sft(run)
-        mine(run)
+    run = Run(tmp_path_factory.mktemp("runs") / "mine", config.load("chexpo", preset="tiny", overrides=overrides))
+    for stage in ROAD:
+        run_stage_alone(run, stage)
     return run
 
 
-def test_the_stage_writes_rows_summary_and_events(run: Run) -> None:
-    rows = run.rows("mine", "mined", MinedQuestion)
-    summary = Summary.model_validate(run.read_json("mine", "summary.json"))
-    assert len(rows) == summary.taken == min(12, summary.hard + summary.neighbours)
+ROAD = ("studies", "sft", "answer", "judge", "embed", "mine")
+
+
+def test_the_stage_writes_rows_and_a_summary(run: Run) -> None:
+    mined = rows(run, MINED)
+    summary = Summary.model_validate(counts(run, "mine")["summary"])
+    assert len(mined) == summary.taken == min(12, summary.hard + summary.neighbours)
     assert summary.scored > 0
-    assert {row.id for row in rows} <= {q.id for q in run.rows("studies", "questions", Question) if q.split == "train"}
-    assert sum(event["event"] == "sensitivity" for event in run.events()) == len(summary.moved)
-    assert all(row.scores for row in run.rows("mine", "answers", Completion))
+    assert summary.moved, "how the hard set follows the cut"
+    assert {row.id for row in mined} <= {question.id for question in rows(run, TRAIN)}
+    assert all(row.scores for row in rows(run, COMPLETIONS))
+    assert {row.id for row in rows(run, VECTORS)} == {i.digest for q in rows(run, TRAIN) for i in q.images}
 
 
-def test_the_stage_does_nothing_twice_and_resumes_to_the_same_rows(run: Run) -> None:
-    assert mine(run) == "up to date"
-    files = {name: run.path("mine", name).read_bytes() for name in ("mined.jsonl", "answers.jsonl", "summary.json")}
-    answers = run.path("mine", "answers.jsonl")
-    lines = answers.read_bytes().splitlines(keepends=True)
-    answers.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:20])  # killed while it answered
-    run.path("mine", "done.json").unlink()
-    next(run.path("mine", "images").glob("*.safetensors")).unlink()
-    assert "taken" in mine(run)
-    for name, content in files.items():
-        assert run.path("mine", name).read_bytes() == content, name
+def test_the_stages_do_nothing_twice_and_resume_to_the_same_rows(run: Run, tmp_path: Path) -> None:
+    other = copy(run, tmp_path / "again")
+    before = tables(other.folder)
+    for stage in ROAD[1:]:
+        run_stage_alone(other, stage)
+        assert last_line(other, stage) == "up to date"
+    for stage, port in (("answer", COMPLETIONS), ("embed", VECTORS)):  # killed in the midst of a line
+        table = other.table(stage, port)
+        table.reopen()
+        part = table.part("old").rename(table.part(0))
+        lines = part.read_bytes().splitlines(keepends=True)
+        part.write_bytes(b"".join(lines[: len(lines) // 2]) + lines[-1][:20])
+        other.path(stage, "done.json").unlink()
+    other.path("mine", "done.json").unlink()
+    for stage in ROAD[2:]:
+        run_stage_alone(other, stage)
+    assert "mined" in last_line(other, "mine")
+    assert tables(other.folder) == before
 
 
 def test_a_limit_stops_after_whole_batches(tmp_path: Path, run: Run) -> None:
-    other = Run(tmp_path / "limited", run.loaded)
-    with other.opened():
-        stages.studies(other)
-        stages.sft(other)
-        assert "--limit" in mine(other, 1)
-    assert other.done("mine") is None
+    other = copy(run, tmp_path / "limited")
+    shutil.rmtree(other.path("answer"))
+    run_stage_alone(other, "answer", limit=1)
+    asked, batch = len(rows(run, TRAIN)), run.recipe.evaluate.batch
+    assert 0 < batch < asked
+    assert last_line(other, "answer").startswith(f"{batch} of {asked} studies (--limit)")
+    assert other.mark("answer") is None
+    with pytest.raises(RunError, match="`answer` makes, which has not finished"):
+        run_stage_alone(other, "mine")
 
 
 def test_charts_of_a_summary_are_svg(run: Run) -> None:
-    summary = Summary.model_validate(json.loads(run.path("mine", "summary.json").read_text()))
+    summary = Summary.model_validate(counts(run, "mine")["summary"])
     assert summary.calibration is not None
     drawn = [
         charts.cells(summary), charts.sensitivity(summary), charts.hits(summary), charts.tail(summary),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
-from radpref.config import LoraSection
+from radpref.config import LoraSection, ModelSection, RunSection
 from radpref.models import (
     ModelError,
     Vlm,
@@ -18,7 +21,9 @@ from radpref.models import (
     generate,
     language_model,
     language_targets,
+    load,
     merged,
+    save,
     trainable_summary,
     unwrapped,
     vision_tower,
@@ -94,6 +99,31 @@ def test_answers_come_with_the_adapter_and_merging_keeps_them() -> None:
     assert not hasattr(whole.model, "peft_config")
     assert answer(whole) == changed
     assert merged(whole) is whole
+
+
+@pytest.mark.parametrize("family", ["gemma3", "llava"])  # the head shares the embeddings' weights in the first
+def test_an_adapter_on_the_head_is_merged_rightly(family: str, tmp_path: Path) -> None:
+    vlm = fresh_vlm(family)
+    inner = unwrapped(vlm.model)
+    tied = inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
+    assert tied == (family == "gemma3")
+    embeddings = inner.get_input_embeddings().weight.clone()
+    vlm = attach_lora(vlm, LoraSection(rank=2, head=True))
+    torch.manual_seed(0)
+    for name, parameter in vlm.model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    assert any("lm_head.lora_B" in name for name, _ in vlm.model.named_parameters())
+    prompt = encode_prompt(vlm, "Write the findings.", [picture(0)])
+    expected = vlm.model(**prompt).logits
+    save(vlm, tmp_path / "adapter")
+    assert not [name for name in load_file(tmp_path / "adapter" / "adapter_model.safetensors") if "lora_" not in name]
+    whole = merged(vlm)
+    torch.testing.assert_close(whole.model(**prompt).logits, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(unwrapped(whole.model).get_input_embeddings().weight, embeddings)
+    save(whole, tmp_path / "whole")
+    again = load(ModelSection(path=str(tmp_path / "whole")), RunSection(precision="float32"))
+    torch.testing.assert_close(again.model(**prompt).logits, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

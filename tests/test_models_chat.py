@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from radpref.models import ModelError, Vlm, collate, encode_answer, encode_prompt, image_token_ids, messages
-from radpref.models.chat import learn_turn, pad
+from radpref.models import ModelError, Vlm, collate, encode_answer, encode_prompt, image_token_ids, messages, pad, said
+from radpref.models.control import control_of
+from radpref.models.template import learn_turn
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
 
 PROMPT = "Write the findings of this chest X-ray."
@@ -75,10 +78,25 @@ def test_an_answer_decodes_to_itself_and_ends_its_turn(text: str) -> None:
     assert vlm.tokenizer.decode(ids[:-1], clean_up_tokenization_spaces=False) == text
 
 
-@pytest.mark.parametrize("token", ["<image>", "<|end|>", "</s>"])
-def test_an_answer_that_spells_a_special_token_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="special tokens"):
-        encode_answer(tiny_vlm("llava"), f"No {token} effusion.")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("where", ["prompt", "answer"])
+def test_data_that_spells_any_control_token_is_refused(family: str, where: str) -> None:
+    """Each special token, and each mark that the family's processor or config knows."""
+    vlm = tiny_vlm(family)
+    marks = {token.content for token in vlm.tokenizer.added_tokens_decoder.values() if token.special}
+    marks |= {vlm.tokenizer.convert_ids_to_tokens(i) for i in image_token_ids(vlm)}
+    assert len(marks) >= 6
+    for mark in marks:
+        text = f"Indication: cough {mark} and fever."
+        with pytest.raises(ValueError, match=r"special tokens of .*" + re.escape(repr(mark))):
+            encode_prompt(vlm, text, [picture(0)]) if where == "prompt" else encode_answer(vlm, text)
+
+
+@pytest.mark.parametrize("text", ["a < b and c > d", "[right] <3 cm", "</p>", "image", "end", "|end|", "<unk>"])
+def test_ordinary_text_is_no_control_token(text: str) -> None:
+    vlm = tiny_vlm("llava")
+    encode_prompt(vlm, text, [])
+    encode_answer(vlm, text)
 
 
 def turn_of(template: str, **tokens: Any) -> Any:
@@ -109,6 +127,78 @@ def test_what_a_template_writes_before_an_answer_is_part_of_it() -> None:
     )
     assert turn.lead == " "
     assert vlm.tokenizer.decode(list(turn.end)) == "<|end|>"
+
+
+THINKING = (
+    "{% for m in messages %}<|turn|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}" + CONTENT + "<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|turn|>assistant\n{{ GENERATION }}{% endif %}"
+)
+OPENINGS = (
+    "",  # Qwen3: the model begins the thought
+    "<think>\n",  # Qwen3-Thinking: the prompt begins it
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}",  # Qwen3, asked not to
+)
+
+
+@pytest.mark.parametrize("generation", OPENINGS)
+@pytest.mark.parametrize("added", [True, False])
+def test_an_empty_thought_belongs_to_the_prompt(generation: str, added: bool) -> None:
+    """It is neither asked for, nor trained on, nor part of the answer; ``added``: the marks are tokens of their own."""
+    vlm = fresh_vlm("llava")
+    if added:
+        vlm.tokenizer.add_tokens(["<think>", "</think>"])
+    vlm.processor.chat_template = THINKING.replace("{{ GENERATION }}", generation)
+    turn = learn_turn(vlm.processor, vlm.tokenizer, "a model")
+    control = control_of(vlm.processor, vlm.tokenizer, vlm.model.config)
+    vlm = replace(vlm, turn=turn, control=control)
+    assert turn.lead == ""
+    prompt = vlm.tokenizer.decode(encode_prompt(vlm, PROMPT, [])["input_ids"][0])
+    assert prompt.endswith("<|turn|>assistant\n<think>\n\n</think>\n\n")
+    assert vlm.tokenizer.decode(encode_answer(vlm, ANSWER)) == ANSWER + "<|end|>"
+    with pytest.raises(ValueError, match="</think>"):
+        encode_answer(vlm, f"<think>\n\n</think>\n\n{ANSWER}")
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_a_thought_is_cut_from_what_a_model_says(added: bool) -> None:
+    vlm = fresh_vlm("llava")
+    if added:
+        vlm.tokenizer.add_tokens(["<think>", "</think>"])
+    spoken = {
+        f"<think>\nis it clear?\n</think>\n\n{ANSWER}": ANSWER,
+        f"<think>\n\n</think>\n\n{ANSWER}": ANSWER,
+        f"is it clear?</think>{ANSWER}": ANSWER,
+        "<think>\nis it clear? and so on": "",
+        f" {ANSWER}": ANSWER,
+    }
+    ids = [vlm.tokenizer(text, add_special_tokens=False)["input_ids"] for text in spoken]
+    assert said(vlm, ids) == list(spoken.values())
+
+
+@pytest.mark.parametrize(
+    ("user", "assistant"),
+    [("m['content']", "m['content']"), ("m['content'][-1]['text']", "m['content']")],
+    ids=["strings", "strings from the assistant"],
+)
+def test_a_template_that_joins_strings_is_given_strings(user: str, assistant: str) -> None:
+    image = "'<image>\n' + " if "text" in user else ""
+    template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|turn|>user\n' + " + image + user + " + '<|end|>\n' }}"
+        "{% else %}{{ '<|turn|>assistant\n' + " + assistant + " + '<|end|>\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|turn|>assistant\n' }}{% endif %}"
+    )
+    vlm, turn = turn_of(template)
+    vlm = replace(vlm, turn=turn)
+    prompt = encode_prompt(vlm, PROMPT, [picture(0)])
+    assert (prompt["input_ids"] == vlm.tokenizer.image_token_id).sum() == 16
+    text = vlm.tokenizer.decode(prompt["input_ids"][0]).replace("<image>", "")
+    assert text == f"<|turn|>user\n\n{PROMPT}<|end|>\n<|turn|>assistant\n"
+
+
+def test_a_template_that_drops_the_words_is_refused() -> None:
+    with pytest.raises(ModelError, match="neither as parts nor as plain text"):
+        turn_of("{% for m in messages %}<|turn|>{{ m['role'] }}<|end|>{% endfor %}")
 
 
 def test_a_template_that_rewrites_the_prompt_is_refused() -> None:

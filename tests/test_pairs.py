@@ -105,13 +105,13 @@ def test_reasons(candidates: list[Candidate], settings: dict[str, object], reaso
     assert result.dropped == {reason: 1}
 
 
-def test_limit_takes_the_first_by_id() -> None:
+def test_limit_takes_the_first_in_the_order_of_the_questions() -> None:
     ids = ["b", "c", "a"]
     tables = [rows(id, [(0.9, "x", True), (0.1, "y", True)]) for id in ids]
     completions = [row for table, _ in tables for row in table]
     judgements = [row for _, table in tables for row in table]
     result = rank([question(id) for id in ids], completions, judgements, PairSection(limit=2))
-    assert [pair.question for pair in result.pairs] == ["a", "b"]
+    assert [pair.question for pair in result.pairs] == ["b", "c"]
     assert result.dropped == {"beyond the limit": 1}
 
 

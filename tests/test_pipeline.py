@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from radpref.pipeline import STAGES
-from radpref.run.folder import Run
+from radpref.pipeline import METHODS, run_stage_alone
+from radpref.runs.folder import Run
+from radpref.stages import judge as judging
+from radpref.stages.ports import JUDGEMENTS
+from tests.runs import copy, finished, last_line, rows, tables
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # one worker: the tests share a finished run
 
@@ -24,20 +27,21 @@ KILLS = [
     ("studies", "studies/phantom/**/*.png"),
     ("sft", ""),
     ("sft", "sft/training/checkpoint-2/trainer_state.json"),
-    ("sample", "sample/completions.jsonl"),
+    ("sample", "sample/completions.part0"),
     ("judge", ""),
     ("pair", ""),
     ("prepare", ""),
     ("align", "align/*/checkpoint-2/trainer_state.json"),
-    ("select", "select/answers-*.jsonl"),
     ("control", "control/*/checkpoint-2/trainer_state.json"),
-    ("evaluate", "evaluate/answers-base.jsonl"),
+    ("validate", "validate/validated.part0"),
+    ("predict", "predict/predicted.part0"),
+    ("evaluate", ""),
 ]
 """Stage, and the file whose appearance while it works is the moment of the kill; none is the stage's first moment."""
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "radpref.cli", *words]
+    return [sys.executable, "-m", "radpref", *words]
 
 
 def radpref(*words: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +49,7 @@ def radpref(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
     done = radpref("run", *RECIPE, "--out", str(folder))
@@ -53,17 +57,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tables(folder: Path) -> dict[str, str]:
-    """Every table of a run by name, with the place of the run folder taken out."""
-    cache = "images-checked.jsonl"  # keyed by the images' times of change
-    paths = [path for path in folder.glob("*/*.jsonl") if path.name != cache]
-    paths.append(folder / "metrics.json")
-    return {str(p.relative_to(folder)): p.read_text("utf-8").replace(str(folder), "RUN") for p in paths}
-
-
 def events(folder: Path) -> list[tuple[str, str]]:
-    path = folder / "recipe.yaml"
-    return [(event["stage"], event["event"]) for event in Run(folder).events()] if path.exists() else []
+    begun = (folder / "recipe.yaml").exists()
+    return [(event["stage"], event["event"]) for event in Run(folder).events()] if begun else []
 
 
 def kill_in(folder: Path, stage: str, sign: str) -> str:
@@ -87,68 +83,82 @@ def kill_in(folder: Path, stage: str, sign: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_killed_eleven_times_ends_in_the_same_tables(finished: Path, tmp_path: Path) -> None:
+def test_a_run_killed_eleven_times_ends_in_the_same_tables(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     hit = [kill_in(folder, stage, sign) for stage, sign in KILLS]
     done = radpref("run", *RECIPE, "--out", str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(set(hit)) >= 7, f"the kills fell into too few stages: {hit}"
-    expected, found = tables(finished), tables(folder)
+    assert set(finished(Run(folder)).values()) == {"yes"}
+    expected, found = tables(whole), tables(folder)
     assert found.keys() == expected.keys()
-    for name, text in expected.items():
-        assert found[name] == text, f"{name} differs from the run that was never stopped"
+    for name, content in expected.items():
+        assert found[name] == content, f"{name} differs from the run that was never stopped"
+    assert (folder / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+    assert not list(folder.glob("*/*.part*")), "nothing half done is left"
 
 
-def test_the_same_command_again_does_nothing(finished: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.glob("*/*.jsonl")}
-    done = radpref("run", *RECIPE, "--out", str(finished))
+def test_the_same_command_again_does_nothing(whole: Path) -> None:
+    def stamps() -> dict[Path, int]:
+        made = [path for path in whole.glob("*/*") if path.parent.name != "studies" and path.suffix]
+        return {path: path.stat().st_mtime_ns for path in made}
+
+    before, content = stamps(), tables(whole)
+    done = radpref("run", *RECIPE, "--out", str(whole))
     assert done.returncode == 0, done.stderr[-2000:]
-    for stage in ("sft", "prepare", "align", "select", "control", "evaluate"):
-        assert f"{stage:9} up to date" in done.stderr
-    assert {path: path.stat().st_mtime_ns for path in finished.glob("*/*.jsonl")} == before
+    for stage in METHODS["chexalign"]:
+        if stage.name != "studies":  # which looks at the data again: they lie outside
+            assert f"{stage.name:9} up to date" in done.stderr
+    assert stamps() == before
+    assert tables(whole) == content
 
 
-def test_every_stage_leaves_its_result(finished: Path) -> None:
-    for stage in STAGES:
-        assert (finished / stage.name / "done.json").is_file(), stage.name
-    content = json.loads((finished / "metrics.json").read_text("utf-8"))
+def test_every_stage_leaves_its_result(whole: Path) -> None:
+    assert finished(Run(whole)) == {stage.name: "yes" for stage in METHODS["chexalign"]}
+    content = json.loads((whole / "metrics.json").read_text("utf-8"))
     systems = {row["system"] for row in content["metrics"]}
     assert {"base", "sft", "aligned", "sft on chosen", "constant normal report", "shuffled reference"} <= systems
     green = [row for row in content["metrics"] if row["name"] == "green_mean"]
     assert all(row["n"] == 16 and row["seed"] == 17 for row in green)
     assert all(row["low"] <= row["value"] <= row["high"] for row in green if row["value"] is not None)
-    html = (finished / "report.html").read_text("utf-8")
+    html = (whole / "report.html").read_text("utf-8")
     assert "test bed" in html
-    recipe = (finished / "recipe.yaml").read_text("utf-8")
+    recipe = (whole / "recipe.yaml").read_text("utf-8")
     assert "[preset tiny]" in recipe
     assert "[default]" in recipe
 
 
-def test_a_change_recomputes_what_depends_on_it_and_nothing_else(finished: Path, tmp_path: Path) -> None:
-    import shutil
+def test_a_change_recomputes_what_depends_on_it_and_nothing_else(whole: Path, tmp_path: Path) -> None:
+    folder = copy(Run(whole), tmp_path / "changed").folder
 
-    folder = tmp_path / "changed"
-    shutil.copytree(finished, folder)
+    def stamps() -> dict[str, int]:
+        return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.glob("*/*.json*")}
 
-    before = {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.glob("*/*.jsonl")}
-    done = radpref("evaluate", str(folder), "--evaluate.resamples", "150")
+    before = stamps()
+    change = ("evaluate", str(folder), "--evaluate.resamples", "150")
+    refused = radpref(*change)
+    assert refused.returncode == 2
+    assert "evaluate.resamples was 200, is 150" in refused.stderr
+    assert stamps() == before
+    done = radpref(*change, "--redo")
     assert done.returncode == 0, done.stderr[-2000:]
-    after = {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.glob("*/*.jsonl")}
-    changed = {str(path) for path in after if after[path] != before.get(path)}
+    changed = {path for path, stamp in stamps().items() if stamp != before.get(path)}
     assert "evaluate/metrics.jsonl" in changed
-    assert not {name for name in changed if not name.startswith("evaluate/")}
-    assert not {name for name in changed if "answers" in name}, "answers do not depend on the bootstrap"
+    assert not {name for name in changed if not name.startswith("evaluate/")}, "answers do not depend on the bootstrap"
 
 
-def test_a_stage_without_what_it_needs_says_so(tmp_path: Path) -> None:
+def test_a_stage_without_what_it_needs_says_so(whole: Path, tmp_path: Path) -> None:
     done = radpref("sample", str(tmp_path))
     assert done.returncode == 2
     assert "holds no run" in done.stderr
     done = radpref("run", *RECIPE, "--out", str(tmp_path / "r"), "--model", str(tmp_path / "nothing"))
     assert done.returncode == 2
-    done = radpref("judge", str(tmp_path / "r"))
+    assert not (tmp_path / "r").exists(), "what cannot begin leaves nothing"
+    other = copy(Run(whole), tmp_path / "torn")
+    other.path("sample", "done.json").unlink()
+    done = radpref("judge", str(other.folder))
     assert done.returncode == 2
-    assert "has not finished" in done.stderr
+    assert "`sample` makes, which has not finished" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -164,28 +174,39 @@ def test_a_name_that_does_not_exist_fails_before_any_work(word: str, nearest: st
     done = radpref("run", *RECIPE, "--out", str(tmp_path / "r"), word)
     assert done.returncode == 2
     assert nearest in done.stderr
-    assert not (tmp_path / "r" / "studies").exists()
+    assert not (tmp_path / "r").exists()
 
 
-def test_limit_does_part_of_a_stage_and_the_next_call_goes_on(tmp_path: Path, finished: Path) -> None:
+def test_limit_does_part_of_a_stage_and_the_next_call_goes_on(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "limited"
-    (folder / "studies").mkdir(parents=True)
-    (folder / "recipe.yaml").write_text((finished / "recipe.yaml").read_text("utf-8"), encoding="utf-8")
+    folder.mkdir()
+    for name in ("recipe.yaml", "run.json"):
+        (folder / name).write_bytes((whole / name).read_bytes())
     assert radpref("studies", str(folder)).returncode == 0
     done = radpref("sft", str(folder), "--sft.enabled", "false")
     assert done.returncode == 0, done.stderr
     done = radpref("sample", str(folder), "--limit", "5")
     assert done.returncode == 0, done.stderr
-    assert "8 of 32 studies" in done.stderr  # whole batches of 8
+    assert "8 of 32 studies (--limit)" in done.stderr  # whole batches of 8
     assert not (folder / "sample" / "done.json").exists()
+    assert not (folder / "sample" / "completions.jsonl").exists()
     done = radpref("sample", str(folder))
     assert "96 answers for 32 studies" in done.stderr
-    done = radpref("judge", str(folder), "--limit", "10")
-    assert "10 of 96 judged" in done.stderr
+    run = Run(folder)
+    monkeypatch.setattr(judging, "BATCH", 8)
+    run_stage_alone(run, "judge", limit=10)
+    assert last_line(run, "judge").startswith("16 of 96 candidates (--limit)")
+    run_stage_alone(run, "judge", limit=10)
+    assert last_line(run, "judge").startswith("32 of 96 candidates (--limit)")
+    assert run.mark("judge") is None
+    run_stage_alone(run, "judge")
+    assert len(rows(run, JUDGEMENTS)) == 96
 
 
-def test_two_processes_do_not_share_a_run_folder(tmp_path: Path, finished: Path) -> None:
-    with Run(finished).opened():
-        done = radpref("report", str(finished))
+def test_two_processes_do_not_share_a_run_folder(whole: Path) -> None:
+    with Run(whole).locked():
+        done = radpref("report", str(whole))
     assert done.returncode == 2
     assert "another process" in done.stderr

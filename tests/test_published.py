@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from radpref.evaluation.counts import BLEU_ORDERS, text_counts
-from radpref.evaluation.metrics import corpus_bleu
-from radpref.judges import Case, green
+from radpref.evaluation.metrics import METRICS, corpus_bleu
+from radpref.judges import JUDGES, Case
 from radpref.judges.bleu import bleu
 
 PAIRS = (
@@ -39,7 +40,7 @@ def expected(shared_data: Path) -> dict[str, Any]:
 
 
 def test_rouge_l_is_radevals(expected: dict[str, Any]) -> None:
-    scores = [text_counts(hypothesis, reference)["rouge"] for reference, hypothesis in PAIRS]
+    scores = [text_counts(hypothesis, reference)["rouge:stemmed"] for reference, hypothesis in PAIRS]
     assert scores == pytest.approx(expected["per_sample"]["rougeL"])
     assert np.mean(scores) == pytest.approx(expected["default"]["rougeL"], abs=5e-5)
 
@@ -71,7 +72,11 @@ DIVERGENCE = {1: 1.0, 2: 0.0, 3: 1 / 3, 4: 0.5, 5: 1.0, 6: 0.0, 7: 0.0, 8: 0.0}
 def test_where_metrics_diverge_green_goes_with_the_findings(shared_data: Path) -> None:
     rows = json.loads((shared_data / "fixtures/radeval/divergence_examples.json").read_text())
     cases = [Case(str(row["id"]), "q", row["ref"], row["hyp"]) for row in rows]
-    assert {int(j.id): j.score for j in green(cases)} == pytest.approx(DIVERGENCE)
+    assert {int(j.id): j.score for j in JUDGES["green-1"]()(cases)} == pytest.approx(DIVERGENCE)
+    by_weight = {int(j.id): j.score or 0 for j in JUDGES["green"]()(cases)}
+    assert (by_weight[1], by_weight[5]) == (1, 1), "a paraphrase, and the same words"
+    assert all(by_weight[number] < 0.5 for number in (3, 4)), "one thing missing, one false"
+    assert all(by_weight[number] <= 0.1 + 1e-9 for number in (2, 6, 7, 8)), "the opposite, or another thing"
     by_bleu = {int(j.id): j.score or 0 for j in bleu(cases)}
     assert by_bleu[1] < 0.1, "a paraphrase"
     assert by_bleu[2] > by_bleu[1], "BLEU prefers the opposite"
@@ -80,7 +85,29 @@ def test_where_metrics_diverge_green_goes_with_the_findings(shared_data: Path) -
 def test_every_synthetic_report_can_be_judged(shared_data: Path) -> None:
     rows = json.loads((shared_data / "fixtures/radeval/synthetic_reports.json").read_text())
     texts = [row["ground_truth"] for row in rows]
-    judged = green([Case(str(i), "q", text, text) for i, text in enumerate(texts)])
+    judged = JUDGES["green"]()([Case(str(i), "q", text, text) for i, text in enumerate(texts)])
     unscored = [texts[i] for i, judgement in enumerate(judged) if judgement.score is None]
     assert len(unscored) <= 1, "one says that nothing has changed, and names nothing"
     assert {judgement.score for judgement in judged} <= {1.0, None}
+
+
+SYSTEMS = ("template", "copy_oracle_beam3", "logp_top20", "number_beam1", "clinical_oracle")
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_text_metrics_are_the_public_ones_on_published_systems(shared_data: Path, system: str) -> None:
+    """coco-caption's ROUGE-L, rouge-score's with its stemmer, sacrebleu's BLEU: to four digits."""
+    rouge = pytest.importorskip("pycocoevalcap.rouge.rouge")
+    path = shared_data / f"fixtures/published_systems_iu/{system}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    counts = [text_counts(row["candidate"], row["reference"]) for row in rows]
+    coco, _ = rouge.Rouge().compute_score(
+        {n: [row["reference"]] for n, row in enumerate(rows)}, {n: [row["candidate"]] for n, row in enumerate(rows)}
+    )
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    stemmed = np.mean([scorer.score(row["reference"], row["candidate"])["rougeL"].fmeasure for row in rows])
+    expected = BLEU(lowercase=True).corpus_score([r["candidate"] for r in rows], [[r["reference"] for r in rows]])
+    sums = {name: np.asarray(float(sum(row[name] for row in counts))) for name in counts[0]}
+    assert METRICS["rouge_l_coco"].value(sums) == pytest.approx(coco, abs=5e-5)
+    assert METRICS["rouge_l_stemmed"].value(sums) == pytest.approx(stemmed, abs=5e-5)
+    assert 100 * METRICS["bleu"].value(sums) == pytest.approx(expected.score, abs=5e-5)

@@ -270,7 +270,7 @@ def result(
         metric("aligned", "words_mean", words[1]),
         metric("sft", "verbosity_ratio_total", ratio),
     ]
-    tests = [test("green_mean", "sft", main, main_p), test("rouge-l_mean", "sft", -lost)]
+    tests = [test("green_mean", "sft", main, main_p), test("rouge_l_coco", "sft", -lost)]
     if lc is not None:
         tests.append(test("lc-green_mean", "sft", lc))
     if control is not None:

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from radpref.data import phantom
-from radpref.records import Pair, Quarantined, Question
-from radpref.run.folder import Run
+from radpref.runs.folder import Run
+from radpref.stages.ports import PAIRS, TEST, TRAIN, VALIDATION
+from tests.runs import quarantined, rows
 from tests.tiny import save_tiny
 
 STUDIES = 26
@@ -22,7 +23,7 @@ STUDIES = 26
 
 def write_table(folder: Path) -> None:
     """Studies of two images each as a user has them: PNG, JPEG and 16-bit images, a JSONL file, some bad rows."""
-    rows = []
+    lines = []
     for index in range(STUDIES):
         images = []
         for view in ("frontal", "lateral"):
@@ -35,7 +36,7 @@ def write_table(folder: Path) -> None:
             images.append(name)
         report = phantom.draw(index, seed=3, size=64).report
         row = {"id": f"s{index}", "images": images, "findings": report.findings, "indication": report.indication}
-        rows.append(json.dumps(row))
+        lines.append(json.dumps(row))
     whole = (folder / "1-frontal.jpg").read_bytes()
     (folder / "cut.jpg").write_bytes(whole[: len(whole) // 3])
     bad = [
@@ -44,7 +45,7 @@ def write_table(folder: Path) -> None:
         {"id": "s1", "images": ["2-frontal.jpg"], "findings": "Clear lungs."},
         {"id": "climbs", "images": ["../../etc/passwd"], "findings": "Clear lungs."},
     ]
-    (folder / "studies.jsonl").write_text("\n".join([*rows, *map(json.dumps, bad), '{"id": "torn", "im']) + "\n")
+    (folder / "studies.jsonl").write_text("\n".join([*lines, *map(json.dumps, bad), '{"id": "torn", "im']) + "\n")
 
 
 @pytest.mark.slow
@@ -70,18 +71,19 @@ def test_a_checkpoint_of_another_shape_and_a_table_with_bad_rows(family: str, tm
         *("--judge.name", "text", "--select.by", "text", "--sample.max_new_tokens", "16", "--sft.lora.rank", "4"),
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "radpref.cli", *words],
+        [sys.executable, "-m", "radpref", *words],
         capture_output=True,
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     run = Run(out)
-    questions = run.rows("studies", "questions", Question)
-    assert all(len(question.images) == 2 for question in questions)
-    quarantined = run.rows("studies", "quarantined", Quarantined)
-    assert len(quarantined) >= 5, quarantined
-    assert run.rows("pair", "pairs", Pair)
+    for split in (TRAIN, VALIDATION, TEST):
+        assert rows(run, split)
+        assert all(len(question.images) == 2 for question in rows(run, split))
+    refused = quarantined(run, "studies")
+    assert len(refused) >= 5, refused
+    assert rows(run, PAIRS)
     assert (out / "report.html").stat().st_size > 10_000
     metrics = json.loads((out / "metrics.json").read_text())["metrics"]
     assert {row["system"] for row in metrics} >= {"base", "sft", "aligned", "sft on chosen"}

@@ -10,7 +10,8 @@ import yaml
 
 from radpref import config
 from radpref.errors import RadprefError
-from radpref.sweep import Cell, Grid, SweepError, _results, estimate, load_grid, markdown, sweep
+from radpref.runs.folder import Run
+from radpref.sweep import Cell, Grid, SweepError, _file_name, _loaded, _results, estimate, load_grid, markdown, sweep
 
 TINY = {
     "recipe": "firempo",
@@ -92,6 +93,52 @@ def test_means_differences_and_effects_by_hand() -> None:
     assert estimate([2.0]).high == float("inf")
 
 
+def test_cells_of_like_names_have_folders_of_their_own() -> None:
+    names = ["a b", "a/b", "a+b", "a-b", "a_b", "../a", "..", "a\nb", "DPO + NLL", "DPO / NLL", ""]
+    folders = [_file_name(name) for name in names]
+    assert len(set(folders)) == len(names)
+    for folder in folders:
+        assert Path(folder).name == folder, "one folder, below the sweep's"
+        assert folder not in ("", ".", "..", "shared")
+    assert _file_name("dpo-nll_2") == "dpo-nll_2", "a plain name is the folder's"
+    assert _file_name("shared") != "shared", "that is what the cells have in common"
+
+
+def test_lists_and_words_of_a_cell_survive_whole() -> None:
+    cell = Cell(
+        set={
+            "mine.strata": ["task", "kind", "answer"],
+            "select.betas": [0.1, 0.05],
+            "evaluate.controls": [],
+            "edit.attributes": ["side", "place"],
+            "task.prompt": "Findings, please: [all]",
+            "data.root": None,
+            "align.lr": 1e-05,
+        }
+    )
+    made = Grid(recipe="chexpo", share="sft", cells={"x": cell}, metrics={}, set={"mine.cells": ["right-unsure"]})
+    recipe = _loaded(made, cell, 3).recipe
+    assert recipe.mine.strata == ("task", "kind", "answer")
+    assert recipe.mine.cells == ("right-unsure",)
+    assert recipe.select.betas == (0.1, 0.05)
+    assert recipe.evaluate.controls == ()
+    assert recipe.edit.attributes == ("side", "place")
+    assert recipe.task.prompt == "Findings, please: [all]"
+    assert recipe.data.root is None
+    assert recipe.align.lr == 1e-5
+    assert (recipe.run.seed, recipe.data.phantom.seed) == (20, 3)
+
+
+def test_the_shipped_grids_run_as_they_are_written() -> None:
+    """Every value of a grid stands in the recipe of its cell."""
+    for name in ("chexpo", "firempo", "firempo-corruption"):
+        shipped = load_grid(name)
+        for cell in shipped.cells.values():
+            values = dict(config.flatten(_loaded(shipped, cell, 0).recipe.model_dump(mode="json")))
+            for key, value in {**shipped.set, **cell.set}.items():
+                assert values[key] == value, f"{key} of {name}"
+
+
 def test_a_sweep_runs_and_goes_on(tmp_path: Path) -> None:
     loaded = load_grid(grid(tmp_path / "grid.yaml"))
     first = sweep(loaded, tmp_path / "out", [0])
@@ -99,8 +146,25 @@ def test_a_sweep_runs_and_goes_on(tmp_path: Path) -> None:
     recipe = yaml.safe_load((tmp_path / "out" / "seed-0" / "firempo" / "recipe.yaml").read_text("utf-8"))
     assert recipe["align"]["visual"]["weight"] == 0.2
     assert recipe["align"]["kl"]["weight"] == 0.01
-    done = (tmp_path / "out" / "seed-0" / "firempo" / "metrics.json").stat().st_mtime_ns
-    (tmp_path / "out" / "seed-0" / "dpo" / "metrics.json").unlink()
+    place = tmp_path / "out" / "seed-0"
+
+    def stamps() -> dict[str, int]:
+        return {cell: (place / cell / "metrics.json").stat().st_mtime_ns for cell in ("dpo", "firempo")}
+
+    before = stamps()
+    (place / "dpo" / "metrics.json").unlink()
     again = sweep(loaded, tmp_path / "out", [0])
     assert json.loads(json.dumps(again["values"])) == json.loads(json.dumps(first["values"]))
-    assert (tmp_path / "out" / "seed-0" / "firempo" / "metrics.json").stat().st_mtime_ns == done
+    assert stamps()["firempo"] == before["firempo"]
+
+    # A cell that has changed is computed again, and no other; what all share is not.
+    shared = (place / "shared" / "corrupt" / "pairs.jsonl").stat().st_mtime_ns
+    before = stamps()
+    changed = {**TINY["cells"]["firempo"]["set"], "align.visual.weight": 0.7, "align.lr": 5e-3}  # type: ignore[index]
+    other = load_grid(grid(tmp_path / "grid.yaml", cells={**TINY["cells"], "firempo": {"set": changed}}))  # type: ignore[dict-item]
+    third = sweep(other, tmp_path / "out", [0])
+    assert Run(place / "firempo").recipe.align.visual.weight == 0.7
+    assert stamps()["dpo"] == before["dpo"]
+    assert stamps()["firempo"] != before["firempo"]
+    assert third["values"]["dpo"] == first["values"]["dpo"]
+    assert (place / "shared" / "corrupt" / "pairs.jsonl").stat().st_mtime_ns == shared

@@ -141,3 +141,102 @@ def test_the_references_of_vqa_rad_match_themselves(shared_data: Path) -> None:
     yes = [row for row in rows if str(row["answer"]).strip().lower() == "yes"]
     assert len(yes) > 100
     assert not any(matches("no", str(row["answer"]), True) for row in yes)
+
+
+# ---------------------------------------------------------------- with the question in view
+
+ASKED = [
+    # question, reference, closed, answer, right
+    ("Is the trachea midline?", "Yes", True, "midline", True),
+    ("Is the trachea midline?", "Yes", True, "The trachea is midline.", True),
+    ("Is the trachea midline?", "Yes", True, "It is not midline.", False),
+    ("Is the trachea midline?", "Yes", True, "The trachea is deviated to the right.", False),
+    ("Is the trachea midline?", "No", True, "deviated", True),
+    ("Is the trachea midline?", "No", True, "midline", False),
+    ("Is there no pneumothorax?", "Yes", True, "No pneumothorax.", True),
+    ("Is there no pneumothorax?", "Yes", True, "There is no pneumothorax.", True),
+    ("Is there no pneumothorax?", "No", True, "There is a pneumothorax.", True),
+    ("Is there no pneumothorax?", "Yes", True, "Yes", True),
+    ("Is there no pneumothorax?", "Yes", True, "No", False),
+    ("Is there a pneumothorax?", "No", True, "No pneumothorax", True),
+    ("Is there a pneumothorax?", "Yes", True, "There is a small pneumothorax.", True),
+    ("Is there a pneumothorax?", "No", True, "Absent", True),
+    ("Is there a pneumothorax?", "Yes", True, "present", True),
+    ("Is there a pneumothorax?", "No", True, "not seen", True),
+    ("Is there a pneumothorax?", "Yes", True, "A pneumothorax is seen on the left.", True),
+    ("Is the heart enlarged?", "No", True, "The heart is normal in size.", True),
+    ("Is the heart enlarged?", "Yes", True, "cardiomegaly", True),
+    ("Is the heart enlarged?", "Yes", True, "normal", False),
+    ("Is the heart enlarged?", "No", True, "normal", True),
+    ("Is the heart normal?", "Yes", True, "normal", True),
+    ("Is the heart normal?", "No", True, "enlarged", True),
+    ("Is the effusion on the left?", "Yes", True, "left", True),
+    ("Is the effusion on the left?", "No", True, "It is on the right.", True),
+    ("Is the effusion on the left?", "Yes", True, "right", False),
+    ("Isn't the aorta enlarged?", "No", True, "The aorta is not enlarged.", True),
+    ("Are the lungs not clear?", "No", True, "The lungs are clear.", True),
+    ("Are the lungs not clear?", "Yes", True, "clear lungs", False),
+    ("Are the lungs clear?", "Yes", True, "lungs clear", True),
+    ("Are the lungs clear?", "No", True, "There is consolidation in the left lower lobe.", True),
+    ("Does this patient have pneumonia?", "No", True, "The lungs are clear.", True),
+    ("Does the image show an effusion?", "Yes", True, "Effusion", True),
+    ("Is there an effusion?", "Yes", True, "Edema", False),
+    ("Is there an effusion?", "No", True, "Edema", False),
+    ("Is there an effusion?", "No", True, "Unlikely", True),
+    ("Is there an effusion?", "Yes", True, "I do not know", False),
+    ("Is there an effusion?", "No", True, "I do not know", False),
+    ("Is there an effusion?", "No", True, "It is not possible to say.", False),
+    ("Where is the lesion?", "left lower lobe", False, "lower lobe of the left lung", True),
+    ("Where is the lesion?", "right upper lobe", False, "In the upper right lobe", True),
+    ("Where is the lesion?", "RUL", False, "right upper lobe", True),
+    ("What is seen?", "pleural effusions", False, "pleural effusion", True),
+    ("What is seen?", "infiltrates", False, "infiltrate", True),
+    ("What organ is enlarged?", "heart", False, "cardiac enlargement", True),
+    ("What is abnormal?", "cardiomegaly", False, "The heart is enlarged.", True),
+    ("What type of image is this?", "chest x-ray", False, "radiograph of the chest", True),
+    ("What plane is this?", "PA", False, "posteroanterior", True),
+    ("Which side is the effusion on?", "left", False, "on the patient's left side", True),
+    ("Which side is the effusion on?", "left", False, "right side", False),
+    ("Where is the opacity?", "bases of both lungs", False, "bibasilar", True),
+    ("How many nodules?", "2", False, "two nodules", True),
+    ("How many nodules?", "two", False, "There are 2.", True),
+    ("How many nodules?", "2", False, "3", False),
+    ("Is the trachea midline or deviated?", "midline", True, "The trachea is in the midline.", True),
+    ("Is the trachea midline or deviated?", "midline", True, "It is central.", True),
+    ("Is the trachea midline or deviated?", "midline", True, "not deviated", True),
+    ("Is the trachea midline or deviated?", "midline", True, "deviated", False),
+    ("How is the heart size?", "normal", False, "within normal limits", True),
+    ("How is the heart size?", "normal", False, "unremarkable", True),
+    ("How is the heart size?", "enlarged", False, "cardiomegaly", True),
+    ("How is the heart size?", "normal", False, "The heart is not enlarged", True),
+    ("What is the abnormality?", "fracture of the ribs", False, "rib fractures", True),
+    ("What does the image show?", "lung nodules", False, "nodules in the lung", True),
+    ("What is the position of the tube?", "above the carina", False, "carina above", True),
+    ("What is in the image?", "atelectasis", False, "collapse of the lung", True),
+    ("Which lobe?", "left lower", False, "lower left lobe", True),
+    ("Is this an axial image?", "Yes", True, "axial", True),
+    ("Is this an axial image?", "No", True, "coronal", True),
+    ("Is this a CT or an MRI?", "CT", True, "computed tomography", True),
+    ("Is this a CT or an MRI?", "CT", True, "MRI", False),
+    ("What is the size of the heart?", "enlarged", False, "normal", False),
+    ("Where is the mass?", "posterior", False, "behind", True),
+    ("Are there multiple or just 1 metastatic focus?", "one", True, "just one", True),
+]
+
+
+@pytest.mark.parametrize(
+    ("question", "reference", "closed", "answer", "right"), ASKED, ids=[f"{q} {r}: {a}" for q, r, _, a, _ in ASKED]
+)
+def test_with_the_question_in_view(question: str, reference: str, closed: bool, answer: str, right: bool) -> None:
+    assert matches(answer, reference, closed, question) is right
+
+
+@pytest.mark.parametrize(("question", "answer"), [(q, r) for q, r, c, _, _ in ASKED if c and r in ("Yes", "No")])
+def test_yes_and_no_are_themselves_whatever_was_asked(question: str, answer: str) -> None:
+    other = {"Yes": "No", "No": "Yes"}[answer]
+    assert matches(answer, answer, True, question)
+    assert not matches(other, answer, True, question)
+
+
+def test_without_the_question_an_answer_without_yes_or_no_says_neither() -> None:
+    assert not matches("midline", "Yes", True)

@@ -40,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
 
 @pytest.fixture(scope="module")
 def asked(world: list[Study], tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
-    return questions(world, TASK, max_images=2, folder=tmp_path_factory.mktemp("marked"), seed=5)
+    return list(questions(world, TASK, max_images=2, folder=tmp_path_factory.mktemp("marked"), seed=5))
 
 
 def test_reports_are_asked_for_as_before(world: list[Study], tmp_path: Path) -> None:
@@ -113,6 +113,16 @@ def test_a_study_keeps_its_words_when_others_are_added(world: list[Study], tmp_p
     many = {row.id: row for row in questions(world, task, max_images=2, folder=tmp_path, seed=5)}
     assert few
     assert all(many[key] == row for key, row in few.items())
+
+
+@pytest.mark.parametrize("balance", ["none", "kind", "finding", "answer"])
+def test_the_questions_of_a_split_are_those_of_all(balance: str, world: list[Study], tmp_path: Path) -> None:
+    task = TaskSection.model_validate({"kind": "questions", "per_study": 3, "balance": balance, "asks": ("basic",)})
+    whole = list(questions(world, task, max_images=2, folder=tmp_path, seed=5))
+    for split in ("train", "validation", "test"):
+        part = list(questions(world, task, max_images=2, folder=tmp_path, seed=5, split=split))
+        assert part
+        assert part == [row for row in whole if row.split == split]
 
 
 def test_region_questions_show_a_marked_image_of_the_study(asked: list[Question], world: list[Study]) -> None:
@@ -207,7 +217,7 @@ def test_a_report_is_asked_about_as_far_as_it_tells() -> None:
     assert not facts.denies("pneumonia")
     assert not facts.denies("consolidation")
     assert not facts.denies("mass")
-    rows = questions([study], TASK, max_images=1, folder=Path("/nowhere"), seed=1)
+    rows = list(questions([study], TASK, max_images=1, folder=Path("/nowhere"), seed=1))
     assert not [row for row in rows if "pneumonia" in row.prompt]
     assert {row.task for row in rows} == {"basic"}
 
@@ -229,7 +239,7 @@ def test_a_broken_mask_costs_its_questions_only(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(b"no picture")
     image = ImageFile(path=str(tmp_path / "f.png"), view="frontal", masks={"mass": str(tmp_path / "m.png")})
     study = Study(id="s", patient="p", images=(image,), findings="There is a mass in the left upper lobe.")
-    rows = questions([study], TASK, max_images=1, folder=tmp_path / "marked", seed=1)
+    rows = list(questions([study], TASK, max_images=1, folder=tmp_path / "marked", seed=1))
     assert rows
     assert {row.task for row in rows} == {"basic"}
 

@@ -353,7 +353,7 @@ def _process(models: Path, folder: Path) -> None:
     pairs = [Pair.model_validate_json(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
     for family, objective in RUNS:
         vlm = toys.vlm(models / family, family)
-        section = section_of(objective, batch=2, epochs=2)
+        section = section_of(objective, batch=4, epochs=2)
         prepared = prepare(vlm, pairs, section, folder / f"prepared-{family}")
         align(vlm, prepared, section, folder / f"together-{family}-{objective}", seed=0)
 

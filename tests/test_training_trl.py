@@ -19,7 +19,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from torch import Tensor
 from transformers import TrainingArguments
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from trl.experimental.cpo import CPOTrainer
@@ -28,9 +28,12 @@ from trl.experimental.orpo import ORPOTrainer
 from radpref.config import LoraSection
 from radpref.images import read_image
 from radpref.losses import objective
-from radpref.models import Vlm, attach_lora, encode_answer, language_targets
+from radpref.models import Vlm, attach_lora, collate, encode_answer, freeze, language_targets
 from radpref.records import Pair
-from radpref.training import Collator, Item, PairTrainer, Prepared, prepare
+from radpref.training import Collator, Item, PairTrainer, Prepared, Prompts, prepare, way_of
+from radpref.training.answers import AnswerTrainer, encoded
+from radpref.training.rows import answer_ids
+from radpref.training.sft import usable
 from tests import tiny
 from tests import training_toys as toys
 
@@ -266,6 +269,62 @@ def test_kto_is_trls(road: Road) -> None:
     scale(student.model, -10.0)
     assert min(trainer._metrics["eval"]["kl"]) == 0
     assert max(trainer._metrics["eval"]["kl"]) > 1e-3
+
+
+@pytest.mark.parametrize("rank", [4, 0])
+@pytest.mark.parametrize(("family", "accumulate"), [("llava", 2), ("qwen3_vl", 1)])
+def test_fine_tuning_is_trls_sft(family: str, accumulate: int, rank: int, tmp_path: Path) -> None:
+    """Loss and gradient of one step, with LLaVA over two batches: the mean over all its tokens.
+
+    Over Qwen's batches the Trainer takes a mean of their means, as its model takes no ``num_items_in_batch``.
+    """
+    questions = toys.questions(tmp_path / "images", 6)
+    ours, theirs = (toys.vlm(tmp_path / "model", family) for _ in range(2))
+    prompts = Prompts(ours)
+    rows, _ = usable(ours, questions, prompts)
+    way = way_of(ours, shared=False)
+    kept = encoded(ours, rows, prompts, 4, tmp_path / "features") if rank else None
+    for vlm in (ours, theirs):
+        torch.manual_seed(0)
+        if rank:
+            attach_lora(vlm, LORA)
+        else:
+            freeze(vlm, language=True, projector=True)
+        for name, parameter in vlm.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.05)
+    size = len(rows) // accumulate
+    settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulate, "report_to": "none"}
+    settings |= {"output_dir": str(tmp_path / "out"), "use_cpu": True, "remove_unused_columns": False}
+    mine = AnswerTrainer(ours, TrainingArguments(**settings), rows, prompts, way, kept, "cosine")
+
+    def collator(batch: list[dict[str, int]]) -> dict[str, Tensor]:
+        some = [rows[entry["row"]] for entry in batch]
+        tensors = collate(theirs, [prompts(row) for row in some], [answer_ids(theirs, row) for row in some])
+        spoken = tensors.pop("completion_mask")
+        return {**tensors, "labels": tensors["input_ids"].masked_fill(~spoken, -100)}
+
+    config = SFTConfig(
+        **settings, bf16=False, gradient_checkpointing=False, dataset_kwargs={"skip_prepare_dataset": True}
+    )
+    data = Dataset.from_dict({"row": list(range(len(rows)))})
+    other = SFTTrainer(
+        theirs.model, args=config, train_dataset=data, data_collator=collator, processing_class=theirs.processor
+    )
+    halves = [list(range(start, start + size)) for start in range(0, len(rows), size)]
+    found = []
+    for trainer, collated in (
+        (mine, [mine.data_collator(half) for half in halves]),
+        (other, [collator([{"row": number} for number in half]) for half in halves]),
+    ):
+        batches, count = trainer.get_batch_samples(iter(collated), accumulate, torch.device("cpu"))
+        loss = sum(trainer.compute_loss(trainer.model, b, num_items_in_batch=count) for b in batches)
+        wanted = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+        gradient = dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
+        found.append((loss.item(), torch.cat([gradient[name].flatten() for name in sorted(gradient)])))
+    (loss, gradient), (expected, theirs_gradient) = found
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert (gradient - theirs_gradient).norm() < 1e-4 * theirs_gradient.norm()
 
 
 def test_rows_are_trls_but_for_what_follows_the_end_of_turn(road: Road) -> None:

@@ -14,7 +14,7 @@ from radpref.files import replacing
 from radpref.findings import CLASSES_14, labels
 from radpref.judges.case import words
 from radpref.records import Quarantined
-from radpref.run.folder import progress
+from radpref.runs.progress import progress
 
 ROW = "row"
 """The first column of the output where the input has no id: where the row stands, ``line 12``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,33 @@ from filelock import FileLock, Timeout
 from radpref.bulk.refused import Done, check_out, reasons, write_refused
 from radpref.data.rows import Entry, require, stream
 from radpref.data.source import DataError, RowError, text_of
-from radpref.files import content_key
+from radpref.files import StoreError, content_key
 from radpref.judges import Case, Judge
 from radpref.judges.server import TRANSIENT
-from radpref.records import Judgement, Quarantined
-from radpref.run.folder import progress
-from radpref.run.table import Ledger
+from radpref.records import Judgement, Quarantined, Record
+from radpref.runs.progress import progress
+from radpref.runs.rows import batched
+from radpref.runs.table import Made, Table
 
 CHUNK = 256
 """Pairs judged at once, and lost at most by a kill."""
+
+
+class Score(Record):
+    """A judgement as it stands in the output; spans are ``[start, end]``."""
+
+    id: str
+    judge: str
+    score: float | None
+    unscored: str | None
+    """Why there is no score."""
+    words: int
+    reference_words: int
+    significant: dict[str, int] | None = None
+    """Number of errors by kind; of judges that tell errors."""
+    insignificant: dict[str, int] | None = None
+    errors: tuple[dict[str, Any], ...] | None = None
+    matched: tuple[dict[str, Any], ...] | None = None
 
 
 def score_file(
@@ -38,14 +55,10 @@ def score_file(
 ) -> Done:
     """Judge every pair of ``source`` (JSONL, CSV or Parquet) and write a JSONL of judgements in the same order.
 
-    A row of ``out`` holds ``id``, ``key``, ``judge``, ``score`` (null where there is none) and ``unscored`` (why),
-    ``words`` and ``reference_words``; of judges that tell errors also ``significant`` and ``insignificant`` (number
-    of errors by kind), ``errors`` (each with spans ``[start, end]`` in both texts) and ``matched`` findings.
-
-    Work is kept in ``OUT.part`` every ``chunk`` pairs. The same command goes on from there, and computes anew only
-    pairs whose texts or ``version`` have changed, or that a server could not answer. In memory stay the pairs of a
-    chunk and, of every pair, its id, key and place. Broken rows, and the second row of an id, stand with their
-    reason in ``OUT.quarantined.jsonl``.
+    A row of ``out`` is a `Score`. Work is kept beside it every ``chunk`` pairs (``OUT.part0``, then ``OUT.keys``). The
+    same command goes on from there, and computes anew only pairs whose texts or ``version`` have changed, or that a
+    server could not answer. In memory stay the pairs of a chunk and, of every pair, its id and
+    key. Broken rows, and the second row of an id, stand with their reason in ``OUT.quarantined.jsonl``.
 
     Args:
         version: what the judge's answers depend on besides the texts, its name included.
@@ -65,35 +78,39 @@ def score_file(
     except OSError as error:
         raise DataError(f"cannot write beside {out}: {error.strerror or error}") from error
     with lock:
-        ledger = Ledger(out, keep=lambda row: not str(row["unscored"]).startswith(TRANSIENT))
+        table = Table(out, Score)
+        if out.exists() and not table.merged():
+            raise StoreError(
+                f"{out} holds something that this command did not write, or that was changed since. Move it away, or "
+                "write somewhere else."
+            )
+        table.reopen()
+        known = table.known(again=lambda row: str(row.unscored).startswith(TRANSIENT))
         refused: list[Quarantined] = []
-        ids: dict[str, None] = {}
-        scores, unscored = array("d"), Counter[str]()
+        order: dict[str, str] = {}
         bar = progress(total=None, unit="pairs", what="score")
-        cases = _cases(stream(source), (id_column, reference, candidate), refused, ids)
-        while batch := list(islice(cases, chunk)):
-            keys = [content_key("score", version, case.reference, case.candidate) for case in batch]
-            known = [ledger.get(case.id, key) for case, key in zip(batch, keys, strict=True)]
-            left = [(case, key) for case, key, row in zip(batch, keys, known, strict=True) if row is None]
-            judged = [
-                _row(judgement, key)
-                for judgement, (_, key) in zip(judge([case for case, _ in left]) if left else [], left, strict=True)
-            ]
-            ledger.append(judged)
-            for row in (*(row for row in known if row is not None), *judged):
-                if row["score"] is None:
-                    unscored[row["unscored"].split(":")[0]] += 1
-                else:
-                    scores.append(row["score"])
+        for batch in batched(_cases(stream(source), (id_column, reference, candidate), refused, order), chunk):
+            keys = {case.id: content_key("score", version, case.reference, case.candidate) for case in batch}
+            order |= keys
+            left = [case for case in batch if (case.id, keys[case.id]) not in known]
+            if left:
+                table.append(0, (Made(row.id, keys[row.id], [_row(row)]) for row in judge(left)))
             bar.update(len(batch))
         bar.close()
-        ledger.finish(ids)
+        table.merge(order.items())
+        table.tidy()
+        scores, unscored = array("d"), Counter[str]()
+        for row in table:
+            if row.score is None:
+                unscored[str(row.unscored).split(":")[0]] += 1
+            else:
+                scores.append(row.score)
         refused_path = write_refused(out, refused)
-    return Done(len(ids), reasons(refused), refused_path, tuple(scores), unscored)
+    return Done(len(order), reasons(refused), refused_path, tuple(scores), unscored)
 
 
 def _cases(
-    entries: Iterator[Entry], names: tuple[str, str, str], refused: list[Quarantined], ids: dict[str, None]
+    entries: Iterator[Entry], names: tuple[str, str, str], refused: list[Quarantined], ids: dict[str, str]
 ) -> Iterator[Case]:
     """The pairs that can be judged; adds to ``refused`` and ``ids`` as they come."""
     id_column, reference, candidate = names
@@ -115,27 +132,28 @@ def _cases(
             where = "" if name == entry.place else f" ({entry.place})"
             refused.append(Quarantined(id=name, stage="score", reason=f"{error}{where}"))
             continue
-        ids[name] = None
+        ids[name] = ""
         yield case
 
 
-def _row(judgement: Judgement, key: str) -> dict[str, Any]:
-    """A judgement as a flat JSON row; spans as ``[start, end]``."""
-    row: dict[str, Any] = {
-        "id": judgement.id,
-        "key": key,
-        "judge": judgement.judge,
-        "score": judgement.score,
-        "unscored": judgement.unscored,
-        "words": judgement.words,
-        "reference_words": judgement.reference_words,
+def _row(judgement: Judgement) -> Score:
+    row = Score(
+        id=judgement.id,
+        judge=judgement.judge,
+        score=judgement.score,
+        unscored=judgement.unscored,
+        words=judgement.words,
+        reference_words=judgement.reference_words,
+    )
+    if not (judgement.errors or judgement.matched):
+        return row
+    kinds = {
+        name: dict(Counter(error.kind for error in judgement.errors if error.significant is wanted))
+        for name, wanted in (("significant", True), ("insignificant", False))
     }
-    if judgement.errors or judgement.matched:
-        for name, wanted in (("significant", True), ("insignificant", False)):
-            row[name] = dict(Counter(error.kind for error in judgement.errors if error.significant is wanted))
-        row["errors"] = [_flat(error.model_dump()) for error in judgement.errors]
-        row["matched"] = [_flat(finding.model_dump(exclude_none=True)) for finding in judgement.matched]
-    return row
+    errors = tuple(_flat(error.model_dump()) for error in judgement.errors)
+    matched = tuple(_flat(finding.model_dump(exclude_none=True)) for finding in judgement.matched)
+    return row.model_copy(update={**kinds, "errors": errors, "matched": matched})
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ An unknown key or a wrong type is an error that names the nearest key.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from radpref.config.schema import AlignSection, Recipe, Section
 from radpref.errors import RadprefError
@@ -24,26 +26,17 @@ class RecipeError(RadprefError, ValueError):
     """A recipe that cannot be run; the message says what was given, why not, and what to do."""
 
 
-PATHS = (
-    "model.path",
-    "model.adapter",
-    "data.root",
-    "data.file",
-    "pair.file",
-    "pair.root",
-    "judge.template",
-    "edit.template",
-    "judge.python",
-    "corrupt.segmenter",
-)
-"""Keys that may name a file or folder; a relative one is meant from where the command is given."""
-
-
 Layer = tuple[str, dict[str, Any]]
 """Where values come from (``chexalign.yaml``, ``preset tiny``, ``the command line``) and a nested mapping."""
 
-SHORTHANDS = {"model": "model.path", "data": "data.source"}
-"""``--model X`` is ``--model.path X``; ``--data X`` is ``--data.source X``."""
+SHORTHANDS = {"model": "model.path", "data": "data.source", "engine": "engine.name"}
+"""``--model X`` is ``--model.path X``; ``--data X`` is ``--data.source X``; ``--engine X`` is ``--engine.name X``."""
+
+
+def marked(field: FieldInfo, mark: str) -> Any:
+    """What a field's mark of this name says (``schema.PATH`` and its kin); None where it has none."""
+    extra = field.json_schema_extra
+    return extra.get(mark) if isinstance(extra, dict) else None
 
 
 class Loaded(BaseModel):
@@ -59,6 +52,15 @@ def shipped() -> list[str]:
     """Names of the recipes that come with the package."""
     folder = resources.files("radpref") / "recipes"
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def about(name: str) -> tuple[str, dict[str, str]]:
+    """What a shipped recipe is for, and each of its presets: the comments that they begin with."""
+    text = (resources.files("radpref") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    head = " ".join(line.lstrip("# ") for line in text.split("#\n")[0].splitlines())
+    presets = text.partition("\npresets:")[2]
+    told = re.findall(r"^  ([\w-]+):[^#\n]*(?:# *(.*))?$", presets, re.MULTILINE)
+    return head.split(". ")[0].rstrip(".") + ".", dict(told)
 
 
 def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ()) -> Loaded:
@@ -104,10 +106,7 @@ def resolve(layers: Sequence[Layer]) -> Loaded:
     return Loaded(recipe=recipe, provenance=provenance)
 
 
-OBJECTIVE_KEYS = (
-    "loss", "beta", "label_smoothing", "length_alpha", "ld_alpha", "tdpo_alpha", "target_margin", "desirable",
-    "undesirable", "spans", "nll", "anchor", "kl", "visual",
-)  # fmt: skip
+OBJECTIVE_KEYS = tuple(name for name, field in AlignSection.model_fields.items() if marked(field, "objective"))
 """Keys of ``align`` that an objective consists of: naming one sets all of them, to its values or to the defaults."""
 
 
@@ -141,10 +140,13 @@ def _with_objectives(layers: Sequence[Layer]) -> Iterator[Layer]:
         yield where, values
 
 
-def override(loaded: Loaded, overrides: Sequence[str]) -> Loaded:
-    """A loaded recipe with ``key=value`` words on top; everything else keeps its value and provenance."""
-    changes = _nested(overrides)
-    changed = resolve([("the run folder", loaded.recipe.model_dump()), ("the command line", changes)])
+def override(loaded: Loaded, overrides: Sequence[str] | Mapping[str, Any], where: str = "the command line") -> Loaded:
+    """A loaded recipe with ``key=value`` words, or dotted keys and their values, on top.
+
+    Everything else keeps its value and provenance. Raises RecipeError.
+    """
+    changes = _of_keys(overrides) if isinstance(overrides, Mapping) else _nested(overrides)
+    changed = resolve([("the run folder", loaded.recipe.model_dump()), (where, changes)])
     touched = {key for key, _ in flatten(changes)}
     provenance = {
         key: where if key in touched or where.startswith("objective ") else loaded.provenance.get(key, "default")
@@ -156,8 +158,10 @@ def override(loaded: Loaded, overrides: Sequence[str]) -> Loaded:
 def anchored(loaded: Loaded) -> Loaded:
     """The recipe with the relative paths of what lies here made absolute: a run goes on from any other folder."""
     recipe = loaded.recipe
-    for key in PATHS:
-        section, name = key.split(".")
+    for key, field in fields():
+        section, _, name = key.rpartition(".")
+        if not marked(field, "path"):
+            continue
         values = getattr(recipe, section)
         given = getattr(values, name)
         if given is None or given == "builtin" or (key == "data.file" and recipe.data.root is not None):
@@ -209,24 +213,23 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value
 
 
+def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every dotted key that a recipe may hold, with its field."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from fields(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
 def keys() -> list[str]:
     """Every dotted key that a recipe may hold."""
-    return [key for key, _ in flatten(Recipe().model_dump())]
+    return [key for key, _ in fields()]
 
 
 def helps() -> dict[str, str]:
     """Every dotted key with its line of help."""
-    found: dict[str, str] = {}
-
-    def walk(model: type[BaseModel], prefix: str) -> None:
-        for name, field in model.model_fields.items():
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-                walk(field.annotation, f"{prefix}{name}.")
-            else:
-                found[f"{prefix}{name}"] = field.description or ""
-
-    walk(Recipe, "")
-    return found
+    return {key: field.description or "" for key, field in fields()}
 
 
 class _Loader(yaml.SafeLoader):
@@ -277,6 +280,13 @@ def _nested(overrides: Sequence[str]) -> dict[str, Any]:
             raise RecipeError(f"`{override}` is not an override; write --section.key value.")
         key = SHORTHANDS.get(key, key).replace("-", "_")
         _put(result, key, _value(text, _kinds(key)))
+    return result
+
+
+def _of_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        _put(result, SHORTHANDS.get(key, key).replace("-", "_"), value)
     return result
 
 

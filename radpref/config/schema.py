@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from radpref.errors import RadprefError
 from radpref.records import Cell
 
+PATH: dict[str, Any] = {"path": True}
+"""Mark of a key that may name a file or folder; a relative one is meant from where the command is given."""
+SPEED: dict[str, Any] = {"speed": True}
+"""Mark of a key that changes how fast or where something is computed, and never what: no result depends on it."""
+OBJECTIVE: dict[str, Any] = {"objective": True}
+"""Mark of a key of ``align`` that an objective consists of: naming one sets all of them."""
+
+
+def _names(group: str) -> dict[str, Any]:
+    """Mark of a key that takes a name of a ``radpref.plugins`` group."""
+    return {"names": group}
+
+
+class UndeclaredKeyError(RadprefError):
+    """A stage reads a key of the recipe that it does not declare; its results would not follow a change of it."""
+
+
+Schedule = Literal["cosine", "linear", "constant"]
+Optimizer = Literal["adamw", "adamw-8bit", "adafactor"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -23,12 +43,25 @@ class Section(BaseModel):
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False, validate_default=True
     )
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A key that is not there: this section was narrowed to what a stage declares (``config.narrowed``)."""
+            if name in type(self).model_fields:
+                raise UndeclaredKeyError(
+                    f"`{name}` of {type(self).__name__} is read by a stage that does not declare it; add it to the "
+                    "stage's config, so that a change of it is noticed."
+                )
+            return super().__getattr__(name)
+
 
 class RunSection(Section):
     seed: int = Field(
         17, ge=0, lt=2**32, description="seed of everything that draws: splits, sampling, training, bootstrap"
     )
-    threads: int = Field(0, ge=0, description="CPU threads for torch; 0 leaves torch's own choice")
+    threads: int = Field(
+        0, ge=0, description="CPU threads for torch; 0 leaves torch's own choice", json_schema_extra=SPEED
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Precision = Field(
         "auto",
@@ -36,9 +69,29 @@ class RunSection(Section):
     )
 
 
+class EngineSection(Section):
+    """Where the work is done; no result depends on it."""
+
+    name: Literal["local", "ray"] = Field(
+        "local",
+        description="local: this process, or every process that torchrun or accelerate launch starts; ray: a cluster",
+        json_schema_extra=SPEED,
+    )
+    address: str | None = Field(
+        None, description="ray: the cluster's address; absent: one is found, or started here", json_schema_extra=SPEED
+    )
+    workers: int = Field(
+        2, ge=1, description="ray: actors that each hold a model, and workers of a training", json_schema_extra=SPEED
+    )
+    cpus: float = Field(1.0, gt=0, description="ray: CPU cores a worker", json_schema_extra=SPEED)
+    gpus: float = Field(0.0, ge=0, description="ray: GPUs a worker", json_schema_extra=SPEED)
+
+
 class ModelSection(Section):
-    path: str = Field("builtin", description="builtin, a folder, or a model's name on the hub")
-    adapter: str | None = Field(None, description="a PEFT adapter to load on top before anything else")
+    path: str = Field("builtin", description="builtin, a folder, or a model's name on the hub", json_schema_extra=PATH)
+    adapter: str | None = Field(
+        None, description="a PEFT adapter to load on top before anything else", json_schema_extra=PATH
+    )
     revision: str | None = Field(None, description="revision on the hub")
 
 
@@ -78,24 +131,39 @@ class PhantomSection(Section):
 
 
 class TableSection(Section):
-    id: str = Field("id", description="column of the study id")
-    patient: str = Field("patient", description="column of the patient; falls back to the study id if absent")
-    images: str = Field("images", description="column of one image or a list: paths, or Hugging Face images")
-    findings: str = Field("findings", description="column of the reference report")
-    impression: str = Field("impression", description="column of the impression; may be absent")
-    indication: str = Field("indication", description="column of the indication; may be absent")
-    split: str = Field("split", description="column of the split; if absent, patients are split by hash")
+    """Columns by name. ``auto``: found by the usual names; empty: not used."""
+
+    id: str = Field("auto", description="column of the study id; empty numbers the rows")
+    patient: str = Field(
+        "auto", description="column of the patient; the word `study` makes each study a patient of its own"
+    )
+    images: str = Field("auto", description="column of one image or several: paths, or Hugging Face images")
+    view: str = Field("auto", description="column of the view, where a row is an image")
+    findings: str = Field("auto", description="column of the findings, the reference report")
+    impression: str = Field("auto", description="column of the impression")
+    indication: str = Field("auto", description="column of the indication")
+    report: str = Field("auto", description="column of the whole report, whose sections are found")
+    date: str = Field("auto", description="column of date and time: the study before is the prior")
+    prior: str = Field("auto", description="column of the id of the study before")
+    question: str = Field("auto", description="column of a question about the study")
+    answer: str = Field("auto", description="column of its answer")
+    split: str = Field("auto", description="column of the split; without one, patients are split by hash")
 
 
 class DataSection(Section):
     source: str = Field(
         "phantom",
-        description="where studies come from: phantom, openi, table, nih, covid, ms-cxr, vindr; none for pairs alone",
+        description="where studies come from: phantom, table, openi, mimic-cxr, chexpert-plus ..., see docs/data/; "
+        "none for pairs alone",
+        json_schema_extra=_names("sources"),
     )
-    root: str | None = Field(None, description="folder of the source; images are never read from outside it")
+    root: str | None = Field(
+        None, description="folder of the source; images are never read from outside it", json_schema_extra=PATH
+    )
     file: str | None = Field(
         None,
         description="table: JSONL, CSV or Parquet in root, or a data set's name; openi: reports file or folder",
+        json_schema_extra=PATH,
     )
     train: int | None = Field(None, ge=1, description="most training studies to use; all if absent")
     validation: int | None = Field(None, ge=1, description="most validation studies to use; all if absent")
@@ -103,6 +171,17 @@ class DataSection(Section):
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of patients held out to select on")
     test_share: float = Field(0.2, gt=0, lt=0.5, description="share of patients held out to test on")
     max_images: int = Field(2, ge=1, le=8, description="most images of a study that the model is shown")
+    near_duplicates: Literal["quarantine", "note", "off"] = Field(
+        "quarantine",
+        description="pictures nearly the same as one of another split: their study, the less held out one, is left "
+        "out; counted only; or not looked for",
+    )
+    burned_in: Literal["note", "refuse"] = Field(
+        "note", description="DICOM images whose header says that there is text in the pixels: counted, or refused"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="what the source itself can be asked; docs/data/ has a page for each"
+    )
     phantom: PhantomSection = PhantomSection()
     table: TableSection = TableSection()
 
@@ -133,19 +212,27 @@ class LoraSection(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     rslora: bool = Field(False, description="rank-stabilised scale")
     dora: bool = Field(False, description="DoRA: learn each weight's magnitude apart from its direction")
+    head: bool = Field(
+        False, description="an adapter on the output head as well; a head tied to the embeddings is untied"
+    )
 
 
 class SftSection(Section):
     enabled: bool = Field(True, description="false starts from the model as it is")
     lora: LoraSection = LoraSection(rank=0)
-    lr: float = Field(1e-3, gt=0, description="peak learning rate, AdamW, cosine")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(3, gt=0, description="passes over the training questions")
-    batch: int = Field(16, ge=1, description="questions a step and device")
+    batch: int = Field(16, ge=1, description="questions a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are summed")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    schedule: Schedule = Field(
+        "cosine", description="the rate after the warm-up: down to 0 on a cosine, a line, or kept"
+    )
+    optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
     train_tower: bool = Field(False, description="train the vision tower too; off keeps it frozen")
     train_projector: bool = Field(True, description="train the projector between tower and language model")
+    gradient_checkpointing: bool = Field(False, description="less memory for more time", json_schema_extra=SPEED)
     save_steps: int = Field(50, ge=1, description="steps between checkpoints")
 
 
@@ -164,29 +251,45 @@ class ServerSection(Section):
         None, description="chat: address of an OpenAI-compatible server up to /v1; nothing is sent anywhere else"
     )
     model: str | None = Field(None, description="chat: the model's name on the server")
-    template: str | None = Field(None, description="chat: a Jinja2 file of your own for the question; default shipped")
+    template: str | None = Field(
+        None, description="chat: a Jinja2 file of your own for the question; default shipped", json_schema_extra=PATH
+    )
     json_schema: Literal["auto", "always", "never"] = Field(
         "auto", description="chat: hold the answer to a JSON schema; auto stops asking where the server cannot"
     )
     max_tokens: int = Field(1024, ge=16, description="chat: longest answer; a longer one is incomplete")
-    concurrency: int = Field(8, ge=1, le=256, description="chat: questions asked at the same time")
-    timeout: float = Field(120.0, gt=0, description="chat: seconds for one whole answer")
-    retries: int = Field(4, ge=0, description="chat: more tries after 429, 5xx, a lost connection or a timeout")
+    concurrency: int = Field(
+        8, ge=1, le=256, description="chat: questions asked at the same time", json_schema_extra=SPEED
+    )
+    timeout: float = Field(120.0, gt=0, description="chat: seconds for one whole answer", json_schema_extra=SPEED)
+    retries: int = Field(
+        4, ge=0, description="chat: more tries after 429, 5xx, a lost connection or a timeout", json_schema_extra=SPEED
+    )
     repairs: int = Field(1, ge=0, description="chat: more tries after an answer that cannot be read")
     api_key_env: str | None = Field(
         None, description="chat: environment variable that holds the server's key; a key never stands in a recipe"
     )
-    cache: str | None = Field(None, description="chat: folder of answers already given; default in the run folder")
+    cache: str | None = Field(
+        None, description="chat: folder of answers already given; default in the run folder", json_schema_extra=PATH
+    )
 
 
 class JudgeSection(ServerSection):
     name: str = Field(
         "green",
-        description="green (findings), text (words), chat, green-model, radeval-NAME, each with lc- before it for "
-        "length control; answer (right or not) for questions",
+        description="green (findings), green-1 (its first version), text (words), chat, green-model, radeval-NAME, "
+        "each with lc- before it for length control; answer (right or not) for questions",
+        json_schema_extra=_names("judges"),
+    )
+    normals: Literal["weigh", "count", "none"] = Field(
+        "weigh",
+        description="green: what agreed normal statements count; weigh: a little, by region, in the share of the "
+        "findings that was found; count: as much as a finding, as published judges do; none: nothing beside findings",
     )
     python: str | None = Field(
-        None, description="radeval: Python interpreter that has RadEval installed; default this one"
+        None,
+        description="radeval: Python interpreter that has RadEval installed; default this one",
+        json_schema_extra=PATH,
     )
 
 
@@ -228,10 +331,14 @@ class MineSection(Section):
         ("patient",), description="neighbours may not share these with their question"
     )
     text_model: str | None = Field(
-        None, description="a sentence-transformers model, by folder or name; hashed TF-IDF if absent"
+        None,
+        description="a sentence-transformers model, by folder or name; hashed TF-IDF if absent",
+        json_schema_extra=PATH,
     )
     image_model: str | None = Field(
-        None, description="a CLIP-like model, by folder or name, or open_clip:FOLDER; the model's own tower if absent"
+        None,
+        description="a CLIP-like model, by folder or name, or open_clip:FOLDER; the model's own tower if absent",
+        json_schema_extra=PATH,
     )
     index: Literal["exact", "faiss"] = Field(
         "exact", description="exact search in blocks, or faiss's inverted lists for galleries of many millions"
@@ -259,7 +366,7 @@ class MineSection(Section):
 class PairSection(Section):
     tie: float = Field(1e-8, ge=0, description="no pair where best minus worst is at most this")
     margin: float = Field(0.0, ge=0, description="least difference of scores that makes a pair")
-    limit: int | None = Field(None, ge=1, description="most pairs; the first by id")
+    limit: int | None = Field(None, ge=1, description="most pairs; the first in the order of the questions")
     drop_unfinished: bool = Field(True, description="candidates cut at max_new_tokens are never chosen")
     rejected: Literal["counterfactual", "sampled"] = Field(
         "counterfactual", description="chexpo: the reference with one attribute flipped, or the model's wrong answer"
@@ -268,8 +375,11 @@ class PairSection(Section):
         None,
         description="method pairs: pairs made elsewhere; a table or data set in TRL's layout, hub:OWNER/NAME, or the "
         "pairs.jsonl of a run",
+        json_schema_extra=PATH,
     )
-    root: str | None = Field(None, description="method pairs: folder of their images; the file's own if absent")
+    root: str | None = Field(
+        None, description="method pairs: folder of their images; the file's own if absent", json_schema_extra=PATH
+    )
 
 
 class CorruptSection(Section):
@@ -312,7 +422,9 @@ class CorruptSection(Section):
     )
     most: float = Field(0.9, gt=0, le=1, description="a mask over more of the image than this is taken for no lesion")
     segmenter: str | None = Field(
-        None, description="segmenter: folder of a SAM 3 checkpoint, or its name on the hub; safetensors only"
+        None,
+        description="segmenter: folder of a SAM 3 checkpoint, or its name on the hub; safetensors only",
+        json_schema_extra=PATH,
     )
     segmenter_score: float = Field(0.5, ge=0, le=1, description="segmenter: least score of an object that counts")
     quantile: float = Field(0.9, gt=0, lt=1, description="evidence: share of the images' area that is left alone")
@@ -364,45 +476,97 @@ class EditSection(ServerSection):
 
 class AlignSection(Section):
     objective: str | None = Field(
-        None, description="a published objective by name: sets all keys from loss to visual; see docs/objectives.md"
+        None,
+        description="a published objective by name: sets all keys from loss to visual; see docs/objectives.md",
+        json_schema_extra=_names("objectives"),
     )
     loss: str = Field(
-        "dpo", description="a ranking loss, or a weighted sum such as `0.8 dpo + 0.2 ipo`; see docs/objectives.md"
+        "dpo",
+        description="a ranking loss, or a weighted sum such as `0.8 dpo + 0.2 ipo`; see docs/objectives.md",
+        json_schema_extra=OBJECTIVE,
     )
-    beta: float = Field(0.1, gt=0, description="strength of the tie to the reference (orpo: weight of the odds ratio)")
+    beta: float = Field(
+        0.1,
+        gt=0,
+        description="strength of the tie to the reference (orpo: weight of the odds ratio)",
+        json_schema_extra=OBJECTIVE,
+    )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="dpo, lc-dpo, cpo, robust, exo: how often a preference is taken to be wrong"
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="dpo, lc-dpo, cpo, robust, exo: how often a preference is taken to be wrong",
+        json_schema_extra=OBJECTIVE,
     )
-    length_alpha: float = Field(0.05, ge=0, description="lc-dpo: weight of the length difference in tokens")
-    ld_alpha: float = Field(0.5, ge=0, le=1, description="ld-dpo: what tokens beyond the shorter answer's length count")
-    tdpo_alpha: float = Field(0.5, ge=0, description="tdpo: weight of the difference of the two sides' KL")
-    target_margin: float = Field(0.5, ge=0, description="simpo: margin that the mean log-probs are pushed to")
-    desirable: float = Field(1.0, gt=0, description="kto: weight of the chosen answers")
-    undesirable: float = Field(1.0, gt=0, description="kto: weight of the rejected answers")
-    spans: bool = Field(False, description="reward the marked spans of a pair alone; pairs without spans are refused")
-    nll: float = Field(0.0, ge=0, description="weight of an anchor: mean negative log-likelihood of the chosen side")
-    anchor: float = Field(0.0, ge=0, description="weight of mDPO's anchor: the chosen side's reward stays above 0")
-    kl: KlSection = KlSection()
-    visual: VisualSection = VisualSection()
+    length_alpha: float = Field(
+        0.05, ge=0, description="lc-dpo: weight of the length difference in tokens", json_schema_extra=OBJECTIVE
+    )
+    ld_alpha: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="ld-dpo: what tokens beyond the shorter answer's length count",
+        json_schema_extra=OBJECTIVE,
+    )
+    tdpo_alpha: float = Field(
+        0.5, ge=0, description="tdpo: weight of the difference of the two sides' KL", json_schema_extra=OBJECTIVE
+    )
+    target_margin: float = Field(
+        0.5, ge=0, description="simpo: margin that the mean log-probs are pushed to", json_schema_extra=OBJECTIVE
+    )
+    desirable: float = Field(1.0, gt=0, description="kto: weight of the chosen answers", json_schema_extra=OBJECTIVE)
+    undesirable: float = Field(
+        1.0, gt=0, description="kto: weight of the rejected answers", json_schema_extra=OBJECTIVE
+    )
+    spans: bool = Field(
+        False,
+        description="reward the marked spans of a pair alone; pairs without spans are refused",
+        json_schema_extra=OBJECTIVE,
+    )
+    nll: float = Field(
+        0.0,
+        ge=0,
+        description="weight of an anchor: mean negative log-likelihood of the chosen side",
+        json_schema_extra=OBJECTIVE,
+    )
+    anchor: float = Field(
+        0.0,
+        ge=0,
+        description="weight of mDPO's anchor: the chosen side's reward stays above 0",
+        json_schema_extra=OBJECTIVE,
+    )
+    kl: KlSection = Field(KlSection(), json_schema_extra=OBJECTIVE)
+    visual: VisualSection = Field(VisualSection(), json_schema_extra=OBJECTIVE)
     lora: LoraSection = LoraSection()
     train_tower: bool = Field(False, description="train the vision tower too; its features cannot be cached then")
     train_projector: bool = Field(False, description="train the projector; its output cannot be cached then")
-    lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(1, gt=0, description="passes over the pairs")
-    batch: int = Field(8, ge=1, description="pairs a step and device")
+    batch: int = Field(8, ge=1, description="pairs a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are averaged")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    schedule: Schedule = Field(
+        "cosine", description="the rate after the warm-up: down to 0 on a cosine, a line, or kept"
+    )
+    optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
+    dropout: bool = Field(
+        False, description="leave the model's own dropout on in what is trained; LoRA's is lora.dropout"
+    )
     max_length: int | None = Field(
         None, ge=8, description="longest prompt plus answer in tokens; a longer pair is quarantined"
     )
     save_steps: int = Field(50, ge=1, description="steps between checkpoints")
-    gradient_checkpointing: bool = Field(False, description="less memory for more time")
+    gradient_checkpointing: bool = Field(False, description="less memory for more time", json_schema_extra=SPEED)
     shared_prefix: Literal["auto", "never"] = Field(
-        "auto", description="auto: both answers of a pair in one row after their prompt, where the model allows it"
+        "auto",
+        description="auto: both answers of a pair in one row after their prompt, where the model allows it",
+        json_schema_extra=SPEED,
     )
     cache_features: Literal["auto", "always", "never"] = Field(
-        "auto", description="keep encoded images on disk; auto does not where encoding costs under 5 % of a step"
+        "auto",
+        description="keep encoded images on disk; auto does not where encoding costs under 5 % of a step",
+        json_schema_extra=SPEED,
     )
 
 
@@ -411,7 +575,7 @@ class GrpoSection(Section):
         "judge", description="judge: the judge's score; chexpo: overlap of the findings' graphs (CheXPO-v2)"
     )
     steps: int = Field(50, ge=1, description="optimiser steps")
-    questions: int = Field(4, ge=1, description="questions a batch and device")
+    questions: int = Field(4, ge=1, description="questions a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged into one step")
     n: int = Field(8, ge=2, description="answers to each question: the group whose mean an answer is held against")
     beta: float = Field(0.0, ge=0, description="weight of the KL to the fine-tuned model; 0 needs no reference")
@@ -424,14 +588,22 @@ class GrpoSection(Section):
         "zero", description="what an answer that was cut at max_new_tokens gets: no reward, or what the judge says"
     )
     lora: LoraSection = LoraSection()
-    lr: float = Field(1e-5, gt=0, description="peak learning rate, AdamW, cosine")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    schedule: Schedule = Field(
+        "cosine", description="the rate after the warm-up: down to 0 on a cosine, a line, or kept"
+    )
+    optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
     save_steps: int = Field(25, ge=1, description="steps between checkpoints, all of which are kept")
 
 
 class SelectSection(Section):
-    by: str = Field("lc-green", description="the judge that chooses among checkpoints and betas on validation")
+    by: str = Field(
+        "lc-green",
+        description="the judge that chooses among checkpoints and betas on validation",
+        json_schema_extra=_names("judges"),
+    )
     betas: tuple[Positive, ...] = Field((), description="betas to try; empty takes align.beta alone")
     checkpoints: bool = Field(True, description="choose among all saved checkpoints; false takes the last of each beta")
 
@@ -467,6 +639,7 @@ class Recipe(Section):
         "chexalign", description="the system that this recipe runs"
     )
     run: RunSection = RunSection()
+    engine: EngineSection = EngineSection()
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     task: TaskSection = TaskSection()

@@ -5,20 +5,23 @@ A source is a function ``(section, cache, seed) -> Found`` in a module of its ow
 every image once, splits by patient and checks that no patient, study or image stands on both sides of a split.
 """
 
-from radpref.data.gate import MAX_CHARACTERS
-from radpref.data.load import SOURCES, load_studies
+from radpref.data.gate import MAX_CHARACTERS, ImageCheck
+from radpref.data.load import SOURCES, check, load_studies
 from radpref.data.preview import preview_sheet
 from radpref.data.source import DataError, Found, Loaded
-from radpref.data.splits import leakage, split_by_patient
+from radpref.data.splits import leakage
+from radpref.data.spool import Spool
 
 __all__ = [
     "MAX_CHARACTERS",
     "SOURCES",
     "DataError",
     "Found",
+    "ImageCheck",
     "Loaded",
+    "Spool",
+    "check",
     "leakage",
     "load_studies",
     "preview_sheet",
-    "split_by_patient",
 ]

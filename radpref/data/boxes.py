@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from radpref.data.source import RowError
 from radpref.records import Box
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
-"""Kinds of image files; the first is taken where an image lies there twice."""
 
 
 def box_of(left: float, top: float, right: float, bottom: float, frame: tuple[float, float]) -> Box:
@@ -42,7 +37,13 @@ def number(value: Any) -> float:
 
 
 def names_of(labels: Iterable[str], names: Mapping[str, str]) -> list[str]:
-    """The lexicon's names of a source's labels, each once; one that ``names`` lacks stays itself, in lower case."""
+    """The lexicon's names of a source's labels, each once; one that ``names`` lacks stays itself, in lower case.
+
+    Raises RowError for a label without a letter.
+    """
+    labels = list(labels)
+    if not all(any(letter.isalpha() for letter in label) for label in labels):
+        raise RowError("label empty: the finding has no name")
     return list(dict.fromkeys(names.get(label, label.lower().replace("_", " ")) for label in labels))
 
 
@@ -50,24 +51,3 @@ def sentences(findings: Iterable[str]) -> str:
     """A reference text for a source that has labels and no reports: ``Pleural effusion. Nodule.``"""
     text = " ".join(f"{name[0].upper()}{name[1:]}." for name in findings)
     return text or "No finding."
-
-
-def files_by_stem(root: Path) -> dict[str, Path]:
-    """Every image under the root by its name without suffix. Links that lead out of the root are left out."""
-    images: dict[str, Path] = {}
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            if path.suffix.lower() not in SUFFIXES:
-                continue
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                continue
-            old = images.get(path.stem)
-            if old is None or _rank(path) < _rank(old):
-                images[path.stem] = path
-    return images
-
-
-def _rank(path: Path) -> int:
-    return SUFFIXES.index(path.suffix.lower())

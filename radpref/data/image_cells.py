@@ -1,11 +1,14 @@
-"""A cell of images, whatever its form: one path, a list of paths, a list written as text, Hugging Face images."""
+"""A cell of images, whatever its form: paths in any usual writing (``a.png;b.png``, ``a.png, b.png``, ``a.png|b.png``,
+``a.png b.png``, a list, a list as JSON, Python or numpy write it), names without folder or suffix, Hugging Face images.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,17 @@ from radpref.data.source import RowError, inside
 from radpref.records import ImageFile
 
 
-def images_of(cell: Any, roots: Sequence[Path], store: Path) -> Iterator[ImageFile]:
+def images_of(
+    cell: Any, roots: Sequence[Path], store: Path, named: Callable[[str], str | None] | None = None
+) -> Iterator[ImageFile]:
     """The images of a cell.
 
     Paths are relative to ``roots[0]``; absolute ones may lie in any of ``roots`` (resolved folders). Images that the
-    cell holds itself are kept unchanged in ``store``, named by the hash of their bytes.
+    cell holds itself are kept unchanged in ``store``, named by the hash of their bytes. ``named`` is asked where a
+    word without folders is no path: it gives the one image of that name under the root.
     Raises RowError for what is no image, and for a path that leads out of the roots.
     """
-    for part in _parts(cell):
+    for part in _parts(cell, roots[0]):
         if isinstance(part, Mapping):  # a Hugging Face image: {"bytes": ..., "path": ...}
             content, path = part.get("bytes"), part.get("path")
             if isinstance(content, bytes) and content:
@@ -32,14 +38,43 @@ def images_of(cell: Any, roots: Sequence[Path], store: Path) -> Iterator[ImageFi
         elif isinstance(part, bytes):
             yield ImageFile(path=str(_keep(part, store)))
         elif isinstance(part, str):
-            yield ImageFile(path=str(_inside_any(roots, part)))
+            path = _inside_any(roots, part)
+            if "/" not in part and "\\" not in part and not exists(path):
+                path = Path((named(part) if named else None) or path)
+            yield ImageFile(path=str(path))
         elif part is not None:
             raise RowError(
                 f"image is neither path nor image: found {type(part).__name__}; check which column holds the images"
             )
 
 
-def _parts(cell: Any) -> list[Any]:
+def exists(path: Path) -> bool:
+    """Whether there is such a file; False for what is no name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def words_of(cell: Any) -> list[str]:
+    """The words of a cell that may hold several: a list, or words between ``;``, ``|``, ``,`` or line ends."""
+    if isinstance(cell, list | tuple):
+        return [str(part) for part in cell]
+    text = "" if cell is None else str(cell).strip()
+    listed = _listed(text)
+    if listed is not None:
+        return [str(part) for part in listed]
+    mark = next((mark for mark in _MARKS if mark in text), None)
+    return [part.strip() for part in text.split(mark)] if mark else [text]
+
+
+_MARKS = (";", "|", "\n", ",")
+_SUFFIX = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|webp)$", re.IGNORECASE)
+EMPTY = frozenset({"", "nan", "null", "none", "n/a", "<na>", "na", "nat"})
+"""What an export writes where there is nothing, in lower case."""
+
+
+def _parts(cell: Any, root: Path) -> list[Any]:
     if cell is None or (isinstance(cell, float) and cell != cell):
         return []
     if isinstance(cell, list | tuple):
@@ -47,16 +82,39 @@ def _parts(cell: Any) -> list[Any]:
     if not isinstance(cell, str):
         return [cell]
     text = cell.strip()
+    if text.lower() in EMPTY:
+        return []
+    listed = _listed(text)
+    if listed is not None:
+        return listed
+    if ";" not in text and "|" not in text and "\n" not in text and exists(root / text.replace("\\", "/")):
+        return [text]  # a name with a comma or a blank in it
+    for mark in (*_MARKS, None):
+        parts = [part for part in (part.strip(" \t\"'") for part in text.split(mark)) if part]
+        if len(parts) > 1 and (mark in (";", "|", "\n") or all(_SUFFIX.search(part) for part in parts)):
+            return parts
+    return [text]
+
+
+def _listed(text: str) -> list[Any] | None:
+    """A list that was written as text: JSON, Python, or as numpy prints it, without commas."""
+    if not text.startswith(("[", "(", "{'", '{"')):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            parts = read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+            continue
+        if isinstance(parts, list | tuple | set) and not (len(parts) == 1 and text.count("'") > 2 and "," not in text):
+            return list(parts)
+        if isinstance(parts, dict):
+            return [parts]
+    quoted = [first or second for first, second in re.findall(r"'([^']*)'|\"([^\"]*)\"", text)]
+    if text.startswith("[") and text.endswith("]") and quoted:
+        return quoted
     if text.startswith("["):
-        for read in (json.loads, ast.literal_eval):
-            try:
-                parts = read(text)
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                continue
-            if isinstance(parts, list):
-                return parts
         raise RowError("images not readable: the cell starts like a list and is none")
-    return [part.strip() for part in text.split(";") if part.strip()]
+    return None
 
 
 def _inside_any(roots: Sequence[Path], given: str) -> Path:

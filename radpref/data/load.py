@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from radpref.config import DataSection
-from radpref.data import covid, ms_cxr, nih, openi, table, vindr, vqa_mimic, vqa_rad, vqa_slake
-from radpref.data.gate import ImageCheck, admit, without_bad_images
-from radpref.data.source import DataError, Found, Loaded, Source, nearest, quarantine
-from radpref.data.splits import SPLITS, draw, join_shared, leakage, split_by_patient
-from radpref.records import Quarantined, Split, Study
+from radpref.data import (
+    chexpert_plus,
+    conversations,
+    covid,
+    llava_rad,
+    mimic,
+    ms_cxr,
+    nih,
+    openi,
+    padchest_gr,
+    r2gen,
+    rexrank,
+    rexvqa,
+    table,
+    vindr,
+    vqa_mimic,
+    vqa_rad,
+    vqa_slake,
+)
+from radpref.data.admission import Book
+from radpref.data.gate import ImageCheck, Verdict, without_bad_images
+from radpref.data.near import HeldOut
+from radpref.data.source import DataError, Found, Loaded, NoOptions, Source, nearest, quarantine
+from radpref.data.splits import SPLITS, leakage
+from radpref.data.spool import Spool
+from radpref.records import Split, Study
+
+_STEP = 1024
+"""Most studies whose images are checked before the first of them is given out."""
 
 PHANTOMS: dict[Split, int] = {"train": 2000, "validation": 200, "test": 400}
 """How many phantoms are drawn where the recipe sets no number."""
 
 
-def phantom(section: DataSection, cache: Path, seed: int) -> Found:
+def _phantom(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """The built-in world. Its own seed (``data.phantom.seed``) draws the patients; ``seed`` is not used."""
     from radpref.data.phantom import studies
 
@@ -30,24 +57,43 @@ def phantom(section: DataSection, cache: Path, seed: int) -> Found:
             folder=cache / "phantom",
         ),
         split=True,
+        distinct=True,
     )
 
 
-SOURCES: dict[str, Source] = {
-    "phantom": phantom,
-    "openi": openi.find,
-    "table": table.find,
-    "nih": nih.find,
-    "covid": covid.find,
-    "ms-cxr": ms_cxr.find,
-    "vindr": vindr.find,
-    "vqa-rad": vqa_rad.find,
-    "slake": vqa_slake.find,
-    "mimic-cxr-vqa": vqa_mimic.find_cxr_vqa,
-    "mimic-diff-vqa": vqa_mimic.find_diff_vqa,
-    "medical-cxr-vqa": vqa_mimic.find_medical_cxr_vqa,
-}
-"""All data sets, by the name that ``data.source`` takes. A new one is a function here and a test."""
+_ALL: tuple[Source[Any], ...] = (
+    Source("phantom", "the built-in world of drawn patients", _phantom, NoOptions, frozenset()),
+    table.SOURCE,
+    openi.SOURCE,
+    mimic.SOURCE,
+    chexpert_plus.SOURCE,
+    padchest_gr.SOURCE,
+    r2gen.SOURCE,
+    rexrank.SOURCE,
+    llava_rad.SOURCE,
+    nih.SOURCE,
+    covid.SOURCE,
+    ms_cxr.SOURCE,
+    vindr.SOURCE,
+    vqa_rad.SOURCE,
+    vqa_slake.SOURCE,
+    *vqa_mimic.SOURCES,
+    rexvqa.SOURCE,
+    conversations.SOURCE,
+)
+SOURCES: dict[str, Source[Any]] = {source.name: source for source in _ALL}
+"""All data sets, by the name that ``data.source`` takes. A new one is a module with its ``SOURCE``, and a test."""
+
+
+def check(section: DataSection) -> None:
+    """What can be known of a data section before any work. Raises DataError."""
+    if section.source not in SOURCES:
+        raise DataError(
+            f"data.source {section.source!r} is none of {', '.join(SOURCES)}{nearest(section.source, SOURCES)}"
+        )
+    if section.validation_share + section.test_share >= 1:
+        raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
+    SOURCES[section.source].check(section)
 
 
 def load_studies(section: DataSection, cache: Path, seed: int, progress: Callable[[int], None] | None = None) -> Loaded:
@@ -61,112 +107,164 @@ def load_studies(section: DataSection, cache: Path, seed: int, progress: Callabl
 
     Raises DataError: no such source, folder, file or column; nothing usable; a split of the source that leaks.
     """
-    if section.source not in SOURCES:
-        raise DataError(
-            f"data.source {section.source!r} is none of {', '.join(SOURCES)}{nearest(section.source, SOURCES)}"
-        )
-    if section.validation_share + section.test_share >= 1:
-        raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
-    found = SOURCES[section.source](section, cache, seed)
-    studies, refused = admit(found.studies)
-    quarantined = [*found.quarantined, *refused]
+    check(section)
+    found = SOURCES[section.source].read(section, cache, seed)
+    book = Book(cache)
+    try:
+        return _load(found, book, section, cache, seed, ImageCheck(cache, progress))
+    finally:
+        book.close()
+
+
+def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int, check: ImageCheck) -> Loaded:
+    book.admit(found.studies, published=found.split)
     notes = list(found.notes)
-    if not studies:
-        raise DataError(f"{section.source}: no usable study among {len(quarantined)} rows ({_reasons(quarantined)})")
-    published: dict[str, Split] = {study.id: study.split for study in studies} if found.split else {}
+    if not len(book):
+        raise DataError(
+            f"{section.source}: no usable study among {len(book.quarantined)} rows ({_reasons(book.reasons)})"
+        )
+    known: list[str] = []
     if found.split:  # images by path; their pixels are compared when they are decoded
-        _refuse_leaks(leakage(studies, {image.path: image.path for study in studies for image in study.images}))
-    studies, joined = join_shared(studies)
-    if joined:
+        known = leakage(book.studies(), lambda image: image.path)
+        if not found.leaky:
+            _refuse_leaks(known)
+    if joined := book.join_patients():
         notes.append(f"{joined:,} patients share an image with another patient and are split together with it")
-    studies, made = _split(studies, found.split, section, seed)
-    notes += made
-    chosen, refused, leaks = _choose(studies, published, section, seed, ImageCheck(cache, progress))
-    _refuse_leaks(leaks)
-    quarantined += refused
-    if not chosen:
-        raise DataError(f"{section.source}: no usable study left ({_reasons(quarantined)})")
-    counts = Counter(study.split for study in chosen)
+    book.number_patients(seed)
+    lacking = frozenset(SPLITS) - (book.splits() if found.split else {"train"})
+    if lacking and "train" not in lacking:
+        book.draw_splits({"validation": section.validation_share, "test": section.test_share}, lacking)
+        notes.append(f"{' and '.join(sorted(lacking))} drawn by hash of the patient (seed {seed})")
+    caps: dict[Split, int | None] = {"train": section.train, "validation": section.validation, "test": section.test}
+    chosen = Spool(Study, cache)
+    counts: dict[Split, int] = {}
+    choice = _Choice(book, check, section, leaky=found.leaky, look_near=not found.distinct and not found.leaky)
+    for split in reversed(SPLITS):  # held-out splits first, so that they keep shared images
+        before = len(chosen)
+        for study in choice.of(split, caps[split]):
+            chosen.append(study)
+        counts[split] = len(chosen) - before
+        if counts[split] == caps[split] and book.count(split) > counts[split]:
+            notes.append(
+                f"data.{split} is {counts[split]:,}: of {book.count(split):,} {split} studies no more are used"
+            )
+    known += [f"{n} studies whose image stands in {pair}" for pair, n in sorted(choice.leaks.items())]
+    if not found.leaky:
+        _refuse_leaks(known)
+    elif known:
+        notes.append(
+            f"the published split leaks ({'; '.join(known)}): its results stand beside published ones on the same "
+            "split, and beside no others"
+        )
+    if not len(chosen):
+        raise DataError(f"{section.source}: no usable study left ({_reasons(book.reasons)})")
     notes.append(
         f"{section.source}: " + ", ".join(f"{counts[split]:,} {split}" for split in SPLITS) + " studies of "
-        f"{len({study.patient for study in chosen}):,} patients"
+        f"{book.patients():,} patients"
     )
-    if quarantined:
-        notes.append(f"{len(quarantined):,} rows in quarantine: {_reasons(quarantined)}")
-    return Loaded(chosen, _unique(quarantined), notes)
+    notes += choice.notes()
+    if len(book.quarantined):
+        notes.append(f"{len(book.quarantined):,} rows in quarantine: {_reasons(book.reasons)}")
+    studies = Spool(Study, cache)
+    for place in _in_step(counts):
+        study = chosen[place]
+        gone = study.prior is not None and not book.kept(study.prior)
+        studies.append(study.model_copy(update={"prior": None}) if gone else study)
+    return Loaded(studies, book.quarantined, notes, known)
 
 
-def _split(studies: list[Study], ready: bool, section: DataSection, seed: int) -> tuple[list[Study], list[str]]:
-    """Studies with their splits; what the source lacks is drawn from its train patients."""
-    have = {study.split for study in studies} if ready else {"train"}
-    lacking = frozenset(split for split in SPLITS if split not in have)
-    if not lacking or "train" not in have:
-        return studies, []
-    train = [study for study in studies if not ready or study.split == "train"]
-    rest = [study for study in studies if ready and study.split != "train"]
-    drawn = split_by_patient(
-        train,
-        seed=seed,
-        validation_share=section.validation_share,
-        test_share=section.test_share,
-        only=lacking,
-    )
-    note = f"{' and '.join(sorted(lacking))} drawn by hash of the patient (seed {seed})"
-    return [*drawn, *rest], [note]
-
-
-def _choose(
-    studies: list[Study], published: dict[str, Split], section: DataSection, seed: int, check: ImageCheck
-) -> tuple[list[Study], list[Quarantined], list[str]]:
-    """The studies within the caps whose images decode, held-out splits first so that they keep shared images.
+class _Choice:
+    """Which studies are used: those within the caps whose images decode and are shown in no split that came before.
 
     Images are checked in steps as they are needed, so that a cap saves the time for the rest.
     """
-    caps: dict[Split, int | None] = {"train": section.train, "validation": section.validation, "test": section.test}
-    chosen: dict[Split, list[Study]] = {split: [] for split in SPLITS}
-    quarantined: list[Quarantined] = []
-    owner: dict[str, Study] = {}
-    leaks: Counter[str] = Counter()
-    for split in reversed(SPLITS):
-        queue = sorted(
-            (study for study in studies if study.split == split),
-            key=lambda study: (draw(seed, study.patient), study.id),
-        )
-        cap = len(queue) if caps[split] is None else int(caps[split] or 0)
-        while queue and len(chosen[split]) < cap:
-            step = max(cap - len(chosen[split]), 32)
-            batch, queue = queue[:step], queue[step:]
-            verdicts = check([image for study in batch for image in study.images])
+
+    def __init__(self, book: Book, check: ImageCheck, section: DataSection, *, leaky: bool, look_near: bool) -> None:
+        self._book, self._check, self._section = book, check, section
+        self._leaky = leaky
+        self._near = look_near and section.near_duplicates != "off"
+        self._held_out = HeldOut()
+        self.leaks: Counter[str] = Counter()
+        """Pairs of splits to studies of one picture, in the source's own splits."""
+        self._alike: Counter[str] = Counter()
+        self._burned_in = 0
+
+    def of(self, split: Split, cap: int | None) -> Iterator[Study]:
+        """The studies of a split; splits are asked for held-out ones first."""
+        queue, taken, first = self._book.queue(split), 0, len(self._held_out)
+        while cap is None or taken < cap:
+            batch = list(islice(queue, _STEP if cap is None else min(max(cap - taken, 32), _STEP)))
+            if not batch:
+                return
+            verdicts = self._check([image for study in batch for image in study.images])
             for study in batch:
-                if len(chosen[split]) == cap:
-                    break
-                usable, bad = without_bad_images(study, verdicts)
-                quarantined += bad
-                if usable is None:
-                    continue
-                pixels = [verdicts[image.path].pixels for image in usable.images]
-                other = next((owner[hashed] for hashed in pixels if hashed in owner), None)
-                if other is not None and other.split != split:
-                    if published.get(other.id) != published.get(study.id):
-                        leaks[f"{split} and {other.split}"] += 1
-                    else:
-                        quarantined.append(quarantine(study.id, f"image shared: the same picture is in {other.split}"))
-                    continue
-                owner.update(dict.fromkeys(pixels, usable))
-                chosen[split].append(usable)
-    # in step with each other, so that the first so many studies hold the splits in proportion
-    places = sorted(
-        ((rank + 0.5) / len(studies_of), SPLITS.index(split), rank)
-        for split, studies_of in chosen.items()
-        for rank in range(len(studies_of))
-    )
-    result = [chosen[SPLITS[split]][rank] for _, split, rank in places]
-    kept = {study.id for study in result}
-    result = [
-        study if study.prior is None or study.prior in kept else study.model_copy(update={"prior": None})
-        for study in result
-    ]
-    return result, quarantined, [f"{n} studies whose image stands in {pair}" for pair, n in sorted(leaks.items())]
+                if taken == cap:
+                    return
+                if (usable := self._usable(study, verdicts, first)) is not None:
+                    taken += 1
+                    yield usable
+
+    def _usable(self, study: Study, verdicts: dict[str, Verdict], first: int) -> Study | None:
+        """The study as it is used, written into the book; None where it is not."""
+        refuse = self._section.burned_in == "refuse"
+        usable, bad = without_bad_images(study, verdicts, refuse_burned_in=refuse)
+        for row in bad:
+            self._book.refuse(row)
+        if usable is None:
+            return None
+        shown = [verdicts[image.path] for image in usable.images]
+        pixels = [verdict.pixels for verdict in shown]
+        clash = self._book.clash(usable, pixels)
+        if clash is not None:
+            if self._leaky or clash[1]:
+                self.leaks[f"{study.split} and {clash[0]}"] += 1
+            else:
+                self._book.refuse(quarantine(study.id, f"image shared: the same picture is in {clash[0]}"))
+            if not self._leaky:
+                return None
+        if self._near and (other := self._alike_to(usable, verdicts, first)):
+            self._alike[f"{study.split} and {other}"] += 1
+            if self._section.near_duplicates == "quarantine":
+                self._book.refuse(quarantine(study.id, f"image nearly shared: a picture of {other} is nearly the same"))
+                return None
+        self._burned_in += sum(verdict.burned_in for verdict in shown)
+        self._book.keep(usable, pixels)
+        if self._near and study.split != "train":
+            for image in usable.images:
+                self._held_out.add(image.path, verdicts[image.path].near, study.split)
+        return usable
+
+    def _alike_to(self, study: Study, verdicts: dict[str, Verdict], first: int) -> Split | None:
+        """The more held-out split that has a picture nearly the same as one of the study's."""
+        found = (self._held_out.find(image.path, verdicts[image.path].near, first) for image in study.images)
+        return next((split for split in found if split is not None), None)
+
+    def notes(self) -> list[str]:
+        what = {"quarantine": "left out", "note": "kept, as data.near_duplicates says", "off": ""}
+        notes = [
+            f"{count:,} studies show nearly the same picture as one of another split ({pair}): the less held-out one "
+            f"is {what[self._section.near_duplicates]}"
+            for pair, count in sorted(self._alike.items())
+        ]
+        if self._burned_in:
+            notes.append(
+                f"{self._burned_in:,} images have text burned in, by their DICOM headers; look at them, or set "
+                "data.burned_in to refuse"
+            )
+        return notes
+
+
+def _in_step(counts: Mapping[Split, int]) -> Iterator[int]:
+    """Places of the chosen studies, test first, then validation and train, in the order in which they are given out:
+    in step with each other, so that the first so many studies hold the splits in proportion."""
+    starts = {"test": 0, "validation": counts["test"], "train": counts["test"] + counts["validation"]}
+
+    def ranks(split: Split) -> Iterator[tuple[float, int, int]]:
+        for rank in range(counts[split]):
+            yield (rank + 0.5) / counts[split], SPLITS.index(split), starts[split] + rank
+
+    for _, _, place in heapq.merge(*(ranks(split) for split in SPLITS)):
+        yield place
 
 
 def _refuse_leaks(problems: list[str]) -> None:
@@ -177,16 +275,5 @@ def _refuse_leaks(problems: list[str]) -> None:
         )
 
 
-def _unique(quarantined: list[Quarantined]) -> list[Quarantined]:
-    """The same rows with ids that are unique in their table: the second of an id ends in ``~2``."""
-    seen: Counter[str] = Counter()
-    rows = []
-    for row in quarantined:
-        seen[row.id] += 1
-        rows.append(row if seen[row.id] == 1 else row.model_copy(update={"id": f"{row.id}~{seen[row.id]}"}))
-    return rows
-
-
-def _reasons(quarantined: list[Quarantined]) -> str:
-    counts = Counter(row.reason.split(":")[0] for row in quarantined)
+def _reasons(counts: Counter[str]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common(8)) or "none"

@@ -18,9 +18,24 @@ from typing import Any
 
 from radpref.config import DataSection
 from radpref.data import rows
-from radpref.data.boxes import box_of, files_by_stem, names_of, number, sentences
-from radpref.data.source import DataError, Found, RowError, inside, quarantine, root_of, text_of
-from radpref.records import Box, ImageFile, Quarantined, Split, Study, View
+from radpref.data.boxes import box_of, names_of, number, sentences
+from radpref.data.disk import Lookup
+from radpref.data.image_index import ImageIndex, stem_of
+from radpref.data.published import cells_of, in_place
+from radpref.data.source import (
+    DataError,
+    Found,
+    NoOptions,
+    RowError,
+    Source,
+    inside,
+    quarantine,
+    root_of,
+    row_errors,
+    text_of,
+)
+from radpref.data.views import view_of
+from radpref.records import Box, ImageFile, Quarantined, Split, Study
 
 FRAME = (1024.0, 1024.0)
 """Width and height of the published PNG files, which the boxes are drawn on."""
@@ -42,10 +57,9 @@ NAMES = {
     "Pneumothorax": "pneumothorax",
 }
 """The set's labels in the words of the lexicon."""
-_VIEWS: dict[str, View] = {"PA": "frontal", "AP": "frontal"}
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """Every image of the tables that lies under ``data.root``, as a study of its own. Raises DataError."""
     root = root_of(section)
     single = root / "annotations.jsonl"
@@ -60,32 +74,47 @@ def _from_tables(root: Path) -> Found:
             "annotations.jsonl; put Data_Entry_2017_v2020.csv beside the images"
         )
     rows.require(entries, [("published", name) for name in ("Image Index", "Finding Labels", "Patient ID")])
-    images = files_by_stem(root)
+    notes: list[str] = []
+    lists = all((root / name).is_file() for name, _ in _LISTS)
+    return Found(_of_tables(root, entries, notes, split=lists), notes, split=lists)
+
+
+def _of_tables(root: Path, entries: Path, notes: list[str], *, split: bool) -> Iterator[Study | Quarantined]:
+    images = ImageIndex(root)
     boxes, quarantined = _boxes(root / "BBox_List_2017.csv")
-    splits = _splits(root)
-    studies: list[Study] = []
-    absent = unlisted = 0
-    for entry in rows.stream(entries):
-        if entry.cells is None:
-            quarantined.append(quarantine(f"{entries.name} {entry.place}", entry.reason))
-            continue
-        stem = Path(text_of(entry.cells["Image Index"])).stem
-        if stem not in images:
-            absent += 1
-        elif splits and stem not in splits:
-            unlisted += 1
-        else:
-            labels = [label for label in text_of(entry.cells["Finding Labels"]).split("|") if label in NAMES]
-            view = _VIEWS.get(text_of(entry.cells.get("View Position")), "unknown")
-            image = ImageFile(path=str(images[stem]), view=view, boxes=_frozen(boxes.get(stem, {})))
-            patient = text_of(entry.cells["Patient ID"])
-            studies.append(_study(stem, patient, image, labels, splits.get(stem, "train")))
-    notes = [f"nih: {len(studies):,} images, {sum(bool(study.images[0].boxes) for study in studies):,} with boxes"]
+    yield from quarantined
+    count = drawn = absent = unlisted = 0
+    with Lookup[Split](_splits(root) if split else ()) as splits:
+        for row in cells_of(entries):
+            if isinstance(row, Quarantined):
+                yield row
+                continue
+            entry, cells = row
+            try:
+                with row_errors():
+                    stem = stem_of(text_of(cells["Image Index"]))
+                    path, part = images.get(stem), splits.get(stem)
+                    if path is None:
+                        absent += 1
+                        continue
+                    if split and part is None:
+                        unlisted += 1
+                        continue
+                    labels = [label for label in text_of(cells["Finding Labels"]).split("|") if label in NAMES]
+                    view = view_of(text_of(cells.get("View Position")))
+                    image = ImageFile(path=path, view=view, boxes=_frozen(boxes.get(stem, {})))
+                    study = _study(stem, text_of(cells["Patient ID"]), image, labels, part or "train")
+            except RowError as error:
+                yield in_place(entries, entry, str(error))
+                continue
+            count += 1
+            drawn += bool(image.boxes)
+            yield study
+    notes.append(f"nih: {count:,} images, {drawn:,} with boxes")
     if absent:
         notes.append(f"nih: {absent:,} rows of {entries.name} have no image under data.root")
     if unlisted:
         notes.append(f"nih: {unlisted:,} images stand in neither train_val_list.txt nor test_list.txt")
-    return Found(studies, quarantined, notes, split=bool(splits))
 
 
 def _boxes(path: Path) -> tuple[dict[str, dict[str, list[Box]]], list[Quarantined]]:
@@ -108,41 +137,55 @@ def _boxes(path: Path) -> tuple[dict[str, dict[str, list[Box]]], list[Quarantine
     return found, quarantined
 
 
-def _splits(root: Path) -> dict[str, Split]:
-    lists: tuple[tuple[str, Split], ...] = (("train_val_list.txt", "train"), ("test_list.txt", "test"))
-    if not all((root / name).is_file() for name, _ in lists):
-        return {}
-    return {Path(line).stem: split for name, split in lists for line in (root / name).read_text("utf-8").split()}
+_LISTS: tuple[tuple[str, Split], ...] = (("train_val_list.txt", "train"), ("test_list.txt", "test"))
+
+
+def _splits(root: Path) -> Iterator[tuple[str, Split]]:
+    for name, split in _LISTS:
+        with (root / name).open("rb") as file:
+            for line in file:
+                yield stem_of(rows.decoded(line).strip()), split
 
 
 def _from_jsonl(path: Path, root: Path) -> Found:
-    studies: list[Study] = []
-    quarantined: list[Quarantined] = []
+    notes: list[str] = []
+    return Found(_of_jsonl(path, root, notes), notes)
+
+
+def _of_jsonl(path: Path, root: Path, notes: list[str]) -> Iterator[Study | Quarantined]:
+    count = marked = 0
     for entry in rows.stream(path):
         try:
             if entry.cells is None:
                 raise RowError(entry.reason)
-            row = entry.cells
-            image = inside(root, text_of(row.get("image")))
-            frame = tuple(map(number, row.get("box_frame") or FRAME))
-            if len(frame) != 2:
-                raise RowError("box frame broken: width and height of the picture that the boxes were drawn on")
-            boxes: dict[str, list[Box]] = defaultdict(list)
-            for place, (name, corners) in enumerate(_drawn(row), start=1):
-                try:
-                    box = _of_xywh(corners, frame)
-                    boxes[name].append(box)
-                except RowError as error:
-                    quarantined.append(quarantine(f"{image.stem}#box-{place}", str(error)))
-            labels = [label for label in row.get("nih_labels") or () if label in NAMES]
-            view = _VIEWS.get(text_of(row.get("view")), "unknown")
-            shown = ImageFile(path=str(image), view=view, boxes=_frozen(boxes))
-            studies.append(_study(image.stem, text_of(row.get("patient_id")), shown, labels, "train"))
-        except (RowError, TypeError, AttributeError) as error:
-            reason = str(error) if isinstance(error, RowError) else "row broken: a cell of another kind than published"
-            quarantined.append(quarantine(f"{path.name} {entry.place}", reason))
-    marked = sum(bool(study.images[0].boxes) for study in studies)
-    return Found(studies, quarantined, [f"nih: {len(studies):,} images, {marked:,} with boxes"])
+            with row_errors():
+                study, refused = _of_row(entry.cells, root)
+        except RowError as error:
+            yield quarantine(f"{path.name} {entry.place}", str(error))
+            continue
+        yield from refused
+        count += 1
+        marked += bool(study.images[0].boxes)
+        yield study
+    notes.append(f"nih: {count:,} images, {marked:,} with boxes")
+
+
+def _of_row(row: dict[str, Any], root: Path) -> tuple[Study, list[Quarantined]]:
+    image = inside(root, text_of(row.get("image")))
+    frame = tuple(map(number, row.get("box_frame") or FRAME))
+    if len(frame) != 2:
+        raise RowError("box frame broken: width and height of the picture that the boxes were drawn on")
+    boxes: dict[str, list[Box]] = defaultdict(list)
+    refused: list[Quarantined] = []
+    for place, (name, corners) in enumerate(_drawn(row), start=1):
+        try:
+            box = _of_xywh(corners, frame)
+            boxes[name].append(box)
+        except RowError as error:
+            refused.append(quarantine(f"{image.stem}#box-{place}", str(error)))
+    labels = [label for label in row.get("nih_labels") or () if label in NAMES]
+    shown = ImageFile(path=str(image), view=view_of(text_of(row.get("view"))), boxes=_frozen(boxes))
+    return _study(image.stem, text_of(row.get("patient_id")), shown, labels, "train"), refused
 
 
 def _drawn(row: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -166,3 +209,6 @@ def _study(stem: str, patient: str, image: ImageFile, labels: list[str], split: 
     names = names_of(labels, NAMES)
     text = sentences(dict.fromkeys((*names, *image.boxes)))
     return Study(id=stem, patient=patient or stem, images=(image,), findings=text, split=split)
+
+
+SOURCE = Source("nih", "NIH ChestX-ray14: images with labels and some boxes", find, NoOptions)

@@ -1,9 +1,11 @@
 """Open-i, the Indiana University chest X-ray collection (Demner-Fushman et al., JAMIA 2016;23(2):304).
 
 ``data.root`` alone is enough. Reports are found in it as ``reports.jsonl`` (one row a report, with the images' true
-size and projection), as ``NLMCXR_reports.tgz``, or as the XML files of that archive in any folder; ``data.file``
-names one of them where there are several. Images are found anywhere under the root by their name: the published
-``CXR1_1_IM-0001-3001.png`` or ``.jpg``, or ``1_IM-0001-3001.dcm.png`` (or ``.jpg``, ``.dcm``) of its conversions.
+size and projection), as ``NLMCXR_reports.tgz``, as the XML files of that archive in any folder, as Kaggle's
+``indiana_reports.csv`` (with ``indiana_projections.csv``), or as R2Gen's ``annotation.json``, whose split is then used;
+``data.file`` names one of them where there are several. Images are found anywhere under the root by their name: the
+published ``CXR1_1_IM-0001-3001.png`` or ``.jpg``, or ``1_IM-0001-3001.dcm.png`` (or ``.jpg``, ``.dcm``) of its
+conversions.
 ``indiana_projections.csv``, where it lies in the root, tells frontal from lateral for the XML layout.
 
 Every report of the collection is of another patient as far as is known, so a report's uid is the patient.
@@ -11,21 +13,36 @@ Every report of the collection is of another patient as far as is known, so a re
 
 from __future__ import annotations
 
-import csv
-import json
-import os
+import gzip
 import re
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
 
 from radpref.config import DataSection
-from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
+from radpref.data import r2gen
+from radpref.data.image_index import ImageIndex
+from radpref.data.published import find_file, known, told_broken
+from radpref.data.rows import kind_of, require, stream
+from radpref.data.source import (
+    DataError,
+    Found,
+    NoOptions,
+    RowError,
+    Source,
+    quarantine,
+    root_of,
+    row_errors,
+    text_of,
+)
+from radpref.errors import RadprefError
 from radpref.records import ImageFile, Quarantined, Study, View
 
 MAX_XML = 1_000_000
@@ -35,60 +52,79 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")  # the first is taken where an ima
 _SECTIONS = ("findings", "impression", "indication", "comparison")
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
-    """All reports under ``data.root`` with their images; splits are left to the gate. Raises DataError."""
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
+    """All reports under ``data.root`` with their images; splits are left to the gate, but for R2Gen's file.
+
+    Raises DataError.
+    """
     root = root_of(section)
     reports = _reports(root, section.file)
-    images = _images(root)
-    if not images:
+    if reports.suffix == ".json":
+        return r2gen.read(root, reports)
+    images = ImageIndex(root, _key, lambda name: "IM-" in name, _SUFFIXES)
+    if not len(images):
         raise DataError(
             f"data.root {str(root)!r} holds no image of Open-i (CXR1_1_IM-0001-3001.png and the like); "
             "put NLMCXR_png, or a folder of its JPEGs, inside it (a link that leads out of it is not followed)"
         )
-    studies: list[Study] = []
-    quarantined: list[Quarantined] = []
-    missing = 0
-    projections = {} if reports.suffix == ".jsonl" else _projections(root)
-    rows = _from_jsonl(reports) if reports.suffix == ".jsonl" else _from_xml(reports)
-    for row in rows:
+    notes: list[str] = []
+    return Found(_studies(root, reports, images, notes), notes)
+
+
+def _studies(root: Path, reports: Path, images: ImageIndex, notes: list[str]) -> Iterator[Study | Quarantined]:
+    broken: Counter[str] = Counter()
+    projections = {} if reports.suffix == ".jsonl" else _projections(root, broken)
+    listed = _of_uid(projections) if kind_of(reports) == ".csv" else {}
+    count = 0
+    seen = False
+    for row in _rows(reports, listed):
         if isinstance(row, Quarantined):
-            quarantined.append(row)
+            yield row
             continue
         identifier = f"CXR{row['uid']}"
-        here: list[ImageFile] = []
-        for number, picture in enumerate(row["images"], start=1):
-            key = _key(str(picture.get("file") or picture.get("xml_id") or ""))
-            if key not in images:
-                missing += 1
-                quarantined.append(
-                    quarantine(
-                        f"{identifier}#image-{number}", "image missing: named in the report, not under data.root"
-                    )
-                )
-                continue
-            view = _view(picture) if "projection" in picture else projections.get(key, "unknown")
-            here.append(ImageFile(path=str(images[key]), view=view, rows=picture.get("rows"), cols=picture.get("cols")))
         try:
-            texts = {name: text_of(row.get(name)) for name in _SECTIONS}
+            with row_errors():
+                study, refused = _study(identifier, row, images, projections)
         except RowError as error:
-            quarantined.append(quarantine(identifier, str(error)))
+            yield quarantine(identifier[:200], str(error))
             continue
-        labels = row.get("chexpert_labeler_on_findings") or {}
-        studies.append(Study(id=identifier, patient=identifier, images=tuple(here), labels=labels, **texts))
-    notes = [f"openi: {len(studies):,} reports from {reports.name}, {len(images):,} images"]
-    if studies and all(image.view == "unknown" for study in studies for image in study.images):
+        yield from refused
+        count += 1
+        seen = seen or any(image.view != "unknown" for image in study.images)
+        yield study
+    notes.append(f"openi: {count:,} reports from {reports.name}, {len(images):,} images")
+    if count and not seen:
         notes.append("openi: views unknown; put indiana_projections.csv into data.root to show the frontal image first")
-    return Found(studies, quarantined, notes)
+    notes += told_broken("openi", broken)
+
+
+def _study(
+    identifier: str, row: dict[str, Any], images: ImageIndex, projections: dict[str, View]
+) -> tuple[Study, list[Quarantined]]:
+    here: list[ImageFile] = []
+    refused: list[Quarantined] = []
+    for number, picture in enumerate(row["images"], start=1):
+        key = _key(str(picture.get("file") or picture.get("xml_id") or ""))
+        path = images.get(key)
+        if path is None:
+            reason = "image missing: named in the report, not under data.root"
+            refused.append(quarantine(f"{identifier}#image-{number}"[:200], reason))
+            continue
+        view = _view(picture) if "projection" in picture else projections.get(key, "unknown")
+        here.append(ImageFile(path=path, view=view, rows=picture.get("rows"), cols=picture.get("cols")))
+    texts = {name: text_of(row.get(name)) for name in _SECTIONS}
+    labels = row.get("chexpert_labeler_on_findings") or {}
+    return Study(id=identifier, patient=identifier, images=tuple(here), labels=labels, **texts), refused
 
 
 def _reports(root: Path, given: str | None) -> Path:
     """The file or folder of reports: ``given``, or what is found in the root. Raises DataError."""
     if given is not None:
         path = (root / given).expanduser()
-        if path.is_dir() or (path.is_file() and path.name.endswith((".jsonl", *_ARCHIVES))):
+        if path.is_dir() or (path.is_file() and path.name.endswith((".jsonl", ".csv", ".json", *_ARCHIVES))):
             return path
         raise DataError(
-            f"data.file {given!r} is no folder, .jsonl or {', '.join(_ARCHIVES)} under data.root; "
+            f"data.file {given!r} is no folder, .jsonl, .csv, .json or {', '.join(_ARCHIVES)} under data.root; "
             "leave it out to have the reports looked for"
         )
     if (root / "reports.jsonl").is_file():
@@ -100,31 +136,13 @@ def _reports(root: Path, given: str | None) -> Path:
         return archives[0]
     if next(root.rglob("*.xml"), None) is not None:
         return root
+    found = find_file(root, "indiana_reports.csv") or find_file(root, "annotation.json")
+    if found is not None:
+        return found
     raise DataError(
-        f"data.root {str(root)!r} holds no reports of Open-i: looked for reports.jsonl, NLMCXR_reports.tgz and "
-        "*.xml; name them with data.file"
+        f"data.root {str(root)!r} holds no reports of Open-i: looked for reports.jsonl, NLMCXR_reports.tgz, *.xml, "
+        "indiana_reports.csv (Kaggle) and annotation.json (R2Gen); name them with data.file"
     )
-
-
-def _images(root: Path) -> dict[str, Path]:
-    """Every image under the root, by its key. Links that lead out of the root are left out."""
-    images: dict[str, Path] = {}
-    for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            if not name.lower().endswith(_SUFFIXES) or "IM-" not in name:
-                continue
-            path = Path(folder, name)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                continue
-            old = images.get(_key(name))
-            if old is None or _rank(path) < _rank(old):
-                images[_key(name)] = path
-    return images
-
-
-def _rank(path: Path) -> int:
-    return _SUFFIXES.index(path.suffix.lower())
 
 
 def _key(name: str) -> str:
@@ -134,7 +152,7 @@ def _key(name: str) -> str:
     return re.sub(r"^(?:CXR)?(\d+)(?:_\d+)?_IM", r"\1_IM", name)
 
 
-def _view(image: dict[str, Any]) -> View:
+def _view(image: Mapping[str, Any]) -> View:
     """Frontal or lateral by the projection that was given by hand, else by the DICOM view position."""
     said = str(image.get("projection") or image.get("view") or "").lower()
     if said in ("frontal", "pa", "ap"):
@@ -142,24 +160,55 @@ def _view(image: dict[str, Any]) -> View:
     return "lateral" if said in ("ll", "rl") or "lateral" in said else "unknown"
 
 
-def _projections(root: Path) -> dict[str, View]:
-    """``indiana_projections.csv`` (uid, filename, projection) where it lies under the root."""
+def _projections(root: Path, broken: Counter[str]) -> dict[str, View]:
+    """``indiana_projections.csv`` (uid, filename, projection) where it lies under the root: the key of an image's name
+    to its view. The collection has under 8,000 images."""
     path = next(root.rglob("indiana_projections.csv"), None)
-    if path is None:
-        return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return {_key(row["filename"]): _view(row) for row in csv.DictReader(file) if row.get("filename")}
+    return dict(known(path, ("filename", "projection"), broken, _projection))
+
+
+def _projection(cells: Mapping[str, Any]) -> tuple[str, View]:
+    return _key(text_of(cells["filename"])), _view(cells)
+
+
+def _of_uid(projections: dict[str, View]) -> dict[str, list[str]]:
+    """A report's uid to the keys of its images, which begin with it."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for key in projections:
+        found[key.split("_")[0]].append(key)
+    return found
+
+
+def _rows(reports: Path, listed: dict[str, list[str]]) -> Iterator[dict[str, Any] | Quarantined]:
+    """The reports, whatever they lie in."""
+    if reports.suffix == ".jsonl":
+        return _from_jsonl(reports)
+    return _from_kaggle(reports, listed) if kind_of(reports) == ".csv" else _from_xml(reports)
 
 
 def _from_jsonl(path: Path) -> Iterator[dict[str, Any] | Quarantined]:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
+    for entry in stream(path):
+        row = entry.cells or {}
+        if isinstance(row.get("images"), list) and all(isinstance(one, dict) for one in row["images"]) and "uid" in row:
+            yield {**row, "uid": str(row["uid"])}
+        else:
+            yield quarantine(entry.place, "row broken: no JSON object with uid and images")
+
+
+def _from_kaggle(path: Path, listed: dict[str, list[str]]) -> Iterator[dict[str, Any] | Quarantined]:
+    """``indiana_reports.csv``, whose images stand in ``indiana_projections.csv``."""
+    require(path, [("published", name) for name in ("uid", "findings", "impression")])
+    for entry in stream(path):
         try:
-            row = json.loads(line)
-            yield {**row, "uid": str(row["uid"]), "images": list(row["images"])}
-        except (ValueError, KeyError, TypeError):
-            yield quarantine(f"line {number}", "row broken: no JSON object with uid and images")
+            if entry.cells is None:
+                raise RowError(entry.reason)
+            uid = text_of(entry.cells["uid"])
+            if not uid.isdigit():
+                raise RowError("no id: uid is no number")
+            images = [{"file": key} for key in listed.get(uid, ())]
+            yield {**entry.cells, "uid": uid, "images": images}
+        except RowError as error:
+            yield quarantine(f"{path.name} {entry.place}", str(error))
 
 
 def _from_xml(path: Path) -> Iterator[dict[str, Any] | Quarantined]:
@@ -168,9 +217,10 @@ def _from_xml(path: Path) -> Iterator[dict[str, Any] | Quarantined]:
             if len(content) > MAX_XML:
                 raise RowError(f"XML too large: more than {MAX_XML:,} bytes")
             yield _parse(ElementTree.fromstring(content))
-        except (ParseError, DefusedXmlException, ValueError) as error:
-            reason = str(error) if isinstance(error, RowError) else f"XML broken: {type(error).__name__}"
-            yield quarantine(Path(name).name, reason)
+        except RowError as error:
+            yield quarantine(Path(name).name, str(error))
+        except (ParseError, DefusedXmlException, ValueError, LookupError, RecursionError) as error:  # odd encodings
+            yield quarantine(Path(name).name, f"XML broken: {type(error).__name__}")
 
 
 def _folder(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -181,14 +231,26 @@ def _folder(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _archive(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The XML files of the archive, read in memory; nothing is unpacked."""
+    """The XML files of the archive, read in memory; nothing is unpacked. It is read to its end, check sum included.
+
+    A broken header looks like the end of a tape to tarfile: behind its true end there is nothing but zeros.
+    """
+    packed = path.with_suffix(".gz") if path.name.endswith((".tgz", ".gz")) else path
     try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if member.isfile() and member.name.endswith(".xml"):
-                    stream = archive.extractfile(member)
-                    yield member.name, stream.read(MAX_XML + 1) if stream else b""
-    except (tarfile.TarError, EOFError, OSError) as error:
+        with path.open("rb") as raw, cast("IO[bytes]", gzip.GzipFile(fileobj=raw) if packed != path else raw) as file:
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for member in archive:
+                    if member.isfile() and member.name.endswith(".xml"):
+                        stream = archive.extractfile(member)
+                        yield member.name, stream.read(MAX_XML + 1) if stream else b""
+                end = archive.offset
+            file.seek(end)
+            while block := file.read(1 << 20):
+                if block.strip(b"\0"):
+                    raise tarfile.ReadError("a header is broken")
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
+        if isinstance(error, RadprefError):
+            raise
         raise DataError(f"{path.name} cannot be read to its end ({type(error).__name__}); download it again") from error
 
 
@@ -204,3 +266,12 @@ def _parse(report: Element) -> dict[str, Any]:
             texts[label] = f"{texts[label]}\n{''.join(part.itertext())}".strip()
     images = [{"xml_id": image.get("id", "")} for image in report.iter("parentImage")]
     return {"uid": uid.removeprefix("CXR"), "images": images, **texts}
+
+
+SOURCE = Source(
+    "openi",
+    "Open-i, the Indiana University collection: reports and images",
+    find,
+    NoOptions,
+    frozenset({"root", "file"}),
+)

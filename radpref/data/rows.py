@@ -1,14 +1,22 @@
-"""JSONL, CSV and Parquet files as a stream of rows: few in memory, the bad ones told apart with their line."""
+"""JSONL, JSON, CSV and Parquet files as a stream of rows: few in memory, the bad ones told apart with their line.
+
+A name that ends in ``.gz`` is read as it is. What ends before its end (a cut file, a wrong check sum) is an error: rows
+that nobody saw can be counted by nobody.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 from radpref.data.source import DataError, listed, nearest
 
@@ -18,6 +26,12 @@ PARQUET_ROWS = 32
 _LOOKED_AT = 100
 """Rows of a JSONL file that are asked for its columns."""
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
+_JSON_BLOCK = 1 << 20
+MAX_JSON = 64 << 20
+"""Characters of one element of a JSON file; a longer one is a bracket that was not closed."""
+MAX_CELL = 16 << 20
+"""Characters of one cell of a CSV file; a longer one is a quote that was not closed."""
+csv.field_size_limit(MAX_CELL)
 
 
 class Entry(NamedTuple):
@@ -36,9 +50,9 @@ def columns(path: Path, *, most: int | None = _LOOKED_AT) -> list[str]:
         DataError: no such file, a kind that is not read, no header, or no row that can be read.
     """
     _check(path)
-    if path.suffix.lower() == ".parquet":
+    if kind_of(path) == ".parquet":
         return list(_parquet(path).schema_arrow.names)
-    if path.suffix.lower() in (".csv", ".tsv"):
+    if kind_of(path) in (".csv", ".tsv"):
         return _header(path)[0]
     names: dict[str, None] = {}
     for entry in islice(stream(path), most):
@@ -58,9 +72,38 @@ def stream(path: Path) -> Iterator[Entry]:
         DataError: as `columns`.
     """
     _check(path)
-    if path.suffix.lower() == ".parquet":
+    kind = kind_of(path)
+    if kind == ".parquet":
         return _parquet_rows(path)
-    return _csv_rows(path) if path.suffix.lower() in (".csv", ".tsv") else _jsonl_rows(path)
+    if kind == ".json":
+        return _json_rows(path)
+    return _csv_rows(path) if kind in (".csv", ".tsv") else _jsonl_rows(path)
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that tells how a file is read, ``.gz`` left out: ``.csv``."""
+    name = path.name.lower().removesuffix(".gz")
+    return "." + name.rpartition(".")[2] if "." in name else ""
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name is one of a table: one of ``SUFFIXES``, packed by gzip or not."""
+    return kind_of(path) in SUFFIXES
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, unpacked where its name ends in ``.gz``.
+
+    Raises:
+        DataError: it cannot be read, or not to its end; gzip's check sum is among what is checked.
+    """
+    try:
+        with path.open("rb") as raw:
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
+    except (EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
+        what = getattr(error, "strerror", None) or type(error).__name__
+        raise DataError(f"{path.name} cannot be read to its end ({what}); download or copy it again") from error
 
 
 def require(path: Path, wanted: Sequence[tuple[str, str]]) -> None:
@@ -79,7 +122,7 @@ def require(path: Path, wanted: Sequence[tuple[str, str]]) -> None:
 
 def is_unicode(path: Path) -> bool:
     """Whether every line of a text file is UTF-8 (or the file UTF-16 with a mark); reads it once."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         if file.read(2) in _MARKS:
             return True
         file.seek(0)
@@ -97,14 +140,14 @@ def _is_utf8(line: bytes) -> bool:
 def _check(path: Path) -> None:
     if not path.is_file():
         folder = path.parent
-        names = sorted(file.name for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
+        names = sorted(file.name for file in folder.glob("*") if is_table(file))
         raise DataError(f"there is no file {str(path)!r}{nearest(path.name, names)}")
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path.name} is of kind {path.suffix!r}; give one of {', '.join(SUFFIXES)}")
+    if kind_of(path) not in (*SUFFIXES, ".json"):
+        raise DataError(f"{path.name} is of kind {kind_of(path)!r}; give one of {', '.join(SUFFIXES)}")
 
 
 def _lines(path: Path) -> Iterator[str]:
-    with path.open("rb") as file:
+    with opened(path) as file:
         start = file.read(2)
         file.seek(0)
         if start in _MARKS:
@@ -114,10 +157,11 @@ def _lines(path: Path) -> Iterator[str]:
                 raise DataError(f"{path.name} starts like UTF-16 and is none; save it as UTF-8") from None
             return
         for number, line in enumerate(file):
-            yield _decoded(line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line)
+            yield decoded(line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line)
 
 
-def _decoded(line: bytes) -> str:
+def decoded(line: bytes) -> str:
+    """UTF-8, else Windows-1252, else Latin-1."""
     for encoding in ("utf-8", "cp1252"):
         try:
             return line.decode(encoding)
@@ -140,11 +184,129 @@ def _jsonl_rows(path: Path) -> Iterator[Entry]:
             yield Entry(f"line {number}", None, "row broken: the line is no JSON object")
 
 
+def _json_rows(path: Path) -> Iterator[Entry]:
+    """The objects of a list, or of a mapping: then each has its key in the cell ``""``."""
+    for number, (key, value) in enumerate(json_items(path), 1):
+        if isinstance(value, dict):
+            yield Entry(f"row {number}", {"": key, **value} if key is not None else value)
+        else:
+            yield Entry(f"row {number}", None, "row broken: the element is no JSON object")
+
+
+def json_items(path: Path) -> Iterator[tuple[str | None, Any]]:
+    """The elements of a JSON list, or the keys and values of a JSON mapping, one at a time.
+
+    NaN is read, which several published files hold. Raises DataError: neither of both, or broken.
+    """
+    decoder = json.JSONDecoder(strict=False)
+    with opened(path) as file:
+        text = _Text(_text(file), path.name)
+        opening = text.take("[{")
+        closing = "]" if opening == "[" else "}"
+        if text.peek() == closing:
+            return
+        while True:
+            key = None
+            if opening == "{":
+                key = str(text.value(decoder))
+                text.take(":")
+            yield key, text.value(decoder)
+            if text.take("," + closing) == closing:
+                break
+        text.end()
+
+
+class _Text:
+    """Text that is read as far as JSON's next value asks for it."""
+
+    def __init__(self, blocks: Iterator[str], name: str) -> None:
+        self._blocks, self._name = blocks, name
+        self._held, self._place = "", 0
+
+    def peek(self) -> str:
+        """The next character that is no blank; empty at the end."""
+        while True:
+            while self._place < len(self._held) and self._held[self._place] in " \t\n\r\ufeff":
+                self._place += 1
+            if self._place < len(self._held):
+                return self._held[self._place]
+            if not self._more():
+                return ""
+
+    def take(self, wanted: str) -> str:
+        """The next character, which must be one of ``wanted``. Raises DataError."""
+        found = self.peek()
+        if not found or found not in wanted:
+            raise self._broken(f"{' or '.join(wanted)} is missing")
+        self._place += 1
+        return found
+
+    def value(self, decoder: json.JSONDecoder) -> Any:
+        """The next value. Raises DataError."""
+        self.peek()
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._held, self._place)
+            except RecursionError:
+                raise self._broken("brackets in brackets without end") from None
+            except ValueError:
+                if len(self._held) - self._place > MAX_JSON or not self._more(whole=True):
+                    raise self._broken("a value is cut short or no JSON") from None
+                continue
+            if end == len(self._held) and self._more(whole=True):
+                continue  # a number may go on in the next block
+            self._place = end
+            return value
+
+    def end(self) -> None:
+        """Nothing may follow: what does would be lost without a word. Raises DataError."""
+        if self.peek():
+            raise self._broken("there is more behind its end")
+
+    def _more(self, *, whole: bool = False) -> bool:
+        """Read on: one block, or as much again as is held, so that a long value is not read often."""
+        size = len(self._held) - self._place
+        parts = [self._held[self._place :]]
+        added = 0
+        for block in self._blocks:
+            parts.append(block)
+            added += len(block)
+            if not whole or added >= size:
+                break
+        self._held, self._place = "".join(parts), 0
+        return added > 0
+
+    def _broken(self, what: str) -> DataError:
+        return DataError(f"{self._name} cannot be read as JSON to its end: {what}; copy it again")
+
+
+def _text(file: IO[bytes]) -> Iterator[str]:
+    start = file.read(2)
+    file.seek(0)
+    decoder = codecs.getincrementaldecoder("utf-16" if start in _MARKS else "utf-8")(errors="radpref-cp1252")
+    while block := file.read(_JSON_BLOCK):
+        yield decoder.decode(block)
+    yield decoder.decode(b"", final=True)
+
+
+def _from_cp1252(error: UnicodeError) -> tuple[str, int]:
+    """Bytes that are not UTF-8 as Windows-1252 has them."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return decoded(error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("radpref-cp1252", _from_cp1252)
+
+
 def _header(path: Path) -> tuple[list[str], str]:
     """The columns, and the delimiter that cuts the first line into most of them."""
     first = next(_lines(path), "")
     delimiter = max(",;\t", key=first.count)
-    names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise DataError(f"{path.name} has a header that cannot be read: {error}; save it as UTF-8 again") from None
     if not any(names):
         raise DataError(f"{path.name} is empty: not even a header")
     doubled = sorted({name for name in names if names.count(name) > 1 and name})
@@ -155,7 +317,8 @@ def _header(path: Path) -> tuple[list[str], str]:
 
 def _csv_rows(path: Path) -> Iterator[Entry]:
     names, delimiter = _header(path)
-    reader = csv.reader(_lines(path), delimiter=delimiter, strict=True)
+    lines = _lines(path)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     next(reader)
     while True:
         start = reader.line_num + 1
@@ -184,14 +347,26 @@ def _parquet(path: Path) -> Any:
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path.name} is no Parquet file, or cut short ({type(error).__name__}); copy it again"
-        ) from error
+        raise _not_parquet(path, error) from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Entry]:
+    import pyarrow
+
+    file = _parquet(path)
     number = 0
-    for batch in _parquet(path).iter_batches(batch_size=PARQUET_ROWS):
-        for row in batch.to_pylist():
-            number += 1
-            yield Entry(f"row {number}", row)
+    try:
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+            for row in batch.to_pylist():
+                number += 1
+                yield Entry(f"row {number}", row)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+        raise _not_parquet(path, error) from error
+    if number != file.metadata.num_rows:
+        raise DataError(
+            f"{path.name} says that it has {file.metadata.num_rows:,} rows and gives {number:,}; copy it again"
+        )
+
+
+def _not_parquet(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path.name} is no Parquet file, or cut short or changed ({type(error).__name__}); copy it again")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Literal, TypeVar
 
-from radpref.config import DataSection, RecipeError
+from pydantic import ValidationError
+
+from radpref.config import DataSection, RecipeError, Section
+from radpref.data.spool import Spool
 from radpref.errors import RadprefError
 from radpref.records import Quarantined, Study
 
@@ -26,31 +30,100 @@ class RowError(RadprefError, ValueError):
 class Found:
     """What a source holds, before the gate."""
 
-    studies: list[Study]
-    quarantined: list[Quarantined] = field(default_factory=list)
+    studies: Iterable[Study | Quarantined]
+    """Studies, and rows that cannot be used with their reason, as they are read: gone through once."""
     notes: list[str] = field(default_factory=list)
+    """Sentences for the terminal and the report; complete when ``studies`` has been gone through."""
     split: bool = False
     """True where ``Study.split`` comes from the source; otherwise patients are split by hash."""
+    leaky: bool = False
+    """True where the recipe asks for a published split although it is known to leak: that is said, not refused."""
+    distinct: bool = False
+    """True where no two pictures can be nearly the same, as the built-in world draws them: none is looked for."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What can be used, and what cannot, and why.
+    """What can be used, and what cannot, and why. Both are read from disk, row by row, as often as is wished.
 
     The studies stand in a fixed random order in which every beginning holds the splits in proportion.
     """
 
-    studies: list[Study]
-    quarantined: list[Quarantined]
+    studies: Spool[Study]
+    quarantined: Spool[Quarantined]
     notes: list[str]
     """Sentences for the terminal and the report: counts only, no identifier and no report text."""
+    leaks: list[str] = field(default_factory=list)
+    """What stands on both sides of a published split that the recipe asks for although it leaks; else empty."""
 
 
-Source = Callable[[DataSection, Path, int], Found]
+class NoOptions(Section):
+    """The options of a source that has none."""
+
+
+Options = TypeVar("Options", bound=Section)
+
+
+@dataclass(frozen=True)
+class Source(Generic[Options]):
+    """A data set that ``data.source`` names.
+
+    ``find`` is given the recipe's section, the source's own options, a folder for what it has to keep, and the run's
+    seed. Other packages add one with the entry point group ``radpref.sources``.
+    """
+
+    name: str
+    about: str
+    """What it is, in a line."""
+    find: Callable[[DataSection, Options, Path, int], Found]
+    options: type[Options]
+    """What ``data.options`` may hold."""
+    reads: frozenset[Literal["root", "file"]] = frozenset({"root"})
+    """Which of ``data.root`` and ``data.file`` it looks at; another one that is given is an error."""
+
+    def read(self, section: DataSection, cache: Path, seed: int) -> Found:
+        """What the source holds. Raises DataError: as ``check``, and where files or columns are not there."""
+        return self.find(section, self.check(section), cache, seed)
+
+    def check(self, section: DataSection) -> Options:
+        """The options of ``data.options``. Raises DataError: a key that this source does not read."""
+        for key in ("root", "file"):
+            if getattr(section, key) is not None and key not in self.reads:
+                others = (
+                    " and ".join(f"data.{name}" for name in sorted(self.reads)) or "neither data.root nor data.file"
+                )
+                raise DataError(
+                    f"data.{key} is {getattr(section, key)!r}, but data.source is {self.name}, which reads {others}; "
+                    f"name the source of your data (for a table: --data.source table), or leave data.{key} out"
+                )
+        if section.source != "table" and section.table != type(section)().table:
+            raise DataError(f"data.table names columns, but data.source is {self.name}; set data.source to table")
+        known = self.options.model_fields
+        for name in section.options:
+            if name not in known:
+                there = f"it has {', '.join(known)}" if known else "it has none"
+                raise DataError(f"data.options.{name} is no option of {self.name}{nearest(name, known)}; {there}")
+        try:
+            return self.options.model_validate(section.options)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(map(str, problem["loc"]))
+            raise DataError(f"data.options.{key} is {problem['input']!r}: {problem['msg'].lower()}") from None
 
 
 def quarantine(identifier: str, reason: str) -> Quarantined:
     return Quarantined(id=identifier, stage="data", reason=reason)
+
+
+@contextmanager
+def row_errors() -> Iterator[None]:
+    """What a row of another shape than published makes fail becomes a RowError: a bad row never ends a run."""
+    try:
+        yield
+    except (RadprefError, BrokenPipeError):
+        raise
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, OSError) as error:
+        raise RowError(f"row broken: a cell of another kind than published ({type(error).__name__})") from error
 
 
 def text_of(value: Any) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 
 from radpref.images import image_hash
-from radpref.records import Split, Study
+from radpref.records import ImageFile, Split, Study
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -18,57 +19,64 @@ def draw(seed: int, patient: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def split_by_patient(
-    studies: Iterable[Study],
+def split_of(
+    number: float,
     *,
-    seed: int,
     validation_share: float,
     test_share: float,
     only: frozenset[Split] = frozenset({"validation", "test"}),
-) -> list[Study]:
-    """Every study with its split drawn from its patient: all studies of one patient fall together.
+) -> Split:
+    """The split of a patient whose ``draw`` is ``number``: all studies of one patient fall together.
 
     ``test_share`` and ``validation_share`` are expected shares of patients. A patient's split depends on seed,
     shares and patient only, so it stays when studies are added. ``only`` limits which held-out splits are made.
     """
-
-    def of(patient: str) -> Split:
-        number = draw(seed, patient)
-        if number < test_share:
-            return "test" if "test" in only else "train"
-        if number < test_share + validation_share:
-            return "validation" if "validation" in only else "train"
-        return "train"
-
-    return [study.model_copy(update={"split": of(study.patient)}) for study in studies]
+    if number < test_share:
+        return "test" if "test" in only else "train"
+    if number < test_share + validation_share:
+        return "validation" if "validation" in only else "train"
+    return "train"
 
 
-def leakage(studies: Sequence[Study], hashes: Mapping[str, str] | None = None) -> list[str]:
+def leakage(studies: Iterable[Study], key: Callable[[ImageFile], str] | None = None) -> list[str]:
     """What stands in more than one split: a sentence each for patients, study ids and images; empty when clean.
 
-    ``hashes``: an image's path to its hash. Without it ``ImageFile.digest`` serves, and where that is empty the image's
-    bytes are read (ImageError if they cannot be).
-    The sentences hold counts and no identifiers.
+    ``key`` tells images apart. Without it ``ImageFile.digest`` serves, and where that is empty the image's bytes are
+    read (ImageError if they cannot be). The sentences hold counts and no identifiers. Memory does not grow with the
+    studies.
     """
+    key = key or (lambda image: image.digest or image_hash(image))
+    kinds = ("patient", "study id", "image")
 
-    def of(path: str) -> str:
-        return hashes[path] if hashes is not None else images[path].digest or image_hash(images[path])
+    def facts() -> Iterable[tuple[int, str, int]]:
+        for study in studies:
+            split = SPLITS.index(study.split)
+            yield 0, study.patient, split
+            yield 1, study.id, split
+            for image in study.images:
+                yield 2, key(image), split
 
-    images = {image.path: image for study in studies for image in study.images}
-    where: dict[str, dict[str, set[Split]]] = {"patient": {}, "study id": {}, "image": {}}
-    for study in studies:
-        where["patient"].setdefault(study.patient, set()).add(study.split)
-        where["study id"].setdefault(study.id, set()).add(study.split)
-        for image in study.images:
-            where["image"].setdefault(of(image.path), set()).add(study.split)
-    return [sentence for what, splits in where.items() if (sentence := _sentence(what, splits.values()))]
+    database = sqlite3.connect("")  # a file of its own that is gone when closed
+    try:
+        database.execute("PRAGMA journal_mode=OFF")
+        database.execute("CREATE TABLE seen (kind, value, split)")
+        database.executemany("INSERT INTO seen VALUES (?, ?, ?)", facts())
+        crossing = database.execute(
+            "SELECT kind, group_concat(DISTINCT split) FROM seen GROUP BY kind, value HAVING count(DISTINCT split) > 1"
+        )
+        found: list[Counter[frozenset[int]]] = [Counter() for _ in kinds]
+        for kind, splits in crossing:
+            found[kind][frozenset(map(int, splits.split(",")))] += 1
+    finally:
+        database.close()
+    return [_sentence(what, counts) for what, counts in zip(kinds, found, strict=True) if counts]
 
 
-def join_shared(studies: Sequence[Study]) -> tuple[list[Study], int]:
-    """Patients that share an image file become one patient (the least id), so that they are split together.
+def joined(groups: Iterable[Collection[str]]) -> dict[str, str]:
+    """Patients that stand in one group (they share an image file) become one: who is called what from now on.
 
-    Returns the studies and the number of patients that were joined to another. A table of many questions on one
-    image, without a patient column, needs this.
+    A patient takes the least name of all that are linked to it, so that they are split together; those that keep
+    their own name are left out. A table of many questions on one image, without a patient column, needs this.
     """
     parent: dict[str, str] = {}
 
@@ -78,28 +86,15 @@ def join_shared(studies: Sequence[Study]) -> tuple[list[Study], int]:
             patient = parent[patient]
         return patient
 
-    holders: defaultdict[str, set[str]] = defaultdict(set)
-    for study in studies:
-        for image in study.images:
-            holders[image.path].add(study.patient)
-    for patients in holders.values():
-        if len(patients) > 1:
-            roots = sorted(root(patient) for patient in patients)
-            for other in roots[1:]:
-                parent[other] = roots[0]
-    joined = sum(root(patient) != patient for patient in list(parent))
-    if not joined:
-        return list(studies), 0
-    return [
-        study if root(study.patient) == study.patient else study.model_copy(update={"patient": root(study.patient)})
-        for study in studies
-    ], joined
+    for patients in groups:
+        first, *others = sorted({root(patient) for patient in patients})
+        for other in others:
+            parent[other] = first
+    return {patient: name for patient in list(parent) if (name := root(patient)) != patient}
 
 
-def _sentence(what: str, splits: Iterable[set[Split]]) -> str:
-    crossing = [found for found in splits if len(found) > 1]
-    if not crossing:
-        return ""
-    pairs = Counter(" and ".join(name for name in SPLITS if name in found) for found in crossing)
+def _sentence(what: str, crossing: Counter[frozenset[int]]) -> str:
+    pairs = Counter({" and ".join(SPLITS[number] for number in sorted(found)): n for found, n in crossing.items()})
     places = ", ".join(f"{count} in {pair}" for pair, count in sorted(pairs.items()))
-    return f"{len(crossing)} {what}{'s' if len(crossing) > 1 else ''} in more than one split ({places})"
+    total = pairs.total()
+    return f"{total} {what}{'s' if total > 1 else ''} in more than one split ({places})"

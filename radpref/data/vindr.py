@@ -1,7 +1,8 @@
 """VinDr-CXR (Nguyen et al., Scientific Data 2022;9:429): images with boxes by radiologists, three a training image.
 
 ``data.root`` holds ``annotations_train.csv`` and ``annotations_test.csv`` in it or in ``annotations/`` (columns
-``image_id``, ``class_name``, ``x_min``, ``y_min``, ``x_max``, ``y_max``, for training ``rad_id``), and anywhere below
+``image_id``, ``class_name``, ``x_min``, ``y_min``, ``x_max``, ``y_max``, for training ``rad_id``), or ``train.csv`` of
+the VinBigData challenge, which is its training part alone (validation and test are then drawn), and anywhere below
 the images by their name. Boxes are in pixels of the original image: that size is the DICOM's own, or stands as ``dim0``
 (rows) and ``dim1`` (columns) in ``train_meta.csv`` or ``test_meta.csv`` where images have been made smaller; the size
 of any other picture is taken for the original's, and a box that does not fit in it is quarantined.
@@ -12,13 +13,18 @@ of one finding by several readers are all kept; their union is its lesion.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from radpref.config import DataSection
 from radpref.data import rows
-from radpref.data.boxes import box_of, files_by_stem, names_of, number, sentences
-from radpref.data.source import DataError, Found, RowError, quarantine, root_of, text_of
+from radpref.data.boxes import box_of, names_of, number, sentences
+from radpref.data.disk import Groups, Lookup
+from radpref.data.image_index import ImageIndex
+from radpref.data.published import cells_of, in_place, known, told_broken
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, quarantine, root_of, row_errors, text_of
 from radpref.images import ImageError, image_size
 from radpref.records import Box, ImageFile, Quarantined, Split, Study
 
@@ -36,76 +42,99 @@ NAMES = {
 }
 """The set's labels in the words of the lexicon, where lower case alone does not give them."""
 NOTHING = "No finding"
+_META = ("image_id", "dim0", "dim1")
 _TABLES: tuple[tuple[str, Split], ...] = (("train", "train"), ("test", "test"))
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
+def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """Every image of the tables that lies under ``data.root``, in the published split. Raises DataError."""
     root = root_of(section)
-    images = files_by_stem(root)
-    studies: list[Study] = []
-    quarantined: list[Quarantined] = []
-    absent = 0
-    tables = [(path, part, split) for part, split in _TABLES if (path := _table(root, f"annotations_{part}.csv"))]
+    tables = [
+        (path, part, split)
+        for part, split in _TABLES
+        if (path := _table(root, f"annotations_{part}.csv", f"{part}.csv")) is not None
+    ]
     if not tables:
         raise DataError(
             f"data.root {str(root)!r} holds no table of VinDr-CXR: looked for annotations_train.csv and "
-            "annotations_test.csv in it and in its folder annotations"
+            "annotations_test.csv, and for train.csv of VinBigData, in it and in its folder annotations"
         )
-    for path, part, split in tables:
-        frames = _frames(_table(root, f"{part}_meta.csv"))
+    for path, _, _ in tables:
         rows.require(path, [("published", name) for name in COLUMNS])
-        boxes: dict[str, dict[str, list[Box]]] = defaultdict(lambda: defaultdict(list))
-        for entry in rows.stream(path):
-            try:
-                if entry.cells is None:
-                    raise RowError(entry.reason)
-                stem, label = text_of(entry.cells["image_id"]), text_of(entry.cells["class_name"])
-                here = boxes[stem]
-                if label == NOTHING or stem not in images:
+    notes: list[str] = []
+    return Found(_studies(root, tables, notes), notes, split=len(tables) > 1)
+
+
+def _studies(root: Path, tables: list[tuple[Path, str, Split]], notes: list[str]) -> Iterator[Study | Quarantined]:
+    images = ImageIndex(root)
+    broken: Counter[str] = Counter()
+    absent = count = drawn = 0
+    for path, part, split in tables:
+        with (
+            Lookup[tuple[float, float]](known(_table(root, f"{part}_meta.csv"), _META, broken, _frame)) as frames,
+            Groups[_Row]() as groups,
+        ):
+            for row in cells_of(path):
+                if isinstance(row, Quarantined):
+                    yield row
                     continue
-                if stem not in frames:
-                    frames[stem] = image_size(images[stem])
-                left, top, right, bottom = (number(entry.cells[name]) for name in COLUMNS[2:])
-                box = box_of(left, top, right, bottom, frames[stem])
-                here[names_of([label], NAMES)[0]].append(box)
-            except (RowError, ImageError) as error:
-                quarantined.append(quarantine(f"{path.name} {entry.place}", str(error)))
-        absent += sum(stem not in images for stem in boxes)
-        studies += [
-            Study(
-                id=stem,
-                patient=stem,
-                images=(
-                    ImageFile(
-                        path=str(images[stem]),
-                        view="frontal",
-                        boxes={name: tuple(drawn) for name, drawn in marked.items()},
-                    ),
-                ),
-                findings=sentences(marked),
-                split=split,
-            )
-            for stem, marked in boxes.items()
-            if stem in images
-        ]
-    notes = [f"vindr: {len(studies):,} images, {sum(bool(study.images[0].boxes) for study in studies):,} with boxes"]
+                entry, cells = row
+                try:
+                    with row_errors():
+                        corners = tuple(number(cells[name]) for name in COLUMNS[2:])
+                        groups.add(text_of(cells["image_id"]), _Row(entry.place, text_of(cells["class_name"]), corners))
+                except RowError as error:
+                    yield in_place(path, entry, str(error))
+            for stem, here in groups:
+                image = images.get(stem)
+                if image is None:
+                    absent += 1
+                    continue
+                boxes, refused = _boxes(path, image, frames.get(stem), here)
+                yield from refused
+                count += 1
+                drawn += bool(boxes)
+                shown = ImageFile(path=image, view="frontal", boxes=boxes)
+                yield Study(id=stem, patient=stem, images=(shown,), findings=sentences(boxes), split=split)
+    notes.append(f"vindr: {count:,} images, {drawn:,} with boxes")
     if absent:
         notes.append(f"vindr: {absent:,} images of the tables are not under data.root")
-    return Found(studies, quarantined, notes, split=True)
+    notes += told_broken("vindr", broken)
 
 
-def _table(root: Path, name: str) -> Path | None:
-    return next((path for path in (root / name, root / "annotations" / name) if path.is_file()), None)
+class _Row(NamedTuple):
+    place: str
+    label: str
+    corners: tuple[float, ...]
 
 
-def _frames(path: Path | None) -> dict[str, tuple[float, float]]:
-    """Image to the (width, height) of its original; empty where there is no such table."""
-    if path is None:
-        return {}
-    rows.require(path, [("known as", name) for name in ("image_id", "dim0", "dim1")])
-    return {
-        text_of(entry.cells["image_id"]): (number(entry.cells["dim1"]), number(entry.cells["dim0"]))
-        for entry in rows.stream(path)
-        if entry.cells is not None
-    }
+def _boxes(
+    path: Path, image: str, frame: tuple[float, float] | None, rows: list[_Row]
+) -> tuple[dict[str, tuple[Box, ...]], list[Quarantined]]:
+    """A finding's boxes on one image, drawn on an original of ``frame``, else of the file's own size."""
+    boxes: dict[str, list[Box]] = defaultdict(list)
+    refused: list[Quarantined] = []
+    for row in rows:
+        if row.label == NOTHING:
+            continue
+        try:
+            frame = frame or image_size(image)
+            left, top, right, bottom = row.corners
+            box = box_of(left, top, right, bottom, frame)
+            boxes[names_of([row.label], NAMES)[0]].append(box)
+        except (RowError, ImageError) as error:
+            refused.append(quarantine(f"{path.name} {row.place}", str(error)))
+    return {name: tuple(drawn) for name, drawn in boxes.items()}, refused
+
+
+def _table(root: Path, *names: str) -> Path | None:
+    paths = [folder / name for name in names for folder in (root, root / "annotations")]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _frame(cells: Mapping[str, Any]) -> tuple[str, tuple[float, float]]:
+    """An image and the (width, height) of its original."""
+    return text_of(cells["image_id"]), (number(cells["dim1"]), number(cells["dim0"]))
+
+
+SOURCE = Source("vindr", "VinDr-CXR and VinBigData: images with radiologists' boxes", find, NoOptions)

@@ -1,12 +1,11 @@
 """What the readers of question data sets share: rows of questions gathered into studies, images inside the root.
 
-A reader turns its files into ``Row``s; ``gather`` makes one study of all rows that ask about the same images, so that
+A reader turns its files into ``Row``s; ``streamed`` makes one study of all rows that ask about the same images, so that
 a split by study is a split by image. Findings stay empty: such a source has questions instead of reports.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radpref.data.rows import Entry, stream
-from radpref.data.source import DataError, RowError, inside, quarantine, text_of
+from radpref.data.disk import Groups
+from radpref.data.rows import Entry
+from radpref.data.source import RowError, inside, quarantine, text_of
 from radpref.records import Asked, ImageFile, Quarantined, QuestionTask, Split, Study
 
 MAX_CHARACTERS = 4_000
@@ -35,36 +35,40 @@ class Row:
     split: Split = "train"
 
 
-def gather(rows: Iterable[Row | Quarantined]) -> tuple[list[Study], list[Quarantined]]:
+def streamed(
+    name: str, rows: Iterable[Row | Quarantined], notes: list[str], what: str = "images or studies"
+) -> Iterator[Study | Quarantined]:
     """Studies in the order of their first question, and the rows that could not be used.
 
-    Questions of one study that carry the same id are numbered: the second ends in ``~2``.
+    Questions of one study that carry the same id are numbered: the second ends in ``~2``. How many there are is added
+    to ``notes`` at the end.
     """
-    first: dict[str, Row] = {}
-    asked: dict[str, list[Asked]] = {}
-    times: Counter[tuple[str, str]] = Counter()
-    quarantined: list[Quarantined] = []
-    for row in rows:
-        if isinstance(row, Quarantined):
-            quarantined.append(row)
-            continue
-        first.setdefault(row.study, row)
-        times[row.study, row.asked.id] += 1
-        number = times[row.study, row.asked.id]
-        question = row.asked if number == 1 else row.asked.model_copy(update={"id": f"{row.asked.id}~{number}"})
-        asked.setdefault(row.study, []).append(question)
-    studies = [
-        Study(
-            id=study,
-            patient=row.patient,
-            images=row.images,
-            findings="",
-            questions=tuple(asked[study]),
-            split=row.split,
-        )
-        for study, row in first.items()
-    ]
-    return studies, quarantined
+    questions = 0
+    with Groups[Row]() as studies:
+        for row in rows:
+            if isinstance(row, Quarantined):
+                yield row
+            else:
+                studies.add(row.study, row)
+                questions += 1
+        notes.append(f"{name}: {questions:,} questions about {len(studies):,} {what}")
+        for identifier, group in studies:
+            times: Counter[str] = Counter()
+            asked = []
+            for row in group:
+                times[row.asked.id] += 1
+                number = times[row.asked.id]
+                again = row.asked.model_copy(update={"id": f"{row.asked.id}~{number}"})
+                asked.append(row.asked if number == 1 else again)
+            first = group[0]
+            yield Study(
+                id=identifier,
+                patient=first.patient,
+                images=first.images,
+                findings="",
+                questions=tuple(asked),
+                split=first.split,
+            )
 
 
 def ask(
@@ -92,24 +96,6 @@ def ask(
     if closed is None:
         closed = bool(YES_NO.match(said))
     return Asked(id=text_of(identifier), question=asked, answer=said, kind=kind, closed=closed, task=task)
-
-
-def entries(path: Path) -> Iterator[Entry]:
-    """The rows of a JSON list, or of what ``rows.stream`` reads. Raises DataError: no such file, no list."""
-    if path.suffix.lower() != ".json":
-        yield from stream(path)
-        return
-    try:
-        rows = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path.name} cannot be read as JSON ({type(error).__name__}); copy it again") from None
-    if not isinstance(rows, list):
-        raise DataError(f"{path.name} holds a {type(rows).__name__}; a list of questions is expected")
-    for number, row in enumerate(rows, 1):
-        if isinstance(row, dict):
-            yield Entry(f"row {number}", row)
-        else:
-            yield Entry(f"row {number}", None, "row broken: no JSON object")
 
 
 def refused(entry: Entry, file: Path, reason: str | None = None) -> Quarantined:

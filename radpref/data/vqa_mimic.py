@@ -19,29 +19,21 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from radpref.config import DataSection
-from radpref.data.rows import require, stream
-from radpref.data.source import DataError, Found, RowError, inside, root_of
+from radpref.data.published import digits
+from radpref.data.rows import columns, require, stream
+from radpref.data.source import DataError, Found, NoOptions, RowError, Source, inside, root_of, row_errors
 from radpref.data.table import SPLIT_NAMES
-from radpref.data.vqa import Row, ask, cell, entries, gather, refused
+from radpref.data.views import view_of
+from radpref.data.vqa import Row, ask, cell, refused, streamed
 from radpref.records import ImageFile, Quarantined, Split, View
 
 _DEPTHS = ("", "*/", "*/*/", "*/*/*/")
-_VIEWS: dict[str, View] = {
-    "antero-posterior": "frontal",
-    "postero-anterior": "frontal",
-    "ap": "frontal",
-    "pa": "frontal",
-    "lateral": "lateral",
-    "left lateral": "lateral",
-    "ll": "lateral",
-}
 _NUMBER = re.compile(r"\d+")
 
 
-def find_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
+def find_cxr_vqa(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """MIMIC-CXR-VQA: a study an image, with the published split. Raises DataError."""
     root = root_of(section)
     names: dict[str, Split] = {"train.json": "train", "valid.json": "validation", "test.json": "test"}
@@ -55,38 +47,40 @@ def find_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
 
     def rows() -> Iterator[Row | Quarantined]:
         for file, split in found.items():
-            for entry in entries(file):
+            for entry in stream(file):
                 if entry.cells is None:
                     yield refused(entry, file)
                     continue
                 try:
-                    cells = entry.cells
-                    if "answer" not in cells:
-                        raise RowError("no answer: the release without answers; run its build script")
-                    content, semantic = cell(cells, "content_type"), cell(cells, "semantic_type")
-                    asked = ask(
-                        f"{split}-{cell(cells, 'idx')}",
-                        cells.get("question"),
-                        cells.get("answer"),
-                        kind={"plane": "view"}.get(content, content),
-                        closed=semantic in ("verify", "choose"),
-                    )
-                    path = images.at(cell(cells, "image_path"))
-                    subject = _digits(cells, "subject_id")
+                    with row_errors():
+                        cells = entry.cells
+                        if "answer" not in cells:
+                            raise RowError("no answer: the release without answers; run its build script")
+                        content, semantic = cell(cells, "content_type"), cell(cells, "semantic_type")
+                        asked = ask(
+                            f"{split}-{cell(cells, 'idx')}",
+                            cells.get("question"),
+                            cells.get("answer"),
+                            kind={"plane": "view"}.get(content, content),
+                            closed=semantic in ("verify", "choose"),
+                        )
+                        path = images.at(cell(cells, "image_path"))
+                        subject = digits(cells, "subject_id")
                 except RowError as error:
                     yield refused(entry, file, str(error))
                     continue
                 yield Row(Path(path).stem, f"p{subject}", (ImageFile(path=path),), asked, split)
 
-    return _found("mimic-cxr-vqa", rows(), split=True)
+    notes: list[str] = []
+    return Found(streamed("mimic-cxr-vqa", rows(), notes, "images"), notes, split=True)
 
 
-def find_diff_vqa(section: DataSection, cache: Path, seed: int) -> Found:
+def find_diff_vqa(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """MIMIC-Diff-VQA: a study an image, and one more for each pair that is compared. Raises DataError."""
     return _from_csv("mimic-diff-vqa", ("mimic_pair_questions.csv",), section)
 
 
-def find_medical_cxr_vqa(section: DataSection, cache: Path, seed: int) -> Found:
+def find_medical_cxr_vqa(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """Medical-CXR-VQA: a study an image. Raises DataError."""
     return _from_csv("medical-cxr-vqa", ("medical-cxr-vqa-questions.csv", "mimic_llm_questions.csv"), section)
 
@@ -100,7 +94,7 @@ def _from_csv(name: str, files: tuple[str, ...], section: DataSection) -> Found:
     require(file, [(column, column) for column in ("study_id", "subject_id", "question_type", "question", "answer")])
     studies = _study_table(root)
     images = _Images(root, studies)
-    splits: set[bool] = set()
+    notes: list[str] = []
 
     def rows() -> Iterator[Row | Quarantined]:
         for number, entry in enumerate(stream(file), 1):
@@ -108,43 +102,47 @@ def _from_csv(name: str, files: tuple[str, ...], section: DataSection) -> Found:
                 yield refused(entry, file)
                 continue
             try:
-                cells = entry.cells
-                subject, study = _digits(cells, "subject_id"), _digits(cells, "study_id")
-                kind = cell(cells, "question_type").lower()
-                compared = kind == "difference"
-                shown = [images.of(subject, study)]
-                key = f"s{study}"
-                if compared:
-                    earlier = _digits(cells, "ref_id")
-                    shown.append(images.of(subject, earlier))
-                    key = f"s{study}-s{earlier}"
-                asked = ask(
-                    number,
-                    cells.get("question"),
-                    cells.get("answer"),
-                    kind={"level": "severity"}.get(kind, kind),
-                    task="comparison" if compared else "basic",
-                )
-                said = cell(cells, "split") or (studies[study].split if study in studies else "")
-                split = SPLIT_NAMES.get(said.lower()) if said else "train"
-                if split is None:
-                    raise RowError(f"split unknown: the cell is none of {', '.join(SPLIT_NAMES)}")
+                with row_errors():
+                    cells = entry.cells
+                    subject, study = digits(cells, "subject_id"), digits(cells, "study_id")
+                    kind = cell(cells, "question_type").lower()
+                    compared = kind == "difference"
+                    shown = [images.of(subject, study)]
+                    key = f"s{study}"
+                    if compared:
+                        earlier = digits(cells, "ref_id")
+                        shown.append(images.of(subject, earlier))
+                        key = f"s{study}-s{earlier}"
+                    asked = ask(
+                        number,
+                        cells.get("question"),
+                        cells.get("answer"),
+                        kind={"level": "severity"}.get(kind, kind),
+                        task="comparison" if compared else "basic",
+                    )
+                    said = cell(cells, "split") or (studies[study].split if study in studies else "")
+                    split: Split | None = SPLIT_NAMES.get(said.lower()) if said else "train"
+                    if split is None:
+                        raise RowError(f"split unknown: the cell is none of {', '.join(SPLIT_NAMES)}")
             except RowError as error:
                 yield refused(entry, file, str(error))
                 continue
-            splits.add(bool(said))
             yield Row(key, f"p{subject}", tuple(shown), asked, split)
 
-    made = _found(name, rows(), split=True)
-    return Found(made.studies, made.quarantined, made.notes, split=splits == {True})
+    split = _split_everywhere(file, studies)
+    return Found(streamed(name, rows(), notes, "images or pairs"), notes, split=split)
 
 
-def _found(name: str, rows: Iterator[Row | Quarantined], *, split: bool) -> Found:
-    studies, quarantined = gather(rows)
-    questions = sum(len(study.questions) for study in studies)
-    return Found(
-        studies, quarantined, [f"{name}: {questions:,} questions about {len(studies):,} images or pairs"], split
-    )
+def _split_everywhere(file: Path, studies: Mapping[str, _Listed]) -> bool:
+    """Whether a split is known of every question: in its row, else by ``mimic_all.csv``."""
+    if "split" not in columns(file) and not any(listed.split for listed in studies.values()):
+        return False
+    for entry in stream(file):
+        cells = entry.cells or {}
+        found = _NUMBER.search(cell(cells, "study_id")) if cells else None
+        if found and not (cell(cells, "split") or (studies[found[0]].split if found[0] in studies else "")):
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def _study_table(root: Path) -> Mapping[str, _Listed]:
     listed: dict[str, _Listed] = {}
     for entry in stream(file):
         if entry.cells and (number := _NUMBER.match(cell(entry.cells, "study_id"))):
-            view = _VIEWS.get(cell(entry.cells, "view").lower(), "unknown")
+            view = view_of(cell(entry.cells, "view"))
             listed[number[0]] = _Listed(cell(entry.cells, "dicom_id"), view, cell(entry.cells, "split"))
     return listed
 
@@ -203,9 +201,20 @@ def _find(root: Path, name: str) -> Path | None:
     return next((path for depth in _DEPTHS for path in sorted(root.glob(f"{depth}{name}")) if path.is_file()), None)
 
 
-def _digits(cells: Mapping[str, Any], name: str) -> str:
-    """A number of MIMIC as a word, whether written as 10000032, 10000032.0, p10000032 or s50414267."""
-    number = _NUMBER.search(cell(cells, name))
-    if number is None:
-        raise RowError(f"no {name}: the cell holds no number")
-    return number[0]
+SOURCES = (
+    Source("mimic-cxr-vqa", "MIMIC-CXR-VQA: questions about images of MIMIC-CXR-JPG", find_cxr_vqa, NoOptions),
+    Source(
+        "mimic-diff-vqa",
+        "MIMIC-Diff-VQA: questions about studies and their priors",
+        find_diff_vqa,
+        NoOptions,
+        frozenset({"root", "file"}),
+    ),
+    Source(
+        "medical-cxr-vqa",
+        "Medical-CXR-VQA: questions about studies of MIMIC-CXR",
+        find_medical_cxr_vqa,
+        NoOptions,
+        frozenset({"root", "file"}),
+    ),
+)

@@ -1,25 +1,34 @@
-"""VQA-RAD (Lau et al., Sci Data 2018;5:180251): clinicians' questions about MedPix images; the chest part of it.
+"""VQA-RAD (Lau et al., Sci Data 2018;5:180251): clinicians' questions about MedPix images, by part of the body.
 
 ``data.root`` holds the images in any of ``VQA_RAD Image Folder``, ``images`` or the root itself, and the questions as
 ``VQA_RAD Dataset Public.json`` (the publication), as ``trainset.json`` and ``testset.json`` (the split in common use)
-or as a JSONL file of the same fields, which ``data.file`` may name.
+or as a JSONL file of the same fields, which ``data.file`` may name; or it is the data set of the hub, Parquet files
+named ``train-*`` and ``test-*`` with their images inside, where no part of the body is told.
 
-The published split, by question, shares images between train and test. It is therefore not used: an image, or the
+The published split, by question, shares images between train and test. By default it is not used: an image, or the
 case that it comes from where the row names that, falls on one side with all of its questions, by hash.
+``data.options.split: published`` keeps it, so that accuracies can be set beside published ones; the leak is said.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
-from radpref.config import DataSection
-from radpref.data.source import DataError, Found, RowError, root_of
-from radpref.data.vqa import Row, ask, cell, entries, gather, image, refused
-from radpref.records import ImageFile, Quarantined
+from pydantic import Field
+
+from radpref.config import DataSection, Section
+from radpref.data.image_cells import images_of
+from radpref.data.rows import Entry, kind_of, stream
+from radpref.data.source import DataError, Found, RowError, Source, root_of, row_errors
+from radpref.data.vqa import Row, ask, cell, image, refused, streamed
+from radpref.records import ImageFile, Quarantined, Study
 
 FILES = ("VQA_RAD Dataset Public.json", "VQA_RAD Dataset.json", "trainset.json", "testset.json", "chest_qa.jsonl")
 FOLDERS = ("VQA_RAD Image Folder", "images", ".")
+BODY = {"chest": "CHEST", "head": "HEAD", "abdomen": "ABD"}
 KINDS = {
     "PRES": "presence",
     "ABN": "abnormality",
@@ -37,60 +46,90 @@ KINDS = {
 """``question_type`` to kind; of several, the first counts."""
 
 
-def find(section: DataSection, cache: Path, seed: int) -> Found:
-    """All questions about chest images, a study an image; splits are left to the gate. Raises DataError."""
+class Options(Section):
+    """VQA-RAD's."""
+
+    body: Literal["chest", "head", "abdomen", "all"] = Field("chest", description="the images' part of the body")
+    split: Literal["image", "published"] = Field(
+        "image", description="image: by image, by hash; published: the one that papers report on, which leaks"
+    )
+
+
+def find(section: DataSection, options: Options, cache: Path, seed: int) -> Found:
+    """All questions about images of the asked part of the body, a study an image. Raises DataError."""
     root = root_of(section)
     files = _files(root, section.file)
-    others = 0
+    notes: list[str] = []
+    published = options.split == "published"
+    return Found(_studies(root, files, options, cache / "images", notes), notes, split=published, leaky=published)
+
+
+def _studies(
+    root: Path, files: list[Path], options: Options, store: Path, notes: list[str]
+) -> Iterator[Study | Quarantined]:
+    left: Counter[str] = Counter()
     official: dict[str, set[str]] = {"train": set(), "test": set()}
 
     def rows() -> Iterator[Row | Quarantined]:
-        nonlocal others
         for file in files:
-            for entry in entries(file):
+            for entry in stream(file):
                 if entry.cells is None:
                     yield refused(entry, file)
                     continue
                 try:
-                    if cell(entry.cells, "image_organ").upper() not in ("CHEST", ""):
-                        others += 1
-                        continue
-                    picture = cell(entry.cells, "image_name")
-                    names = [name.strip() for name in cell(entry.cells, "question_type").upper().split(",")]
-                    asked = ask(
-                        entry.cells.get("qid", entry.place.replace(" ", "-")),
-                        entry.cells.get("question"),
-                        entry.cells.get("answer"),
-                        kind=KINDS.get(names[0], names[0].lower()),
-                        closed=cell(entry.cells, "answer_type").upper() == "CLOSED",
-                    )
-                    path = image(root, FOLDERS, picture)
+                    with row_errors():
+                        organ = cell(entry.cells, "image_organ").upper()
+                        if options.body != "all" and organ not in (BODY[options.body], ""):
+                            left["others"] += 1
+                            continue
+                        row = _row(root, entry, file, store)
                 except RowError as error:
                     yield refused(entry, file, str(error))
                     continue
-                official["test" if _published_test(entry.cells, file) else "train"].add(picture)
-                case = cell(entry.cells, "image_case_url")
-                study = Path(picture).stem
-                yield Row(study, case or study, (ImageFile(path=path),), asked)
+                part: Literal["train", "test"] = "test" if _published_test(entry.cells, file) else "train"
+                official[part].add(row.study)
+                if options.split == "published":  # one image may stand in both, as a study of each
+                    row = Row(f"{row.study}-{part}", row.patient, row.images, row.asked, part)
+                yield row
 
-    studies, quarantined = gather(rows())
-    questions = sum(len(study.questions) for study in studies)
-    notes = [f"vqa-rad: {questions:,} questions about {len(studies):,} chest images"]
-    if others:
-        notes.append(f"vqa-rad: {others:,} questions about other parts of the body left out")
+    yield from streamed("vqa-rad", rows(), notes, "images" if options.body == "all" else f"{options.body} images")
+    if left["others"]:
+        notes.append(f"vqa-rad: {left['others']:,} questions about other parts of the body left out")
     shared = len(official["train"] & official["test"])
-    if shared:
+    if shared and options.split == "image":
         notes.append(
             f"vqa-rad: the published split asks about {shared:,} of its {len(official['test']):,} test images in "
             "train as well, so it is not used; images are split instead, with all of their questions"
         )
-    return Found(studies, quarantined, notes)
+
+
+def _row(root: Path, entry: Entry, file: Path, store: Path) -> Row:
+    cells = entry.cells or {}
+    names = [name.strip() for name in cell(cells, "question_type").upper().split(",")]
+    said = cell(cells, "answer_type").upper()
+    asked = ask(
+        cells.get("qid", entry.place.replace(" ", "-")),
+        cells.get("question"),
+        cells.get("answer"),
+        kind=KINDS.get(names[0], names[0].lower()),
+        closed=said == "CLOSED" if said else None,
+    )
+    if kind_of(file) == ".parquet":
+        images = tuple(images_of(cells.get("image"), (root,), store))
+        if len(images) != 1:
+            raise RowError("no images: one image a question is expected")
+        study = Path(images[0].path).stem
+        return Row(study, study, images, asked)
+    picture = cell(cells, "image_name")
+    study = Path(picture).stem
+    path = image(root, FOLDERS, picture)
+    return Row(study, cell(cells, "image_case_url") or study, (ImageFile(path=path),), asked)
 
 
 def _published_test(cells: dict[str, object], file: Path) -> bool:
-    """Whether the published split has the row in its test part, in any of the three layouts."""
+    """Whether the published split has the row in its test part, in any of the layouts."""
     told = " ".join(str(cells.get(name) or "") for name in ("official_split", "phrase_type"))
-    return "test" in told.lower() or file.name == "testset.json"
+    return "test" in told.lower() or file.name == "testset.json" or file.name.startswith("test-")
 
 
 def _files(root: Path, given: str | None) -> list[Path]:
@@ -100,7 +139,12 @@ def _files(root: Path, given: str | None) -> list[Path]:
             return [path]
         raise DataError(f"data.file {given!r} is no file in data.root; VQA-RAD comes as {', '.join(FILES)}")
     there = [root / name for name in FILES if (root / name).is_file()]
+    there = there or sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")])
     if not there:
-        raise DataError(f"data.root {str(root)!r} holds no questions of VQA-RAD: looked for {', '.join(FILES)}")
+        looked = ", ".join((*FILES, "*.parquet"))
+        raise DataError(f"data.root {str(root)!r} holds no questions of VQA-RAD: looked for {looked}")
     published = there[0].name.startswith("VQA_RAD")  # the whole set in one file, which the split ones repeat
     return there[:1] if published else there
+
+
+SOURCE = Source("vqa-rad", "VQA-RAD: clinicians' questions", find, Options, frozenset({"root", "file"}))

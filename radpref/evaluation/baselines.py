@@ -38,7 +38,7 @@ _SOLITARY = {"cardiomegaly", "edema", "scoliosis", "emphysema", "pneumonia"}
 """Findings that take no article."""
 
 
-def baselines(train: Sequence[Question], test: Sequence[Question], seed: int) -> dict[str, Answers]:
+def baselines(train: Iterable[Question], test: Sequence[Question], seed: int) -> dict[str, Answers]:
     """Trivial answers to the test questions, by name of the baseline.
 
     - ``constant normal report``: one fixed text of a normal chest.
@@ -58,7 +58,7 @@ def baselines(train: Sequence[Question], test: Sequence[Question], seed: int) ->
         _constant(test, most_frequent_report(references)),
         _constant(test, most_frequent_findings(references)),
         _shuffled(test, seed),
-        _nearest_length(train, test, seed),
+        _nearest_length(references, test, seed),
     )
     return {name: answers for name, answers in zip(BASELINES, made, strict=True) if answers is not None}
 
@@ -140,10 +140,10 @@ def _shuffled(test: Sequence[Question], seed: int) -> Answers | None:
     return {q.id: ordered[(index + shift) % len(ordered)].reference for index, q in enumerate(ordered)}
 
 
-def _nearest_length(train: Sequence[Question], test: Sequence[Question], seed: int) -> Answers | None:
-    if not train:
+def _nearest_length(references: Sequence[str], test: Sequence[Question], seed: int) -> Answers | None:
+    if not references:
         return None
     generator = np.random.default_rng(seed)
-    train = [train[index] for index in generator.permutation(len(train))]  # ties go to any, not to the first by id
-    lengths = np.array([len(question.reference.split()) for question in train])
-    return {q.id: train[int(np.argmin(np.abs(lengths - len(q.reference.split()))))].reference for q in test}
+    order = generator.permutation(len(references))  # ties go to any, not to the first by id
+    lengths = np.array([len(references[index].split()) for index in order])
+    return {q.id: references[order[int(np.argmin(np.abs(lengths - len(q.reference.split()))))]] for q in test}

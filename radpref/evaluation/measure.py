@@ -207,7 +207,7 @@ def _judge(
         judged[name] = {key: done[key] for key in cases}
     green = judged["green"]
     # The length control of the judges, around judgements that are already there.
-    controlled = length_controlled(lambda asked: [green[case.question] for case in asked])(list(cases.values()))
+    controlled = [length_controlled(judgement) for judgement in green.values()]
     judged["lc-green"] = dict(zip(cases, controlled, strict=True))
     return judged
 

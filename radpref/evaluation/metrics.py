@@ -187,11 +187,22 @@ METRICS: dict[str, Definition] = {
     },
     "hallucination_rate_micro_reference": _hallucination("reference"),
     "hallucination_rate_micro_truth": _hallucination("truth"),
-    "bleu-4_corpus_lowercase": Definition(
-        "BLEU-4", "corpus BLEU of sacrebleu (13a tokens, lower case, exponential smoothing), in 0 to 1", corpus_bleu
+    "bleu": Definition(
+        "BLEU",
+        "corpus BLEU-4 of sacrebleu (13a tokens, lower case, exponential smoothing), in 0 to 1; not the BLEU of "
+        "coco-caption, which takes other tokens and does not smooth",
+        corpus_bleu,
     ),
-    "rouge-l_mean": Definition(
-        "ROUGE-L", "F measure of rouge-score (lower case, no stemming), mean over studies", _mean("rouge", "studies")
+    "rouge_l_coco": Definition(
+        "ROUGE-L, coco",
+        "ROUGE-L of coco-caption (recall counts 1.2 times, stops are tokens), as papers on report generation have it; "
+        "mean over studies",
+        _mean("rouge:coco", "studies"),
+    ),
+    "rouge_l_stemmed": Definition(
+        "ROUGE-L, stemmed",
+        "F measure of rouge-score (lower case, Porter's stemmer, no stops), mean over studies",
+        _mean("rouge:stemmed", "studies"),
     ),
     "verbosity_ratio_total": Definition(
         "Words / reference", "all words over all reference words", _mean("words", "reference_words"), better="neither"
@@ -240,8 +251,8 @@ HEADLINE: tuple[str, ...] = (
     "label_f1_micro_5_uncertain-positive",
     "label_f1_macro_5_uncertain-positive",
     "hallucination_rate_micro_reference",
-    "bleu-4_corpus_lowercase",
-    "rouge-l_mean",
+    "bleu",
+    "rouge_l_coco",
     "verbosity_ratio_total",
 )
 """The metrics that the terminal table shows and that are tested together (Holm) by default."""

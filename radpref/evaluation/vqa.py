@@ -7,7 +7,7 @@ negation are answered alike, and what is left of the accuracy without the right 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -58,15 +58,13 @@ def measure_questions(
     return Measured(system, metrics, ids, patients, columns, values, {"answer": judged})
 
 
-def question_baselines(train: Sequence[Question], test: Sequence[Question]) -> dict[str, dict[str, str]]:
+def question_baselines(train: Iterable[Question], test: Sequence[Question]) -> dict[str, dict[str, str]]:
     """What answers that see no image reach: the most frequent one in train of each kind, and of each question's words.
 
     ``most frequent answer``: of the same task, kind and form (closed or open); of a kind that train lacks, of the
     form. ``most frequent answer to the question``: of the same question, where train asks it; else as above. Ties go
     to the first by alphabet. Empty where there are no training questions.
     """
-    if not train:
-        return {}
 
     def usual(key: int) -> dict[Hashable, str]:
         times: defaultdict[Hashable, Counter[str]] = defaultdict(Counter)
@@ -75,6 +73,8 @@ def question_baselines(train: Sequence[Question], test: Sequence[Question]) -> d
         return {known: min(counted, key=lambda text: (-counted[text], text)) for known, counted in times.items()}
 
     tables = [usual(key) for key in range(3)]
+    if not tables[2]:
+        return {}
     anything = min(tables[2].values())
 
     def answer(question: Question, first: int) -> str:
@@ -88,7 +88,7 @@ def question_baselines(train: Sequence[Question], test: Sequence[Question]) -> d
 
 
 def _judgement(question: Question, said: str) -> Judgement:
-    case = Case(question.id, question.id, question.reference, said, question.answer, question.closed)
+    case = Case(question.id, question.id, question.reference, said, question.answer, question.closed, question.prompt)
     return short_answer([case])[0]
 
 
@@ -112,7 +112,7 @@ def _order(group: str) -> tuple[int, str]:
 
 def _question_counts(question: Question, answers: Answers, twins: Mapping[str, Question]) -> Counts:
     said = answers[question.id]
-    right = float(matches(said, question.answer, question.closed))
+    right = float(matches(said, question.answer, question.closed, question.prompt))
     row: Counts = {"words": float(len(said.split())), "empty": float(not said.strip())}
     for group in _groups(question):
         row[f"{group}:n"], row[f"{group}:right"] = 1.0, right
@@ -128,12 +128,12 @@ def _question_counts(question: Question, answers: Answers, twins: Mapping[str, Q
         first, second = polarity(said), polarity(other)
         row["negated:n"] = 1.0
         row["negated:consistent"] = float(first is not None and second is not None and first != second)
-        row["negated:both"] = right * float(matches(other, negated.answer, negated.closed))
+        row["negated:both"] = right * float(matches(other, negated.answer, negated.closed, negated.prompt))
     for control, ending in zip(CONTROLS, (SWAPPED, BLANK), strict=True):
         twin = twins.get(question.id + ending)
         if twin is not None:
             row[f"{control}:n"], row[f"{control}:kept"] = 1.0, right
-            row[f"{control}:right"] = float(matches(answers[twin.id], twin.answer, twin.closed))
+            row[f"{control}:right"] = float(matches(answers[twin.id], twin.answer, twin.closed, twin.prompt))
     return row
 
 

@@ -5,16 +5,45 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from hashlib import sha256
 from importlib.resources import files
+from itertools import product
 from typing import Any, NamedTuple
 
 import yaml
 
-TOKEN = re.compile(r"[^\W\d_]+|_+|\d+(?:[.,:]\d+)*|(?<=\s)-(?=\s)|[^\w\s-]")
+from radpref.findings.grammar import plural
+
+TOKEN = re.compile(r"[^\W\d_]+|_+|\d+(?:[.,:]\d+)*|(?<=\s)--?(?=[\s;,.]|$)|(?<=\()-(?=\))|[^\w\s-]")
 """Words, numbers, runs of underscores (de-identified text) and punctuation. A hyphen inside a word separates two
 words, so that air-space and air space read alike."""
+_SHORTENED = re.compile(r"[^\W\d_]+?(?=n't\b)|n't\b|" + TOKEN.pattern, re.IGNORECASE)
+"""The same with ``isn't`` as two words."""
+
+
+class Token(NamedTuple):
+    """A word of a text as the lexicon spells it, and where it stands."""
+
+    word: str
+    start: int
+    end: int
+
+
+def tokens(text: str) -> list[Token]:
+    """The words, numbers and marks of a text, in lower case and in the lexicon's spelling."""
+    pattern = _SHORTENED if "'" in text else TOKEN
+    found = [Token(_spelled(match[0].lower()), *match.span()) for match in pattern.finditer(text)]
+    if "." in text:
+        short = lexicon().abbreviated
+        found = [
+            token
+            for index, token in enumerate(found)
+            if token.word != "."
+            or not index
+            or text[found[index - 1].start : found[index - 1].end].lower() not in short
+        ]
+    return found
 
 
 class Item(NamedTuple):
@@ -59,10 +88,141 @@ class Lexicon:
     """Term of a place that tells a side, to that side."""
     other_sections: frozenset[str]
     sections: frozenset[str]
+    drafts: frozenset[str]
+    """Titles of readings that the final one replaces."""
+    finals: frozenset[str]
+    run_in: frozenset[str]
+    """Titles in capitals that need no line and no colon of their own."""
+    run_in_capitals: frozenset[str]
+    """The same where the text is not all in capitals."""
+    addenda: frozenset[str]
+    """Titles of what corrects the report."""
+    values: Mapping[str, str]
+    """What stands behind the name of a finding (``Effusion: none``) to its presence; ``unknown`` says nothing."""
+    elsewhere: frozenset[str]
+    """Parts of the body that are not of the chest."""
+    general_findings: frozenset[str]
+    """Findings that other parts of the body may have too."""
+    abbreviated: frozenset[str]
+    """Words written short, whose full stop ends no sentence."""
+    asking: frozenset[str]
+    """Words that begin a question."""
+    openers: frozenset[str]
+    """Words that begin a statement, whatever stands on the line before."""
+    denied_change: Mapping[str, frozenset[str]]
+    """Words that make up a denied change: ``negators``, ``fillers``, ``nouns``, ``verbs``."""
+    short: Mapping[str, str]
+    """Words written short or in another spelling, to the lexicon's."""
+    common: frozenset[str]
+    """English words near one of the lexicon's that are no slip of it."""
+    english: frozenset[str]
+    """The commonest words of English."""
+    foreign: Mapping[str, frozenset[str]]
+    """Language to its commonest words, those left out that English has too."""
+    refusals: tuple[str, ...]
+    """How a model declines, as regular expressions."""
+    lists: Mapping[str, frozenset[str]]
+    """Small words by what they are for."""
     phrases: Mapping[tuple[str, str], tuple[str, ...]]
     """(kind, value) to its terms."""
     digest: str
     """Hash of the file."""
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Every term of a finding, or of a part of the body."""
+        return frozenset(
+            t for (kind, _), terms in self.phrases.items() if kind in ("finding", "structure") for t in terms
+        )
+
+    @cached_property
+    def vocabulary(self) -> frozenset[str]:
+        """Every word of every term."""
+        forms = (form for (kind, _), terms in self.phrases.items() for term in terms for form in _forms(kind, term))
+        return frozenset(word for form in forms for word in TOKEN.findall(form)) | frozenset(self.short)
+
+    @cached_property
+    def _finding_words(self) -> frozenset[str]:
+        return frozenset(
+            w for (kind, _), terms in self.phrases.items() if kind == "finding" for t in terms for w in t.split()
+        )
+
+    @cached_property
+    def _slips(self) -> dict[str, frozenset[str]]:
+        """What a long word becomes by leaving a letter out, to the words that it may stand for."""
+        found: dict[str, set[str]] = {}
+        for word in self.vocabulary:
+            if len(word) >= _LONG:
+                for form in _without_a_letter(word):
+                    found.setdefault(form, set()).add(word)
+        return {form: frozenset(words) for form, words in found.items()}
+
+    def knows(self, word: str) -> bool:
+        """Whether a lower-case word stands in a term."""
+        return word in self.vocabulary
+
+    def spelled(self, word: str) -> str:
+        """A lower-case word in the lexicon's spelling: British, written short, or off by one letter."""
+        return _spelled(word)
+
+    def slip_of(self, word: str) -> str | None:
+        """The one word of the lexicon that ``word`` is a slip of: one letter too many, too few, wrong, or two swapped.
+
+        The first letter is right in most slips. What differs in its last letter, or only lacks or adds an ending
+        (``resolve``, ``resolved``), is a form of its own.
+        """
+        if len(word) < _LONG or word in self.common or word in self.english:
+            return None
+        near = {
+            known
+            for form in _without_a_letter(word)
+            for known in self._slips.get(form, ())
+            if known[0] == word[0] and known[:-1] != word[:-1] and not _grown(word, known) and _one_slip(word, known)
+        }
+        if len(near) > 1:  # a finding's word before others; a word and its plural are one
+            near = near & self._finding_words or near
+            near = {known for known in near if not (known.endswith("s") and known[:-1] in near)}
+        return near.pop() if len(near) == 1 else None
+
+
+_LONG = 7
+"""Letters of a word from which on a slip is mended; shorter words have too many neighbours."""
+_BRITISH = (("ae", "e"), ("oe", "e"), ("our", "or"), ("is", "iz"), ("ys", "yz"), ("tre", "ter"), ("re", "er"))
+
+
+def _without_a_letter(word: str) -> Iterator[str]:
+    yield word
+    for index in range(len(word)):
+        yield word[:index] + word[index + 1 :]
+
+
+def _grown(word: str, known: str) -> bool:
+    return known.startswith(word) or word.startswith(known)
+
+
+def _one_slip(word: str, known: str) -> bool:
+    """Whether one letter more, less or other, or two neighbours swapped, make the words equal."""
+    start = 0
+    while start < min(len(word), len(known)) and word[start] == known[start]:
+        start += 1
+    first, second = word[start:], known[start:]
+    if len(first) == len(second):
+        swapped = first[:2] == second[1::-1] and len(first) > 1
+        return first[1:] == second[1:] or (swapped and first[2:] == second[2:])
+    return first[1:] == second or first == second[1:]
+
+
+@lru_cache(maxsize=1 << 16)
+def _spelled(word: str) -> str:
+    book = lexicon()
+    if word in book.short:
+        return book.short[word]
+    if len(word) < 4 or not word.isalpha() or word in book.vocabulary:
+        return word
+    for british, american in _BRITISH:
+        if british in word and (same := word.replace(british, american)) in book.vocabulary:
+            return same
+    return book.slip_of(word) or word
 
 
 @cache
@@ -80,10 +240,18 @@ def lexicon() -> Lexicon:
         ("place", {name: entry["terms"] for name, entry in raw["places"].items()}),
         ("severity", raw["severities"]),
         ("change", raw["changes"]),
+        ("stage", raw["stages"]),
+        ("count", raw["counts"]),
+        ("position", raw["positions"]),
         ("join", raw["joins"]),
     ):
-        phrases |= {(kind, name): tuple(terms) for name, terms in table.items()}
-    phrases |= {(cue, cue): tuple(terms) for cue, terms in raw["cues"].items()}
+        phrases |= {
+            (kind, str(name)): tuple(form for term in terms for form in _expanded(term))
+            for name, terms in table.items()
+        }
+    phrases |= {(cue, cue): tuple(f for term in terms for f in _expanded(term)) for cue, terms in raw["cues"].items()}
+    phrases |= {("value", presence): tuple(terms) for presence, terms in raw["values"].items()}
+    english = frozenset(raw["english"])
     return Lexicon(
         chexpert={name: entry.get("chexpert") for name, entry in findings.items()},
         minor=frozenset(name for name, entry in findings.items() if entry.get("minor")),
@@ -103,9 +271,34 @@ def lexicon() -> Lexicon:
         sided=raw["sided places"],
         other_sections=frozenset(raw["other sections"]),
         sections=frozenset(raw["sections"]),
+        drafts=frozenset(raw["drafts"]),
+        finals=frozenset(raw["finals"]),
+        run_in=frozenset(raw["run in"]),
+        run_in_capitals=frozenset(raw["run in capitals"]),
+        addenda=frozenset(raw["addenda"]),
+        values={term: presence for presence, terms in raw["values"].items() for term in terms},
+        elsewhere=frozenset(raw["elsewhere"]["parts"]),
+        general_findings=frozenset(raw["elsewhere"]["findings"]),
+        abbreviated=frozenset(raw["abbreviated"]),
+        asking=frozenset(raw["asking"]),
+        openers=frozenset(raw["openers"]),
+        denied_change={name: frozenset(words) for name, words in raw["denied change"].items()},
+        short={form: word for word, forms in raw["short"].items() for form in forms},
+        common=frozenset(raw["common"]),
+        english=english,
+        foreign={name: frozenset(words) - english for name, words in raw["foreign"].items()},
+        refusals=tuple(raw["refusals"]),
+        lists={name: frozenset(words) for name, words in raw["word lists"].items()},
         phrases=phrases,
         digest=sha256(text.encode()).hexdigest()[:12],
     )
+
+
+def _expanded(term: str) -> Iterator[str]:
+    """``(is|are|) not seen`` as each of the phrases it stands for."""
+    parts = [part.split("|") for part in re.split(r"[()]", term)]
+    for chosen in product(*parts):
+        yield " ".join("".join(chosen).split())
 
 
 @cache
@@ -121,7 +314,7 @@ def _matcher() -> tuple[Any, Any, dict[int, tuple[str, str]]]:
     for (kind, value), terms in lexicon().phrases.items():
         key = f"{kind}:{value}"
         forms = {form for term in terms for form in _forms(kind, term)}
-        matcher.add(key, [Doc(vocab, words=TOKEN.findall(form)) for form in sorted(forms)])
+        matcher.add(key, [Doc(vocab, words=TOKEN.findall(f" {form} ")) for form in sorted(forms)])
         meaning[vocab.strings[key]] = (kind, value)
     return vocab, matcher, meaning
 
@@ -129,7 +322,7 @@ def _matcher() -> tuple[Any, Any, dict[int, tuple[str, str]]]:
 def _forms(kind: str, term: str) -> Iterator[str]:
     yield term
     if kind in ("finding", "structure", "place") and term[-1].isalpha() and not term.endswith("s"):
-        yield f"{term}s"
+        yield plural(term)
 
 
 def items(words: list[str]) -> list[Item]:

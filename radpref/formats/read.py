@@ -28,8 +28,8 @@ from radpref.records import Pair, Quarantined
 STAGE = "pair"
 HUB = "hub:"
 """Before the name of a data set on the hub: nothing reaches the network unless it is asked to."""
-_OURS = {"id", "key", "row"}
-"""What every line of our own tables holds."""
+_OURS = {name for name, field in Pair.model_fields.items() if field.is_required()}
+"""What every line of a run's own table holds."""
 _CHUNK = 256
 """Pairs whose images are decoded together."""
 
@@ -80,7 +80,7 @@ def read_pairs(
     opened = _open(file)
     base = (root or opened.folder).resolve()
     roots = (base, *(folder.resolve() for folder in also))
-    if set(opened.columns) >= _OURS:
+    if Path(file).name == "pairs.jsonl" and set(opened.columns) >= _OURS:
         make = _our_reader(Path(file))
     else:
         _require(opened.columns, file)
@@ -209,7 +209,7 @@ def _our_reader(file: Path) -> Callable[[str, Mapping[str, Any]], tuple[Pair, bo
 
     def make(name: str, cells: Mapping[str, Any]) -> tuple[Pair, bool]:
         try:
-            return Pair.model_validate(cells["row"], context=context), False
+            return Pair.model_validate(cells, context=context), False
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             raise RowError(f"row broken: no pair of this version ({where})") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from radpref import __version__
@@ -29,12 +29,13 @@ _TRAIN = {
 
 
 def write_pairs(
-    to: str, pairs: Sequence[Pair], folder: Path, *, copy_images: bool = False, unpaired: bool = False
+    to: str, pairs: Iterable[Pair], folder: Path, *, copy_images: bool = False, unpaired: bool = False
 ) -> Written:
     """Write pairs for the tool ``to`` into a folder, with ``ids.jsonl``, ``README.md`` and ``quarantined.jsonl``.
 
-    ``to`` is a key of `WRITERS`, or ``ids`` for what holds no text and no image. A pair whose image cannot be read is
-    left out and stands in ``quarantined.jsonl`` with the reason. Raises StoreError.
+    ``to`` is a key of `WRITERS`, or ``ids`` for what holds no text and no image. ``pairs`` are gone through more than
+    once. A pair whose image cannot be read is left out and stands in ``quarantined.jsonl`` with the reason. Raises
+    StoreError.
     """
     if to == "ids":
         written = ids.write(pairs, folder)
@@ -49,7 +50,7 @@ def write_pairs(
     return written
 
 
-def _page(to: str, pairs: Sequence[Pair], written: Written, unpaired: bool) -> str:
+def _page(to: str, pairs: Iterable[Pair], written: Written, unpaired: bool) -> str:
     """What the folder holds, for who finds it."""
     lines = [f"# Preference pairs ({to})", "", f"{written.pairs:,} pairs, written by radpref {__version__}.", ""]
     if to == "ids":

@@ -6,9 +6,10 @@ Equations, sources and traps: docs/grounding.md.
 """
 
 from radpref.grounding.attention import attention_maps, watched
-from radpref.grounding.causal import Drop, GroundingError, drops, token_logps
+from radpref.grounding.causal import GroundingError, drops, token_logps
+from radpref.grounding.evidence import locate
 from radpref.grounding.geometry import Geometry, ImageTokens, image_tokens, inside, to_grid, to_image
-from radpref.grounding.looking import GENERAL, Agreement, Look, looks
+from radpref.grounding.looking import GENERAL, looks
 from radpref.grounding.measure import (
     Grounding,
     attention_table,
@@ -16,6 +17,7 @@ from radpref.grounding.measure import (
     compare_effects,
     drop_metrics,
     drop_tests,
+    ground_question,
     look_metrics,
     measure_grounding,
     pass_metrics,
@@ -26,13 +28,10 @@ from radpref.grounding.targets import Target, targets
 
 __all__ = [
     "GENERAL",
-    "Agreement",
-    "Drop",
     "Geometry",
     "Grounding",
     "GroundingError",
     "ImageTokens",
-    "Look",
     "Target",
     "Value",
     "attention_maps",
@@ -43,10 +42,12 @@ __all__ = [
     "drop_metrics",
     "drop_tests",
     "drops",
+    "ground_question",
     "image_tokens",
     "inside",
     "js",
     "kl",
+    "locate",
     "look_metrics",
     "looks",
     "mean_metric",

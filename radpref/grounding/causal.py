@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,8 @@ from radpref.grounding.attention import answer_tokens
 from radpref.grounding.targets import STAGE, Target
 from radpref.images import ImageError, corrupt, grown, own_mask, read_image, seed_of
 from radpref.models import ModelError, Vlm, autocast, collate, encode_answer, encode_prompt, unwrapped
-from radpref.records import ImageFile, Quarantined, Record
+from radpref.records import Drop, ImageFile, Quarantined, Scope
 
-Scope = Literal["words", "sentence"]
 SCOPES: tuple[Scope, ...] = ("words", "sentence")
 Mask = NDArray[np.bool_]
 MARGIN = 0.02
@@ -39,46 +38,6 @@ _SMOOTHING = 1 / 128
 
 class GroundingError(RadprefError, ValueError):
     """A target that cannot be measured; the message says why."""
-
-
-class Drop(Record):
-    """Log-probs of one finding's words on the clean image, without its lesion, and without a patch elsewhere."""
-
-    id: str
-    """``{system}/{question}/{finding}/{scope}``."""
-    target: str
-    """``{question}/{finding}``."""
-    system: str
-    question: str
-    patient: str
-    finding: str
-    scope: Scope
-    """``words``: those that name the finding; ``sentence``: the whole sentence around them."""
-    tokens: int
-    clean: float
-    """Sum over the tokens of log p(token | images, prompt, the answer so far), in nats."""
-    removed: float
-    elsewhere: tuple[float, ...]
-    """One a placement."""
-    changed: float
-    """Mean absolute change of the removed pixels, 0 to 1 of the image's range."""
-    changed_elsewhere: float
-    """The same for the patches elsewhere: far below ``changed``, the control has changed less of the picture."""
-
-    @property
-    def drop(self) -> float:
-        """Nats that the removal of the lesion costs."""
-        return self.clean - self.removed
-
-    @property
-    def control(self) -> float:
-        """Nats that the removal of an equal patch elsewhere costs, mean over the placements."""
-        return self.clean - float(np.mean(self.elsewhere))
-
-    @property
-    def effect(self) -> float:
-        """``drop - control``: what is due to the lesion; 0 for a model that does not look."""
-        return self.drop - self.control
 
 
 def drops(

@@ -15,46 +15,15 @@ from radpref.grounding.geometry import image_tokens, inside, to_grid
 from radpref.grounding.targets import STAGE, Target
 from radpref.images import ImageError, own_mask, read_image
 from radpref.models import ModelError, Vlm, encode_prompt
-from radpref.records import ImageFile, Quarantined, Record
+from radpref.records import Agreement, ImageFile, Look, Quarantined, Source
 
 GENERAL = "Write a general description of the image."
 """The prompt that attention is divided by (Zhang et al., *MLLMs Know Where to Look*, ICLR 2025)."""
 Query = Literal["words", "prompt"]
-Source = Literal["relative", "raw", "relative, another mask", "raw, another mask", "uniform", "centre"]
 SOURCES: tuple[Source, ...] = ("relative", "raw", "relative, another mask", "raw, another mask", "uniform", "centre")
 """``relative``: attention divided by the general prompt's, as published; ``raw``: as it is. ``another mask``: the
 same map against the mask of another patient, with the same finding where there is one: what it reaches comes from
 knowing where such lesions lie, not from this image. ``uniform`` and ``centre`` are maps that know no image."""
-
-
-class Agreement(Record):
-    """How one map agrees with one mask; None where it is undefined."""
-
-    ratio: float | None
-    """``metrics.attention_ratio``."""
-    kl: float | None
-    js: float | None
-    hit: float | None
-    """``metrics.pointing``."""
-
-
-class Look(Record):
-    """Attention of one model for one target."""
-
-    id: str
-    """``{system}/{question}/{finding}``."""
-    target: str
-    system: str
-    question: str
-    patient: str
-    finding: str
-    share: tuple[float, ...]
-    """Share of all attention that the image gets, a layer."""
-    inside: float
-    """Share of the mask that the processor shows to the model."""
-    agreement: dict[Source, tuple[Agreement, ...]]
-    """A layer each, for what comes from the model; one value for ``uniform`` and ``centre``. ``another mask``
-    is missing where there is no other patient."""
 
 
 def looks(

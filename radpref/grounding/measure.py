@@ -9,14 +9,14 @@ from typing import Literal
 from PIL import Image
 
 from radpref.config import CorruptSection
-from radpref.grounding.causal import SCOPES, Drop, Scope, drops
-from radpref.grounding.looking import SOURCES, Look, Query, looks
+from radpref.grounding.causal import SCOPES, drops
+from radpref.grounding.looking import SOURCES, Query, looks
 from radpref.grounding.metrics import over_layers, pass_at
 from radpref.grounding.summary import Value, mean_metric, paired_mean
 from radpref.grounding.targets import targets
 from radpref.images import read_image
 from radpref.models import Vlm
-from radpref.records import Comparison, ImageFile, Metric, Quarantined, Question
+from radpref.records import Comparison, Drop, Grounded, ImageFile, Look, Metric, Quarantined, Question, Scope
 
 Measure = Literal["ratio", "kl", "js", "hit"]
 MEASURES: dict[Measure, str] = {
@@ -103,6 +103,40 @@ def measure_grounding(
         all_looks,
         all_drops,
         quarantined,
+    )
+
+
+def ground_question(
+    vlm: Vlm,
+    question: Question,
+    *,
+    system: str,
+    among: Sequence[Question],
+    attention: bool = True,
+    section: CorruptSection = INPAINT,
+    placements: int = 4,
+    batch: int = 32,
+) -> Grounded:
+    """Attention and the causal test for every finding that the images of one question mark and its reference states.
+
+    The words are the reference's, the same for every system. ``among`` are all questions that are measured: another
+    patient's mask is taken from them. ``looks`` and ``drops`` say what the other arguments are.
+
+    Raises ModelError for a family whose attention cannot be read or mapped to the image.
+    """
+    wanted, lost = targets([question])
+    others = targets(among)[0]
+    ids = {target.id for target in wanted}
+    done = {target.id for target in others} - ids
+    seen = list(looks(vlm, others, system=system, done=done)) if attention else []
+    dropped = list(drops(vlm, wanted, system=system, section=section, placements=placements, batch=batch))
+    lost += [row for row in (*seen, *dropped) if isinstance(row, Quarantined)]
+    return Grounded(
+        id=f"{system}:{question.id}",
+        system=system,
+        looks=tuple(row for row in seen if isinstance(row, Look)),
+        drops=tuple(row for rows in dropped if not isinstance(rows, Quarantined) for row in rows),
+        lost=tuple(lost),
     )
 
 

@@ -6,8 +6,20 @@ wrong and what to do. Nothing here knows of studies, models or tasks.
 
 from radpref.images.corruption import corrupt, save, seed_of, strength_of
 from radpref.images.masks import Located, Mask, draw_boxes, grown, marked, own_mask
+from radpref.images.near import near_hash, nearly_same
 from radpref.images.preview import contact_sheet, data_uri, picture_table, thumbnail, tinted
-from radpref.images.read import decode, image_hash, image_key, image_size, is_plain, pixel_hash, read_image, read_mask
+from radpref.images.read import (
+    decode,
+    image_hash,
+    image_key,
+    image_size,
+    is_burned_in,
+    is_plain,
+    pixel_hash,
+    pixels_of,
+    read_image,
+    read_mask,
+)
 from radpref.images.values import MAX_PIXELS, MIN_SIDE, ImageError
 
 __all__ = [
@@ -25,11 +37,15 @@ __all__ = [
     "image_hash",
     "image_key",
     "image_size",
+    "is_burned_in",
     "is_plain",
     "marked",
+    "near_hash",
+    "nearly_same",
     "own_mask",
     "picture_table",
     "pixel_hash",
+    "pixels_of",
     "read_image",
     "read_mask",
     "save",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from radpref.images.values import ImageError, check_size, to_8_bit
+from radpref.images.values import STRIP, ImageError, check_size, to_8_bit
 
 SUFFIXES = frozenset({".dcm", ".dicom", ".dic"})
 
@@ -22,15 +22,35 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def decode_dicom(path: Path) -> Image.Image:
-    """The image as it is meant to be shown, RGB, 8 bits; grey images windowed by their own range after VOI.
+def dicom_size(path: Path) -> tuple[int, int]:
+    """(columns, rows) by the header; raises what pydicom raises on a broken one."""
+    import pydicom
 
-    Raises ImageError (pydicom missing, no pixels, several frames, no decoder for the transfer syntax, broken).
+    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows", "Columns"])
+    return int(header.get("Columns") or 0), int(header.get("Rows") or 0)
+
+
+def text_burned_in(path: Path) -> bool:
+    """Whether the header says that there is text in the pixels (BurnedInAnnotation), which may name the patient."""
+    import pydicom
+
+    tags = ["BurnedInAnnotation"]
+    header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
+    return str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
+
+
+def decode_dicom(path: Path) -> Image.Image:
+    """The image as it is meant to be shown, RGB, 8 bits, in its true aspect; grey images windowed by their own range
+    after modality, VOI and presentation transforms.
+
+    What exporters leave out is taken as viewers take it: no PhotometricInterpretation is MONOCHROME2 (RGB for three
+    samples), a window without width is none. Raises ImageError (pydicom missing, no pixels, several frames, no decoder
+    for the transfer syntax, broken).
     """
     try:
         import pydicom
         from pydicom.errors import InvalidDicomError
-        from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
+        from pydicom.pixels import apply_color_lut, pixel_array
     except ImportError:
         raise ImageError("image is DICOM: pydicom is not installed; pip install 'radpref[dicom]'") from None
     # its warnings about odd values print the values, and those may name a patient
@@ -47,21 +67,103 @@ def decode_dicom(path: Path) -> Image.Image:
             )
         if "TransferSyntaxUID" not in header.file_meta:  # allowed without preamble; this is its default
             header.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        colour = _completed(header)
         pixels = _pixels(header, pixel_array)
-        colour = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
+        del header.PixelData  # the pixels are held once
         if colour == "PALETTE COLOR":
-            return Image.fromarray(_colour_to_8_bit(apply_color_lut(pixels, header))).convert("RGB")
-        if pixels.ndim == 3:
-            return Image.fromarray(_colour_to_8_bit(pixels)).convert("RGB")
-        padding = _padding(header, pixels)
-        shown = apply_voi_lut(apply_modality_lut(pixels, header), header, index=0).astype(np.float32)
-        return Image.fromarray(to_8_bit(-shown if colour == "MONOCHROME1" else shown, ignore=padding)).convert("RGB")
+            picture = Image.fromarray(_colour_to_8_bit(apply_color_lut(pixels, header)))
+        elif pixels.ndim == 3:
+            picture = Image.fromarray(_colour_to_8_bit(pixels))
+        else:
+            picture = Image.fromarray(_shown(header, pixels, inverted=_inverted(header, colour)))
+        size = _true_size(header, picture.size)
+        picture = picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+        return picture.convert("RGB")
     except ImageError:
         raise
     except InvalidDicomError:
         raise ImageError("DICOM broken: the header cannot be read; export it again") from None
     except Exception as error:  # pydicom raises what its handlers raise; a bad image must not end a run
         raise ImageError(f"DICOM broken: {_first_line(error)}; export it again") from error
+
+
+def _completed(header: Any) -> str:
+    """Fill in what exporters leave out of the pixels' description; returns the photometric interpretation."""
+    samples = int(header.get("SamplesPerPixel") or 1)
+    said = str(header.get("PhotometricInterpretation") or "").strip().upper()
+    colour = said or ("RGB" if samples == 3 else "MONOCHROME2")
+    header.SamplesPerPixel, header.PhotometricInterpretation = samples, colour
+    header.BitsAllocated = int(header.get("BitsAllocated") or 16)
+    header.BitsStored = int(header.get("BitsStored") or header.BitsAllocated)
+    header.HighBit = int(header.get("HighBit") or header.BitsStored - 1)
+    header.PixelRepresentation = int(header.get("PixelRepresentation") or 0)
+    if samples > 1 and header.get("PlanarConfiguration") is None:
+        header.PlanarConfiguration = 0
+    return colour
+
+
+def _inverted(header: Any, colour: str) -> bool:
+    """Whether low values are white: said by the photometric interpretation or by the presentation LUT, not by both."""
+    shape = str(header.get("PresentationLUTShape") or "").strip().upper()
+    return colour == "MONOCHROME1" or shape in ("INVERSE", "INVERSE IDENTITY")
+
+
+def _shown(header: Any, pixels: NDArray[Any], *, inverted: bool) -> NDArray[np.uint8]:
+    """Stored values through the modality, VOI and presentation transforms, strip by strip, to 8 bits."""
+    from pydicom.pixels import apply_modality_lut, apply_presentation_lut, apply_voi_lut
+
+    padding = _padding(header, pixels)
+    window = _window(header)
+    flat = pixels.reshape(-1)
+    shown = np.empty(flat.shape, np.float32)
+    for start in range(0, flat.size, STRIP):
+        part = apply_modality_lut(flat[start : start + STRIP], header)
+        part = apply_voi_lut(part, header, index=0) if window else part
+        if "PresentationLUTSequence" in header:
+            part = apply_presentation_lut(part, header)
+        shown[start : start + STRIP] = part
+    if inverted:
+        np.negative(shown, out=shown)
+    return to_8_bit(shown.reshape(pixels.shape), ignore=padding)
+
+
+def _window(header: Any) -> bool:
+    """Whether there is a VOI transform that means something: a table, or a window with a width."""
+    if "VOILUTSequence" in header and header.VOILUTSequence:
+        return True
+    width, centre = (_first(header.get(name)) for name in ("WindowWidth", "WindowCenter"))
+    if width is None or centre is None:
+        return False
+    # of one value or less a linear window shows two greys, and no viewer applies it
+    return width > 1 or (width > 0 and "LINEAR_EXACT" in str(header.get("VOILUTFunction") or ""))
+
+
+def _first(value: Any) -> float | None:
+    """The first of one or several numbers; None for what is no number."""
+    if isinstance(value, list | tuple) or (hasattr(value, "__iter__") and not isinstance(value, str)):
+        value = next(iter(value), None)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _true_size(header: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) with square pixels: the side that was sampled more finely is shortened; no pixel is invented."""
+    width, height = size
+    for name in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        try:
+            down, across = (float(part) for part in header[name].value)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if down > 0 and across > 0 and 0.1 < down / across < 10:  # beyond that it is a mistake
+            if abs(down / across - 1) <= 0.01:
+                return size
+            if down > across:
+                return max(1, round(width * across / down)), height
+            return width, max(1, round(height * down / across))
+    return size
 
 
 def _pixels(header: Any, pixel_array: Any) -> NDArray[Any]:
@@ -73,7 +175,7 @@ def _pixels(header: Any, pixel_array: Any) -> NDArray[Any]:
             raise
         raise ImageError(
             f"DICOM compressed as {syntax}: no installed decoder reads it ({_first_line(error)}); "
-            "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or decompress the file"
+            "pip install 'radpref[dicom]', or decompress the file"
         ) from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from radpref.images.dicom import decode_dicom, is_dicom
+from radpref.images.dicom import decode_dicom, dicom_size, is_dicom, text_burned_in
 from radpref.images.values import MAX_PIXELS, ImageError, check_size, to_8_bit
 from radpref.records import ImageFile
 
@@ -102,19 +102,42 @@ def is_plain(image: ImageFile) -> bool:
         return False
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of the file's picture, upright. Reads it whole only where the header does not tell.
+def is_burned_in(path: str | Path) -> bool:
+    """Whether a DICOM file says that there is text in its pixels; False for any other, and for a broken one."""
+    try:
+        return is_dicom(Path(path)) and text_burned_in(Path(path))
+    except Exception:  # whatever is wrong with the file, decode says it
+        return False
 
-    Raises ImageError.
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of the file's pixels, upright: of DICOM the columns and rows, whatever the shape of a pixel.
+
+    Reads the picture whole only where the header does not tell. Raises ImageError.
     """
     try:
-        if not is_dicom(Path(path)):
+        if is_dicom(Path(path)):
+            if all(size := dicom_size(Path(path))):
+                return size
+        else:
             with Image.open(path, formats=FORMATS) as image:
                 turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
                 return image.size[::-1] if turned else image.size
-    except (OSError, ValueError, SyntaxError, struct.error):
-        pass  # decode says what is wrong
+    except Exception:  # whatever is wrong with the file, decode says it
+        pass
     return decode(path).size
+
+
+def pixels_of(path: str | Path) -> int:
+    """How many pixels decoding the file will take, by its header; 0 where that does not tell."""
+    try:
+        if is_dicom(Path(path)):
+            width, height = dicom_size(Path(path))
+            return width * height
+        with Image.open(path, formats=FORMATS) as image:
+            return image.width * image.height
+    except Exception:  # whatever is wrong with the file, decode says it
+        return 0
 
 
 def image_hash(image: ImageFile) -> str:

@@ -1,23 +1,28 @@
 """Judges: how good a candidate report is against its reference, with the reasons, or why it could not be judged.
 
-``JUDGES`` maps a name to the making of a judge out of the recipe's judge section. ``green`` and ``text`` need
-nothing but the texts; ``chat`` and ``green-model`` ask a model behind a server; ``radeval-*`` run RadEval's metrics
-in another process. Each has its length-controlled form, ``lc-`` before the name. ``answer`` is for questions: 1
-where the answer is right, else 0.
+``JUDGES`` maps a name to the making of a judge (`contract.Judge`) out of the recipe's judge section. ``green``, its
+first version ``green-1`` and ``text`` need nothing but the texts; ``chat`` and ``green-model`` ask a model behind a
+server; ``radeval-*`` run RadEval's metrics in another process. Each has its length-controlled form, ``lc-`` before
+the name. ``answer`` is for questions: 1 where the answer is right, else 0.
 """
 
-from typing import Protocol
-
 from radpref.config import JudgeSection
-from radpref.files import content_key
-from radpref.findings import lexicon
 from radpref.judges import chat as _chat
 from radpref.judges import radeval as _radeval
-from radpref.judges.case import Case, Judge, JudgeError, Verdict, judge_all, judge_by, length_controlled
-from radpref.judges.report_errors import Pairing, compare, compare_truth, green, pairing
+from radpref.judges.case import Case, JudgeError, Verdict
+from radpref.judges.contract import (
+    Judge,
+    LengthControlled,
+    Maker,
+    PairJudge,
+    judge_by,
+    length_controlled,
+)
+from radpref.judges.green import make as _make_green
+from radpref.judges.green1 import Pairing, compare, compare_truth, pairing
+from radpref.judges.green1 import judge as _green1
 from radpref.judges.rewards import answer_match, chexpo, finding_graph, reward_function
-from radpref.judges.server import TRANSIENT, Server
-from radpref.judges.short_answer import VERSION as _ANSWER_VERSION
+from radpref.judges.server import TRANSIENT
 from radpref.judges.short_answer import short_answer
 from radpref.judges.soft_matching import text
 from radpref.records import Judgement
@@ -25,18 +30,13 @@ from radpref.records import Judgement
 _DEFAULT = JudgeSection()
 
 
-class Maker(Protocol):
-    """Makes a judge; raises JudgeError where the section lacks what it needs. It opens no connection."""
-
-    def __call__(self, section: JudgeSection = _DEFAULT) -> Judge: ...
-
-
 def _controlled(make: Maker) -> Maker:
-    return lambda section=_DEFAULT: length_controlled(make(section))
+    return lambda section=_DEFAULT: LengthControlled(make(section))
 
 
 _PLAIN: dict[str, Maker] = {
-    "green": lambda section=_DEFAULT: green,
+    "green": _make_green,
+    "green-1": lambda section=_DEFAULT: _green1,
     "text": lambda section=_DEFAULT: text,
     "chat": lambda section=_DEFAULT: _chat.chat(section),
     "green-model": lambda section=_DEFAULT: _chat.green_model(section),
@@ -50,23 +50,14 @@ JUDGES: dict[str, Maker] = (
 )
 """Name to the making of a judge."""
 
-FREE = ("green", "text", "lc-green", "lc-text")
-"""Judges that need nothing but the texts, and cost next to nothing."""
-
-VERSION = f"2-{lexicon().digest}"
-"""Changes with whatever can change a judgement: raised by hand with the rules, by itself with the lexicon."""
-
 
 def version(name: str, section: JudgeSection) -> str:
-    """What a judgement follows from besides the two texts: the rules, or the model and how it is asked."""
-    plain = name.removeprefix("lc-")
-    if name in FREE:
-        return VERSION
-    if name == "answer":
-        return f"answer-{_ANSWER_VERSION}-{lexicon().digest}"
-    if plain.startswith("radeval-"):
-        return content_key("radeval", _radeval.VERSION, section.python)
-    return _chat.identity(section, "json" if plain == "chat" else "green")
+    """What a judgement follows from besides the two texts (`Judge.version`).
+
+    Raises:
+        KeyError: no such judge. JudgeError: the section lacks what it needs.
+    """
+    return JUDGES[name](section).version
 
 
 def check(name: str, section: JudgeSection) -> None:
@@ -75,12 +66,19 @@ def check(name: str, section: JudgeSection) -> None:
     Raises:
         JudgeError: what is absent and what to do.
     """
-    JUDGES[name](section)
-    plain = name.removeprefix("lc-")
-    if plain in ("chat", "green-model"):
-        Server(section).check()
-    elif plain.startswith("radeval-"):
-        _radeval.check(plain.removeprefix("radeval-"), section)
+    JUDGES[name](section).check(section)
+
+
+def _is_free(make: Maker) -> bool:
+    try:
+        return make(_DEFAULT).free
+    except JudgeError:  # it needs what no recipe gives by itself
+        return False
+
+
+def free() -> tuple[str, ...]:
+    """Judges that need nothing but the texts, and cost next to nothing."""
+    return tuple(name for name, make in JUDGES.items() if _is_free(make))
 
 
 def transient(judgement: Judgement) -> bool:
@@ -88,14 +86,18 @@ def transient(judgement: Judgement) -> bool:
     return judgement.unscored is not None and judgement.unscored.startswith(TRANSIENT)
 
 
+FREE = free()
+"""`free` of the judges that come with radpref."""
+
 __all__ = [
     "FREE",
     "JUDGES",
-    "VERSION",
     "Case",
     "Judge",
     "JudgeError",
+    "LengthControlled",
     "Maker",
+    "PairJudge",
     "Pairing",
     "Verdict",
     "answer_match",
@@ -104,8 +106,7 @@ __all__ = [
     "compare",
     "compare_truth",
     "finding_graph",
-    "green",
-    "judge_all",
+    "free",
     "judge_by",
     "length_controlled",
     "pairing",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from radpref.judges.case import Judge, Verdict, judge_by
+from radpref.judges.case import Verdict
+from radpref.judges.contract import Judge, judge_by
 
 
 @cache

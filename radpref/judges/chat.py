@@ -16,9 +16,10 @@ from radpref.config import JudgeSection
 from radpref.files import content_key
 from radpref.judges import answers
 from radpref.judges.asker import Asker
-from radpref.judges.case import CompareAll, Judge, Verdict, judge_all
+from radpref.judges.case import Verdict
+from radpref.judges.contract import CompareAll, Judge, PairJudge, Texts
 from radpref.judges.prompts import template_file, template_of
-from radpref.judges.server import Failure
+from radpref.judges.server import Failure, Server
 
 _TEMPLATES = Path(__file__).parent / "templates"
 Read = Callable[[str, str, str], Verdict]
@@ -31,7 +32,7 @@ def chat(section: JudgeSection) -> Judge:
     Raises:
         JudgeError: no server or model is named, or the template cannot be used.
     """
-    return judge_all("chat", _asked(section, "json", answers.read_json, answers.schema()))
+    return _judge("chat", section, "json", answers.read_json, answers.schema())
 
 
 def green_model(section: JudgeSection) -> Judge:
@@ -40,7 +41,12 @@ def green_model(section: JudgeSection) -> Judge:
     Raises:
         JudgeError: no server or model is named, or the template cannot be used.
     """
-    return judge_all("green-model", _asked(section, "green", answers.read_green, None))
+    return _judge("green-model", section, "green", answers.read_green, None)
+
+
+def _judge(name: str, section: JudgeSection, form: str, read: Read, schema: dict[str, Any] | None) -> Judge:
+    version = f"{name}-{identity(section, form)}"
+    return PairJudge(name, version, _asked(section, form, read, schema), ready=lambda section: Server(section).check())
 
 
 def identity(section: JudgeSection, form: str) -> str:
@@ -50,29 +56,28 @@ def identity(section: JudgeSection, form: str) -> str:
     return content_key(section.model, words, section.max_tokens, asked, answers.schema())
 
 
-Reports = tuple[str, str]
-"""(reference, candidate)."""
-
-
 def _asked(section: JudgeSection, form: str, read: Read, schema: dict[str, Any] | None) -> CompareAll:
-    """Pairs of reports to verdicts."""
-    template = template_of(_template_file(section, form), ("reference", "candidate"), {"mark": "MARK", "schema": ""})
+    """Pairs of reports, or of answers to a question, to verdicts."""
+    template = template_of(
+        _template_file(section, form), ("reference", "candidate"), {"mark": "MARK", "schema": "", "question": ""}
+    )
     written = json.dumps(schema) if schema else ""
 
-    def question(pair: Reports) -> str:
-        mark = content_key(*pair)  # no report can write the mark that closes it
-        return template.render(reference=pair[0], candidate=pair[1], mark=mark, schema=written)
+    def question(texts: Texts) -> str:
+        reference, candidate, asked = texts
+        mark = content_key(*texts)  # no text can write the mark that closes it
+        return template.render(reference=reference, candidate=candidate, question=asked, mark=mark, schema=written)
 
-    asker: Asker[Reports, Verdict] = Asker(
+    asker: Asker[Texts, Verdict] = Asker(
         section,
         question=question,
-        read=lambda answer, pair: read(answer, *pair),
-        key=lambda pair: pair,
+        read=lambda answer, texts: read(answer, *texts[:2]),
+        key=lambda texts: texts if texts[2] else texts[:2],
         identity=identity(section, form),
         schema=schema,
     )
 
-    def verdicts(pairs: Sequence[Reports]) -> list[Verdict]:
+    def verdicts(pairs: Sequence[Texts]) -> list[Verdict]:
         return [Verdict(None, str(one)) if isinstance(one, Failure) else one for one in asker(pairs)]
 
     return verdicts

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from radpref.config import JudgeSection
-from radpref.judges.case import Judge, JudgeError, Verdict, judge_all
+from radpref.files import content_key
+from radpref.judges.case import JudgeError, Verdict
+from radpref.judges.contract import Judge, Maker, PairJudge, Texts
 
 VERSION = 1
 """Raised with the mapping of values to scores."""
@@ -55,11 +57,13 @@ METRICS = {
 """Our name to the metric; the judge is called ``radeval-`` and this name."""
 
 
-def maker(name: str) -> Callable[..., Judge]:
+def maker(name: str) -> Maker:
     """The making of the judge ``radeval-{name}``."""
 
     def make(section: JudgeSection = _DEFAULT) -> Judge:
-        return judge_all(f"radeval-{name}", _Worker(METRICS[name], section.python or sys.executable))
+        version = f"radeval-{name}-{content_key(VERSION, section.python)}"
+        worker = _Worker(METRICS[name], section.python or sys.executable)
+        return PairJudge(f"radeval-{name}", version, worker, ready=lambda section: check(name, section))
 
     return make
 
@@ -92,13 +96,13 @@ class _Worker:
         self._metric, self._python = metric, python
         self._process: subprocess.Popen[str] | None = None
 
-    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+    def __call__(self, pairs: Sequence[Texts]) -> list[Verdict]:
         return list(self._verdicts(pairs))
 
-    def _verdicts(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Verdict]:
+    def _verdicts(self, pairs: Sequence[Texts]) -> Iterator[Verdict]:
         for start in range(0, len(pairs), _BATCH):
             some = pairs[start : start + _BATCH]
-            answer = self._say({"references": [r for r, _ in some], "candidates": [c for _, c in some]})
+            answer = self._say({"references": [r for r, _, _ in some], "candidates": [c for _, c, _ in some]})
             scores = answer.get("scores")
             if not isinstance(scores, list) or len(scores) != len(some):
                 raise JudgeError(f"RadEval's {self._metric.name} gave no score for each of {len(some)} reports.")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from radpref.findings import read
-from radpref.judges.case import Case, Judge
+from radpref.judges.case import Case
+from radpref.judges.contract import Judge
 
 Reward = Callable[..., list[float | None]]
 """``(prompts, completions, **columns)`` to a reward for each completion; columns are the data set's."""
@@ -38,12 +39,22 @@ def reward_function(judge: Judge, *, reference: str = "reference", name: str | N
         answers = columns.get("answer") or [""] * len(completions)
         closed = columns.get("closed") or [False] * len(completions)
         cases = [
-            Case(str(number), str(number), told, _text(said), *asked)
-            for number, (told, said, *asked) in enumerate(zip(references, completions, answers, closed, strict=True))
+            Case(
+                id=str(number),
+                question=str(number),
+                reference=told,
+                candidate=_text(said),
+                answer=answer,
+                closed=bool(one_of_few),
+                prompt=prompt if isinstance(prompt, str) else "",
+            )
+            for number, (prompt, told, said, answer, one_of_few) in enumerate(
+                zip(prompts, references, completions, answers, closed, strict=True)
+            )
         ]
         return [judgement.score for judgement in judge(cases)]
 
-    reward.__name__ = name or str(getattr(judge, "__name__", "judge"))
+    reward.__name__ = name or str(getattr(judge, "name", "judge"))
     return reward
 
 

@@ -15,7 +15,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from radpref.judges.case import Judge, Verdict, judge_by, words
+from radpref.judges.case import Verdict, words
+from radpref.judges.contract import Judge, judge_by
 
 _DIM = 256
 _NGRAMS = range(3, 6)
@@ -64,5 +65,5 @@ def compare(reference: str, candidate: str) -> Verdict:
     return Verdict(min(2 * precision * recall / total, 1.0) if total else 0.0)
 
 
-text: Judge = judge_by("text", compare)
+text: Judge = judge_by("text", compare, version="2", free=True)
 """Text similarity; see the module's docstring."""

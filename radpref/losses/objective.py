@@ -100,6 +100,14 @@ class Objective(NamedTuple):
     """Name in ``LOSSES`` to weight."""
 
     @property
+    def needs(self) -> str:
+        """What it reads of the reference, in words; numbers may change without computing that again."""
+        sides = ", ".join(self.corrupted_sides)
+        of = "single answers" if self.unpaired else "pairs"
+        words = "spans" if self.section.spans else "answers"
+        return f"{of}, {words}; KL: {self.kl}; corrupted: {sides}; log-probs: {self.reference}"
+
+    @property
     def unpaired(self) -> bool:
         """Whether it takes single answers (KTO)."""
         return any(LOSSES[name].unpaired for name in self.losses)

@@ -19,6 +19,7 @@ from radpref.mining.confidence import (
     cut,
     sensitivity,
 )
+from radpref.mining.encoders import EncoderError, image_encoder, sentence_vectors
 from radpref.mining.hits import Rate, Retrieval, rate, retrieval_hits, tail_names, tail_shares
 from radpref.mining.mine import Mined, Stratum, Summary, finding_of, mine, neighbours
 from radpref.mining.quotas import apportion, tempered
@@ -28,10 +29,12 @@ from radpref.mining.vectors import (
     findings_of,
     image_vectors,
     mean_vectors,
+    packed,
     signs,
     text_vectors,
     tower,
     unit,
+    unpacked,
 )
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "RULES",
     "Bin",
     "Calibration",
+    "EncoderError",
     "Mined",
     "Moved",
     "Neighbours",
@@ -60,14 +64,17 @@ __all__ = [
     "finding_of",
     "finding_vectors",
     "findings_of",
+    "image_encoder",
     "image_vectors",
     "mean_vectors",
     "mine",
     "neighbours",
+    "packed",
     "rate",
     "retrieval_hits",
     "search",
     "sensitivity",
+    "sentence_vectors",
     "signs",
     "tail_names",
     "tail_shares",
@@ -75,4 +82,5 @@ __all__ = [
     "text_vectors",
     "tower",
     "unit",
+    "unpacked",
 ]

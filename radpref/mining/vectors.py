@@ -7,6 +7,7 @@ distances do not depend on blocks, threads or machines.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import inspect
 import re
@@ -23,7 +24,7 @@ from radpref.findings import read
 from radpref.images import ImageError, read_image
 from radpref.models import Vlm, autocast, encode_prompt, image_token_ids, unwrapped
 from radpref.models.chat import pad
-from radpref.records import Finding, ImageFile, Quarantined, Question
+from radpref.records import Finding, ImageFile, ImageVector, Quarantined, Question
 
 GRID = 2.0**-20
 """Step of the coordinates of unit vectors; it moves a cosine by less than 1e-6."""
@@ -82,7 +83,7 @@ def findings_of(question: Question) -> tuple[Finding, ...]:
     """What a question is about: the truth where it is known, else what it was made from, else what its texts say."""
     if question.truth is not None:
         return question.truth
-    return question.about or read(f"{question.prompt}\n{question.answer}\n{question.reference}")
+    return question.about or read(f"{question.prompt}\n{question.answer}\n{question.reference}", questions=True)
 
 
 def finding_vectors(rows: Sequence[Iterable[Finding]]) -> tuple[Tensor, list[str]]:
@@ -170,3 +171,13 @@ def mean_vectors(questions: Sequence[Question], images: dict[str, Tensor]) -> Te
         if own:
             rows[number] = torch.stack([vector / max(float(vector.norm()), 1e-20) for vector in own]).mean(0)
     return unit(rows)
+
+
+def packed(digest: str, vector: Tensor) -> ImageVector:
+    """An image's vector, (D,) float32, as a row of a table."""
+    return ImageVector(id=digest, values=base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode())
+
+
+def unpacked(row: ImageVector) -> Tensor:
+    """(D,) float32."""
+    return torch.frombuffer(bytearray(base64.b64decode(row.values)), dtype=torch.float32)

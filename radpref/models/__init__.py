@@ -6,12 +6,15 @@ trained. All forwards run under ``autocast(vlm)``.
 """
 
 from radpref.models.adapt import attach_lora, freeze, language_targets, merged, trainable_summary
-from radpref.models.chat import collate, encode_answer, encode_prompt, messages, pad
-from radpref.models.decoding import context_length, decode, generate, sampler, text_positions
+from radpref.models.chat import PER_TOKEN, collate, encode_answer, encode_prompt, pad
+from radpref.models.decoding import context_length, decode, generate, repeat_cache, said, sampler, text_positions
+from radpref.models.dropout import without_dropout
 from radpref.models.fingerprint import fingerprint
-from radpref.models.loading import load, locate, save
+from radpref.models.loading import load, locate, save, save_beside
 from radpref.models.precision import pick_device, settle_precision
+from radpref.models.segmenter import Segmenter, load_segmenter, segment
 from radpref.models.spans import lost, token_mask
+from radpref.models.template import messages
 from radpref.models.vlm import (
     ModelError,
     Turn,
@@ -24,7 +27,9 @@ from radpref.models.vlm import (
 )
 
 __all__ = [
+    "PER_TOKEN",
     "ModelError",
+    "Segmenter",
     "Turn",
     "Vlm",
     "attach_lora",
@@ -41,18 +46,24 @@ __all__ = [
     "language_model",
     "language_targets",
     "load",
+    "load_segmenter",
     "locate",
     "lost",
     "merged",
     "messages",
     "pad",
     "pick_device",
+    "repeat_cache",
+    "said",
     "sampler",
     "save",
+    "save_beside",
+    "segment",
     "settle_precision",
     "text_positions",
     "token_mask",
     "trainable_summary",
     "unwrapped",
     "vision_tower",
+    "without_dropout",
 ]

@@ -14,17 +14,24 @@ from radpref.config import LoraSection
 from radpref.models.vlm import ModelError, Vlm, language_model, unwrapped, vision_tower
 
 
-def language_targets(model: Any) -> list[str]:
+def language_targets(model: Any, *, head: bool = False) -> list[str]:
     """Full names of the linear layers inside the language model's decoder stack, in the order of the model.
 
-    Names such as ``q_proj`` alone would match the vision tower as well. The head and the embeddings are left
-    out: exact KL terms and cached hidden states rest on a head that stays as it is.
+    Names such as ``q_proj`` alone would match the vision tower as well. The embeddings are left out, and so is the
+    output head unless ``head`` asks for it: exact KL terms and cached hidden states rest on a head that stays as it is.
     """
     inner, decoder = unwrapped(model), language_model(model)
-    inside = {id(module) for module in decoder.modules() if isinstance(module, nn.Linear)}
+    inside = {id(module) for module in decoder.modules() if _projects(module)}
     names = [name for name, module in inner.named_modules() if id(module) in inside]
-    head = inner.get_output_embeddings()
-    return [name for name in names if inner.get_submodule(name) is not head]
+    output = inner.get_output_embeddings()
+    found = [name for name in names if inner.get_submodule(name) is not output]
+    return [*found, *(name for name, module in inner.named_modules() if head and module is output)]
+
+
+def _projects(module: nn.Module) -> bool:
+    """Whether a module is a linear layer and nothing more: a router is one too that returns something else."""
+    quantised = type(module).__module__.startswith("bitsandbytes")
+    return isinstance(module, nn.Linear) and (quantised or type(module).forward is nn.Linear.forward)
 
 
 def attach_lora(vlm: Vlm, section: LoraSection) -> Vlm:
@@ -44,15 +51,39 @@ def attach_lora(vlm: Vlm, section: LoraSection) -> Vlm:
         lora_dropout=section.dropout,
         use_rslora=section.rslora,
         use_dora=section.dora,
-        target_modules=language_targets(vlm.model),
+        target_modules=language_targets(vlm.model, head=section.head),
         bias="none",
     )
     return replace(vlm, model=get_peft_model(vlm.model, config))
 
 
 def merged(vlm: Vlm) -> Vlm:
-    """``vlm`` with its adapter folded into the weights, and no adapter any more; in place."""
-    return replace(vlm, model=vlm.model.merge_and_unload()) if hasattr(vlm.model, "peft_config") else vlm
+    """``vlm`` with its adapter folded into the weights, and no adapter any more; in place.
+
+    An adapter on a head that shares its weights with the embeddings, or on these, changes one of the two only: they
+    are untied first, and the model's config says so from then on. The logits stay what they were.
+    """
+    if not hasattr(vlm.model, "peft_config"):
+        return vlm
+    _untie(vlm.model)
+    return replace(vlm, model=vlm.model.merge_and_unload())
+
+
+def _untie(model: Any) -> None:
+    """Give the head weights of its own where an adapter is on it, or on the embeddings, and both share theirs."""
+    inner = unwrapped(model)
+    ends = (inner.get_output_embeddings(), inner.get_input_embeddings())
+    head, embeddings = (_base(end) for end in ends)
+    if head is None or head.weight is not embeddings.weight or ends == (head, embeddings):
+        return
+    head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
+    for config in {id(config): config for config in (inner.config, inner.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+
+
+def _base(end: Any) -> Any:
+    """A layer without what an adapter put around it."""
+    return end.original_module if hasattr(end, "original_module") else getattr(end, "base_layer", end)
 
 
 def freeze(vlm: Vlm, *, language: bool = True, projector: bool = False, tower: bool = False) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from radpref.images import ImageError, read_image
 from radpref.models.chat import collate, encode_answer, encode_prompt, pad
+from radpref.models.control import THOUGHTS
 from radpref.models.vlm import ModelError, Vlm, autocast, image_token_ids, unwrapped
 from radpref.records import Completion, ImageFile, Quarantined, Question, TokenScores
 
@@ -91,7 +92,8 @@ def decode(
         out = vlm.model(**inputs, position_ids=positions, use_cache=True, **keep)
     cache = out.past_key_values
     if n > 1:
-        cache.batch_repeat_interleave(n)
+        repeat_cache(cache, n, len(prompts))
+    crossed = {name: inputs[name][:, -1:].repeat_interleave(n, 0) for name in inputs if name == "cross_attention_mask"}
     logits = out.logits[:, -1].float().repeat_interleave(n, 0)
     attention = inputs["attention_mask"].repeat_interleave(n, 0)
     position = positions.amax(-1, keepdim=True).repeat_interleave(n, -2)  # (..., rows, 1), the last one used
@@ -109,7 +111,8 @@ def decode(
         if len(alive) == 0 or step + 1 == max_new_tokens:
             break
         if len(alive) <= 0.75 * len(rows):
-            cache.batch_select_indices(alive)
+            cache.reorder_cache(alive)
+            crossed = {name: value[alive] for name, value in crossed.items()}
             rows, token, attention = rows[alive], token[alive], attention[alive]
             position = position.index_select(-2, alive)
         position = position + 1
@@ -121,12 +124,18 @@ def decode(
                 position_ids=position,
                 past_key_values=cache,
                 use_cache=True,
+                **crossed,
             )
         logits = out.logits[:, -1].float()
     return [
         (row[: length or max_new_tokens], length > 0)
         for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)
     ]
+
+
+def repeat_cache(cache: Any, n: int, rows: int) -> None:
+    """Each of ``rows`` rows of a cache ``n`` times, in place; ``reorder_cache`` is what every kind of layer has."""
+    cache.reorder_cache(torch.arange(rows).repeat_interleave(n))
 
 
 def end_ids(vlm: Vlm) -> frozenset[int]:
@@ -238,14 +247,14 @@ def context_length(vlm: Vlm) -> int:
 def _completions(
     vlm: Vlm, questions: Sequence[Question], rows: Sequence[tuple[list[int], bool]], n: int, sure: Tensor | None
 ) -> Iterator[list[Completion]]:
-    texts = vlm.tokenizer.batch_decode([ids for ids, _ in rows], skip_special_tokens=True)
+    texts = said(vlm, [ids for ids, _ in rows])
     for number, question in enumerate(questions):
         yield [
             Completion(
                 id=f"{question.id}/{index}",
                 question=question.id,
                 index=index,
-                text=texts[number * n + index].strip(),
+                text=texts[number * n + index],
                 tokens=len(rows[number * n + index][0]),
                 finished=rows[number * n + index][1],
                 scores=None if sure is None else _scores(vlm, rows[number * n + index][0], sure[:, number * n + index]),
@@ -254,12 +263,34 @@ def _completions(
         ]
 
 
+def said(vlm: Vlm, rows: Sequence[Sequence[int]]) -> list[str]:
+    """What generated ids say, without special tokens, white space around it, and a thought before it."""
+    spoken = [ids[thought(vlm, ids) :] for ids in rows]
+    return [text.strip() for text in vlm.tokenizer.batch_decode(spoken, skip_special_tokens=True)]
+
+
+def thought(vlm: Vlm, ids: Sequence[int]) -> int:
+    """How many ids at the beginning are a hidden thought with its marks; all of them where it never ends."""
+    text = vlm.tokenizer.decode(ids, skip_special_tokens=False)
+    for opening, closing in THOUGHTS:
+        if closing in text:
+            return next(n for n in range(1, len(ids) + 1) if _has(vlm, ids[:n], closing, text.count(closing)))
+        if text.lstrip().startswith(opening):
+            return len(ids)
+    return 0
+
+
+def _has(vlm: Vlm, ids: Sequence[int], words: str, times: int) -> bool:
+    return str(vlm.tokenizer.decode(ids, skip_special_tokens=False)).count(words) >= times
+
+
 def _scores(vlm: Vlm, ids: Sequence[int], sure: Tensor) -> TokenScores:
     """The scores of one row, ``sure`` (2, steps), to four decimals.
 
     Where tokens end is read off the decoded beginnings of the answer: no tokenizer can be asked for offsets of ids.
     """
-    beginnings = vlm.tokenizer.batch_decode([ids[: t + 1] for t in range(len(ids))], skip_special_tokens=True)
+    start = thought(vlm, ids)
+    beginnings = vlm.tokenizer.batch_decode([ids[start : t + 1] for t in range(len(ids))], skip_special_tokens=True)
     whole = beginnings[-1] if beginnings else ""
     blank, length = len(whole) - len(whole.lstrip()), len(whole.strip())
     logps, margins = ([round(value, 4) for value in row] for row in sure[:, : len(ids)].tolist())
@@ -277,6 +308,9 @@ def _ahead(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tu
             yield item, done
 
 
+_FAILURES = (ValueError, RuntimeError, IndexError, TypeError, AttributeError, KeyError, AssertionError)
+
+
 def check_decoding(vlm: Vlm) -> None:
     """Raises ModelError unless image, prompt and answer go through ``decode`` as through one plain forward.
 
@@ -284,8 +318,9 @@ def check_decoding(vlm: Vlm) -> None:
     length: this reaches the processor's image tokens, the tower, padding on the left, positions, the cache, its
     repetition and its thinning. Compared are the next-token distributions, by total variation (0 to 1).
     """
-    grey = Image.new("RGB", (160, 128), (110, 110, 110))
+    greys = [Image.new("RGB", size, (110, 110, 110)) for size in ((160, 128), (96, 150))]
     texts = ("Write the findings.", "Write the findings of this chest X-ray. Indication: cough and fever.")
+    kind = unwrapped(vlm.model).config.model_type
     words = (
         "No acute finding.",
         "Heart size is normal.",
@@ -293,11 +328,11 @@ def check_decoding(vlm: Vlm) -> None:
         "The lungs are clear without edema.",
     )
     try:
-        prompts = [encode_prompt(vlm, text, [grey]) for text in texts]
+        prompts = [encode_prompt(vlm, text, [grey]) for text, grey in zip(texts, greys, strict=True)]
     except ValueError as error:
         raise ModelError(
             f"{vlm.name}: its processor cannot put an image into a prompt: {error}. The chat template leaves images "
-            "out, or belongs to another processor."
+            "out, or belongs to another processor, or the processor itself is broken."
         ) from error
     _check_image_tokens(vlm, prompts[0]["input_ids"])
     answers = [encode_answer(vlm, text) for text in words]
@@ -306,11 +341,12 @@ def check_decoding(vlm: Vlm) -> None:
     try:
         with torch.no_grad(), _arithmetic(vlm):
             plain = vlm.model(**{k: v.to(vlm.device) for k, v in batch.items()}, use_cache=False).logits
-    except (ValueError, RuntimeError, IndexError, TypeError) as error:
+    except _FAILURES as error:
         raise ModelError(
-            f"{vlm.name}: its processor and its model do not fit together. A grey test image failed in the model "
-            f"with: {error}. The processor's files (processor_config.json, preprocessor_config.json, tokenizer) must "
-            "come from the same checkpoint as the weights."
+            f"{vlm.name}: its processor and its model of type {kind} do not fit together. Two prompts with a grey "
+            f"image each fail in the model with: {error}. Either the processor's files (processor_config.json, "
+            "preprocessor_config.json, tokenizer) come from another checkpoint than the weights, or radpref does not "
+            "know how such a model takes images."
         ) from error
     expected = [row[mask.roll(-1)].float() for row, mask in zip(plain.cpu(), spoken, strict=True)]
     steps = max(map(len, answers))
@@ -324,10 +360,10 @@ def check_decoding(vlm: Vlm) -> None:
 
     try:
         decode(vlm, prompts, n=2, choose=follow, max_new_tokens=steps)
-    except (ValueError, RuntimeError, IndexError, TypeError, AttributeError) as error:
+    except _FAILURES as error:
         raise ModelError(
-            f"{vlm.name}: a model of type {unwrapped(vlm.model).config.model_type} cannot be decoded with a cache "
-            f"that candidates share: {error}"
+            f"{vlm.name}: a model of type {kind} cannot be decoded with a cache that candidates share: {error}. Please "
+            "use another family or report it."
         ) from error
     never = _unspeakable(vlm, plain.shape[-1]).cpu()
     away = max(
@@ -344,16 +380,33 @@ def check_decoding(vlm: Vlm) -> None:
     if not away <= allowed:  # also when it is not a number
         raise ModelError(
             f"{vlm.name}: decoding step by step gives other probabilities than one forward over the whole answer "
-            f"(total variation {away:.3g}, at most {allowed} is rounding). A model of type "
-            f"{unwrapped(vlm.model).config.model_type} keeps its cache or positions in a way that radpref does not "
-            "know; please use another family or report it."
+            f"(total variation {away:.3g}, at most {allowed} is rounding). A model of type {kind} keeps its cache or "
+            "positions in a way that radpref does not know; please use another family or report it."
         )
+
+
+def image_limit(vlm: Vlm) -> int | None:
+    """1 where a prompt with two images fails in the processor or in the model; else None, no limit known."""
+    greys = [Image.new("RGB", size, (110, 110, 110)) for size in ((160, 128), (96, 150))]
+    try:
+        two = encode_prompt(vlm, "Write the findings.", greys)
+        with torch.no_grad(), _arithmetic(vlm):
+            vlm.model(**{k: v.to(vlm.device) for k, v in two.items()}, use_cache=False)
+    except _FAILURES:
+        return 1
+    return None
 
 
 def _check_image_tokens(vlm: Vlm, ids: Tensor) -> None:
     inner = unwrapped(vlm.model)
     size = inner.get_input_embeddings().num_embeddings
     known = image_token_ids(vlm)
+    if not known:
+        raise ModelError(
+            f"{vlm.name}: a model of type {inner.config.model_type} has no token that stands for an image in a prompt, "
+            "so that it cannot be asked about one in a conversation. Use a vision-language model that has (LLaVA, "
+            "Idefics3, Gemma3, Qwen-VL, InternVL ...)."
+        )
     if not known.intersection(ids.flatten().tolist()):
         raise ModelError(
             f"{vlm.name}: the processor writes no token for an image that the model would take for one (the model's "

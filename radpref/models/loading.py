@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,19 @@ from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoM
 from transformers.utils.logging import disable_progress_bar
 
 from radpref.config import ModelSection, RunSection
-from radpref.models.chat import learn_turn
-from radpref.models.decoding import check_decoding
+from radpref.models.control import control_of
+from radpref.models.decoding import check_decoding, image_limit
 from radpref.models.fingerprint import fingerprint
 from radpref.models.precision import pick_device, pick_dtypes
-from radpref.models.processors import load_processor
+from radpref.models.processors import load_processor, save_processor
+from radpref.models.template import learn_turn
 from radpref.models.vlm import ModelError, Vlm
 
 BUILTIN = Path(__file__).parent / "builtin"
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+SHARD = "4GB"
+"""Largest file of weights: what mail, hubs and file systems take without complaint."""
 _BASE = "radpref.json"
 """File beside an adapter that names the fingerprint of the model it was trained on."""
 
@@ -41,6 +46,8 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     disable_progress_bar()  # a bar over the tensors of every load says nothing to a user
     folder, name = locate(section), section.path
     config = _config(folder, name)
+    if run.threads:
+        torch.set_num_threads(run.threads)
     device = pick_device(run.device)
     dtype, compute = pick_dtypes(run.precision, device)
     processor = load_processor(folder, name)
@@ -60,22 +67,36 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
         compute=compute,
         fingerprint=fingerprint(folder, adapter),
         turn=turn,
+        control=control_of(processor, processor.tokenizer, config),
     )
     check_decoding(vlm)
-    return vlm
+    return replace(vlm, most_images=image_limit(vlm))
 
 
 def save(vlm: Vlm, folder: Path) -> None:
     """Writes what ``load`` reads: the adapter where there is one, else weights and processor, as safetensors.
 
-    Beside an adapter stands the fingerprint of its base, which ``load`` compares.
+    Beside an adapter stands the fingerprint of its base, which ``load`` compares. Weights go into shards of at most
+    ``SHARD``; all files may be read by whoever the umask lets.
     """
-    vlm.model.save_pretrained(folder)
+    adapter = hasattr(vlm.model, "peft_config")
+    # peft would write the whole head, and the embeddings, beside an adapter on the head
+    vlm.model.save_pretrained(folder, **({"save_embedding_layers": False} if adapter else {"max_shard_size": SHARD}))
+    save_beside(vlm, folder)
+
+
+def save_beside(vlm: Vlm, folder: Path) -> None:
+    """What ``load`` needs beside weights that lie in the folder already."""
     if hasattr(vlm.model, "peft_config"):
         record = {"base": fingerprint(vlm.folder)}
         (folder / _BASE).write_text(json.dumps(record) + "\n", encoding="utf-8")
     else:
-        vlm.processor.save_pretrained(folder)
+        save_processor(vlm.processor, vlm.folder, folder)
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.iterdir():
+        if file.is_file():  # safetensors writes through a temporary file, which only its owner may read
+            file.chmod(0o666 & ~mask)
 
 
 def locate(section: ModelSection) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from peft import PeftModel
@@ -26,6 +26,17 @@ class Turn:
     """What stands between the generation prompt and the answer; usually empty, sometimes a space."""
     end: tuple[int, ...]
     """Token ids that close the answer; the last one ends generation."""
+    opening: str = ""
+    """Words that stand before every answer and are no part of it, such as an empty thought; the prompt ends in them."""
+    form: Literal["parts", "answer as text", "text"] = "parts"
+    """How the template takes contents (``template.Form``)."""
+
+
+class Control(NamedTuple):
+    """Tokens that no text of the data may spell."""
+
+    ids: frozenset[int]
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +60,9 @@ class Vlm:
     """SHA-256 over the files that weights, config, processor and adapter were read from. A model that has been
     trained since has a new one once it is saved and loaded."""
     turn: Turn
+    control: Control
+    most_images: int | None = None
+    """Images that one prompt can show; None where there is no such limit."""
 
 
 def autocast(vlm: Vlm) -> AbstractContextManager[Any]:
@@ -92,3 +106,8 @@ def image_token_ids(vlm: Vlm) -> frozenset[int]:
     names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
     found = (getattr(unwrapped(vlm.model).config, name, None) for name in names)
     return frozenset(i for i in found if isinstance(i, int))
+
+
+def reads_images_aside(model: Any) -> bool:
+    """Whether images enter through cross-attention layers, and not in place of tokens."""
+    return bool(getattr(unwrapped(model).config.get_text_config(), "cross_attention_layers", None))

@@ -5,28 +5,37 @@ makes them minimally wrong (FiRe-MPO); ``counterfactual`` changes one attribute 
 write, by rule or by a chat model; nothing that they write is believed before it has been judged again.
 """
 
+from radpref.pairs.corrupt import Corrupted, Locate, by_prompt, corrupt_pair, own
 from radpref.pairs.counterfactual import against_own, counterfactuals, single
 from radpref.pairs.edit import Built, EditCase, Edited, Editor, case_of, edit, edit_pairs, verify
-from radpref.pairs.editors import EDITORS
-from radpref.pairs.rank import Ranked, Unpaired, rank, statistics, unpair
+from radpref.pairs.editors import EDITORS, check_editor, editor_version
+from radpref.pairs.rank import Ranked, Ranking, Unpaired, rank, statistics, unpair
 from radpref.pairs.spans import Marked, distance, marked, spliced
 
 __all__ = [
     "EDITORS",
     "Built",
+    "Corrupted",
     "EditCase",
     "Edited",
     "Editor",
+    "Locate",
     "Marked",
     "Ranked",
+    "Ranking",
     "Unpaired",
     "against_own",
+    "by_prompt",
     "case_of",
+    "check_editor",
+    "corrupt_pair",
     "counterfactuals",
     "distance",
     "edit",
     "edit_pairs",
+    "editor_version",
     "marked",
+    "own",
     "rank",
     "single",
     "spliced",

@@ -37,7 +37,7 @@ def unbacked(text: str, *, prompt: str, answer: str, reference: str) -> bool:
         return False
     given = f"{prompt} {answer} {reference}"
     words, told = set(tokens(text)) - _EMPTY, set(tokens(given))
-    named = frozenset(mention.name for mention in read(given))
+    named = frozenset(mention.name for mention in read(given, questions=True))
     mentions = read(statement(text))
     own = [mention for mention in mentions if mention.name not in named and not akin(mention.name, named)]
     stated = [mention for mention in own if mention.presence != "absent"]

@@ -104,7 +104,7 @@ class Built(NamedTuple):
     """Pairs, and what became of the rest: ``len(pairs) + sum(dropped.values())`` is the number of questions."""
 
     pairs: list[Pair]
-    """Sorted by id, at most one a question."""
+    """In the order of the questions, at most one a question."""
     dropped: dict[str, int]
     """Reason to the number of questions without a pair."""
     edits: list[Edited]
@@ -185,7 +185,7 @@ def built(
                 },
             )
         )
-    return Built(sorted(pairs, key=lambda pair: pair.id), dict(dropped), [made[q.id] for q in questions])
+    return Built(pairs, dict(dropped), [made[q.id] for q in questions])
 
 
 def _checked(case: EditCase, one: Edited, section: EditSection) -> Edited:

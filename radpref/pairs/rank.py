@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from radpref.config import PairSection
@@ -20,57 +19,99 @@ IDENTICAL = "best and worst are the same text"
 LIMIT = "beyond the limit"
 
 
-class Ranked(NamedTuple):
-    """Pairs, and what became of the rest: ``len(pairs) + sum(dropped.values())`` is the number of questions."""
-
-    pairs: list[Pair]
-    """Sorted by id; at most one a question."""
-    dropped: dict[str, int]
-    """Reason to the number of questions without a pair."""
-    unscored: dict[str, int]
-    """The judge's reason to the number of candidates that it could not judge; these are in no pair."""
+Group = tuple[Question, Sequence[Completion], Sequence[Judgement]]
+"""A question, its candidates, and what one judge says of them."""
 
 
-def rank(
-    questions: Sequence[Question],
-    completions: Iterable[Completion],
-    judgements: Iterable[Judgement],
-    section: PairSection,
-) -> Ranked:
-    """Pair the best with the worst candidate of each question.
+class Ranking:
+    """The pair builder, for questions that come one at a time.
 
     Only candidates with a score take part: an answer that could not be judged is neither good nor bad. Of equal
     scores the lower index wins on both sides. A candidate that was cut at ``max_new_tokens`` is never chosen
     (with ``section.drop_unfinished``) but may be rejected; ``provenance["rejected_finished"]`` then says
     ``no``, so that training does not put an end token after it. A question gives no pair where best minus worst
     is at most ``section.tie`` or below ``section.margin``, or where both are the same words.
+    CheXalign, arXiv 2410.07025: tie 1e-8, no margin.
 
-    Rows about other questions are ignored. CheXalign, arXiv 2410.07025: tie 1e-8, no margin.
-
-    Raises:
-        ValueError: two judgements of one completion, or judgements by several judges.
+    Attributes:
+        questions: how many have come; as many as there are pairs and questions that were dropped.
+        dropped: reason to the number of questions without a pair.
+        unscored: the judge's reason to the number of candidates that it could not judge; these are in no pair.
     """
-    scores = _by_completion(judgements)
+
+    def __init__(self, section: PairSection) -> None:
+        self._section = section
+        self.questions = 0
+        self.dropped: Counter[str] = Counter()
+        self.unscored: Counter[str] = Counter()
+        self._judges: set[str] = set()
+
+    def pairs(self, groups: Iterable[Group]) -> Iterator[Pair]:
+        """The best against the worst candidate of each question, in the order of the questions.
+
+        Raises:
+            ValueError: two judgements of one completion, or judgements by several judges.
+        """
+        made = 0
+        for question, completions, judgements in groups:
+            self.questions += 1
+            scores = self._by_completion(judgements)
+            own = sorted(completions, key=lambda completion: completion.index)
+            self.unscored.update(reason for c in own if (reason := _why_unscored(scores.get(c.id))) is not None)
+            found = _pair(question, own, scores, self._section)
+            if not isinstance(found, Pair):
+                self.dropped[found] += 1
+            elif self._section.limit is not None and made >= self._section.limit:
+                self.dropped[LIMIT] += 1
+            else:
+                made += 1
+                yield found
+
+    def _by_completion(self, judgements: Iterable[Judgement]) -> dict[str, Judgement]:
+        by_id: dict[str, Judgement] = {}
+        for judgement in judgements:
+            if judgement.id in by_id:
+                raise ValueError(
+                    f"completion {judgement.id} is judged twice (by {by_id[judgement.id].judge} and "
+                    f"{judgement.judge}); give the judgements of one judge, one a completion"
+                )
+            by_id[judgement.id] = judgement
+            self._judges.add(judgement.judge)
+        if len(self._judges) > 1:
+            raise ValueError(
+                f"the judgements come from several judges ({', '.join(sorted(self._judges))}), whose scores cannot be "
+                "compared; give those of one judge"
+            )
+        return by_id
+
+
+class Ranked(NamedTuple):
+    """Pairs, and what became of the rest: ``len(pairs) + sum(dropped.values())`` is the number of questions."""
+
+    pairs: list[Pair]
+    """In the order of the questions; at most one a question."""
+    dropped: dict[str, int]
+    unscored: dict[str, int]
+
+
+def rank(
+    questions: Iterable[Question],
+    completions: Iterable[Completion],
+    judgements: Iterable[Judgement],
+    section: PairSection,
+) -> Ranked:
+    """`Ranking` over rows in any order, all at once; rows about other questions are ignored. Raises ValueError."""
     candidates: dict[str, list[Completion]] = defaultdict(list)
+    said: dict[str, list[Judgement]] = defaultdict(list)
+    of = {}
     for completion in completions:
         candidates[completion.question].append(completion)
-
-    pairs: list[Pair] = []
-    dropped: Counter[str] = Counter()
-    unscored: Counter[str] = Counter()
-    for question in questions:
-        own = sorted(candidates[question.id], key=lambda completion: completion.index)
-        unscored.update(reason for c in own if (reason := _why_unscored(scores.get(c.id))) is not None)
-        found = _pair(question, own, scores, section)
-        if isinstance(found, Pair):
-            pairs.append(found)
-        else:
-            dropped[found] += 1
-    pairs.sort(key=lambda pair: pair.id)
-    if section.limit is not None and len(pairs) > section.limit:
-        dropped[LIMIT] += len(pairs) - section.limit
-        pairs = pairs[: section.limit]
-    return Ranked(pairs, dict(dropped), dict(unscored))
+        of[completion.id] = completion.question
+    for judgement in judgements:
+        said[of.get(judgement.id, judgement.question)].append(judgement)
+    ranking = Ranking(section)
+    pairs = list(ranking.pairs((question, candidates[question.id], said[question.id]) for question in questions))
+    return Ranked(pairs, dict(ranking.dropped), dict(ranking.unscored))
 
 
 def _pair(
@@ -118,24 +159,6 @@ def _pair(
     )
 
 
-def _by_completion(judgements: Iterable[Judgement]) -> dict[str, Judgement]:
-    by_id: dict[str, Judgement] = {}
-    for judgement in judgements:
-        if judgement.id in by_id:
-            raise ValueError(
-                f"completion {judgement.id} is judged twice (by {by_id[judgement.id].judge} and "
-                f"{judgement.judge}); give the judgements of one judge, one a completion"
-            )
-        by_id[judgement.id] = judgement
-    judges = sorted({judgement.judge for judgement in by_id.values()})
-    if len(judges) > 1:
-        raise ValueError(
-            f"the judgements come from several judges ({', '.join(judges)}), whose scores cannot be compared; "
-            "give those of one judge"
-        )
-    return by_id
-
-
 def _score(judgement: Judgement | None) -> float | None:
     """The score where there is a usable one; a score that is not finite ranks nothing."""
     if judgement is None or judgement.score is None or not math.isfinite(judgement.score):
@@ -151,31 +174,36 @@ def _why_unscored(judgement: Judgement | None) -> str | None:
     return judgement.unscored or "no finite score"
 
 
-def statistics(pairs: Sequence[Pair]) -> dict[str, float]:
+def statistics(pairs: Iterable[Pair]) -> dict[str, float]:
     """Means over the pairs: words and scores of both sides, and how often the chosen side is the longer one.
 
     A share of longer chosen sides far from one half, or a ratio of words far from 1, says that the preference
     can be read off the length. Empty for no pairs; scores only of pairs that have both.
     """
-    if not pairs:
+    sums: Counter[str] = Counter()
+    for pair in pairs:
+        chosen, rejected = len(pair.chosen.split()), len(pair.rejected.split())
+        sums.update(
+            pairs=1,
+            chosen_words=chosen,
+            rejected_words=rejected,
+            chosen_longer=chosen > rejected,
+            rejected_longer=chosen < rejected,
+        )
+        if pair.chosen_score is not None and pair.rejected_score is not None:
+            sums["scored"] += 1
+            sums["chosen_score"] += pair.chosen_score  # type: ignore[assignment]
+            sums["rejected_score"] += pair.rejected_score  # type: ignore[assignment]
+    if not sums["pairs"]:
         return {}
-    words = [(len(pair.chosen.split()), len(pair.rejected.split())) for pair in pairs]
     stats = {
-        "pairs": float(len(pairs)),
-        "chosen_words": fmean(chosen for chosen, _ in words),
-        "rejected_words": fmean(rejected for _, rejected in words),
-        "chosen_longer": fmean(chosen > rejected for chosen, rejected in words),
-        "rejected_longer": fmean(chosen < rejected for chosen, rejected in words),
+        name: sums[name] / sums["pairs"]
+        for name in ("chosen_words", "rejected_words", "chosen_longer", "rejected_longer")
     }
-    scores = [
-        (pair.chosen_score, pair.rejected_score)
-        for pair in pairs
-        if pair.chosen_score is not None and pair.rejected_score is not None
-    ]
-    if scores:
-        stats["chosen_score"] = fmean(chosen for chosen, _ in scores)
-        stats["rejected_score"] = fmean(rejected for _, rejected in scores)
-        stats["score_difference"] = fmean(chosen - rejected for chosen, rejected in scores)
+    stats = {"pairs": float(sums["pairs"]), **stats}
+    if n := sums["scored"]:
+        stats |= {name: sums[name] / n for name in ("chosen_score", "rejected_score")}
+        stats["score_difference"] = stats["chosen_score"] - stats["rejected_score"]
     return stats
 
 

@@ -2,97 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from radpref.files import content_key
-from radpref.records import Comparison, Metric, Quarantined
-from radpref.run.folder import Run, progress
-from radpref.stages.common import AFTER, load, questions_key, questions_of, reasons
-from radpref.stages.evaluate import systems_of
+from radpref.records import Grounded, Posed, Question
+from radpref.rooms import grounding, images
+from radpref.runs.context import Context
+from radpref.runs.stage import Outcome, Rows, Stage
+from radpref.runs.table import Merged
+from radpref.stages.answers import measured_systems, posed
+from radpref.stages.identities import BASE, COMPUTES, DEVICE, READER, shown
+from radpref.stages.ports import CHOICE, GROUNDED, MODEL, TEST
 
-if TYPE_CHECKING:
-    from radpref.grounding import Drop
-
-
-def ground(run: Run, limit: int | None = None) -> str:
-    """Attention against masks and the causal test, for every system, on the held-out studies that have masks.
-
-    The words are those of the references, the same for every system. ``limit`` takes so many studies and stops.
-    """
-    from radpref.grounding import Drop, Look, compare_effects, measure_grounding
-    from radpref.images import marked
-
-    recipe = run.recipe
-    section = recipe.ground
-    masked = [question for question in questions_of(run, "test") if any(marked(image) for image in question.images)]
-    questions = masked[: section.studies][:limit]
-    systems = systems_of(run)
-    key = content_key(
-        "ground", section, recipe.evaluate.resamples, recipe.run.seed, questions_key(questions),
-        {name: fingerprint for name, (_, fingerprint) in systems.items()},
-    )  # fmt: skip
-    if not run.begin("ground", key):
-        return "up to date"
-    if not questions:
-        for name in ("metrics", "headline"):
-            run.table("ground", name, Metric).write([])
-        for name in ("tests", "comparisons"):
-            run.table("ground", name, Comparison).write([])
-        run.finish("ground", key, studies=0)
-        return "no held-out study has a lesion mask: nothing to measure on"
-    metrics: list[Metric] = []
-    tests: list[Comparison] = []
-    lost: list[Quarantined] = []
-    dropped: dict[str, Sequence[Drop]] = {}
-    looks, drops = run.table("ground", "looks", Look), run.table("ground", "drops", Drop)
-    for name, (model, fingerprint) in systems.items():
-        row_key = content_key("ground", section, recipe.run.seed, questions_key(questions), name, fingerprint)
-        known = [row for table in (looks, drops) for row in table if table.get(row.id, row_key)]
-        bar = progress(total=None, unit="rows", what=f"ground {name}")
-
-        def keep(row: Look | Drop, row_key: str = row_key, advance: object = bar.update) -> None:
-            (looks if isinstance(row, Look) else drops).append([(row_key, row)])  # type: ignore[list-item]
-            assert callable(advance)
-            advance(1)
-
-        found = measure_grounding(
-            load(run, model),
-            questions,
-            system=name,
-            attention=section.attention,
-            placements=section.placements,
-            batch=recipe.evaluate.batch,
-            resamples=recipe.evaluate.resamples,
-            seed=recipe.run.seed,
-            known=known,
-            keep=keep,
-        )
-        bar.close()
-        metrics += found.metrics
-        tests += found.tests
-        lost += found.quarantined
-        dropped[name] = found.drops
-    run.table("ground", "metrics", Metric).write(metrics)
-    run.table("ground", "tests", Comparison).write(tests)
-    run.table("ground", "headline", Metric).write(_headline(metrics, list(systems)))
-    others = [name for name in systems if name != AFTER]
-    compared = [compare_effects(dropped[name], dropped[AFTER], resamples=recipe.evaluate.resamples) for name in others]
-    run.table("ground", "comparisons", Comparison).write(row for row in compared if row)
-    run.table("ground", "quarantined", Quarantined).write({row.id: row for row in lost}.values())
-    if limit is None:
-        run.finish("ground", key, studies=len(questions))
-    return f"{len(questions)} studies with masks, {len(systems)} systems; {len(lost)} quarantined{reasons(lost)}"
+BATCH = 8
+"""Questions between two writes of the table."""
 
 
-def _headline(metrics: Sequence[Metric], systems: Sequence[str]) -> list[Metric]:
-    """What stands in the table of results: the causal test, and attention relative to that for a general question."""
-    causal = ("effect_words", "won_words", "drop_words", "control_words")
-    looked = {"ratio_mean": "attention_ratio", "hit_mean": "attention_hit"}
-    rows = [row for row in metrics if row.system in systems and row.name in causal]
-    for system in systems:
-        for row in metrics:
-            if row.system == f"{system}: relative" and row.name in looked:
-                name = looked[row.name]
-                rows.append(row.model_copy(update={"id": f"{system}/{name}", "system": system, "name": name}))
-    return rows
+def _masked(context: Context) -> list[Question]:
+    """The held-out questions whose images have masks, as many as are asked for."""
+    found = (question for question in context.read(TEST) if any(images.marked(image) for image in question.images))
+    return [question for question, _ in zip(found, range(context.config.ground.studies), strict=False)]
+
+
+def _grounded(batch: Sequence[Posed], context: Context) -> Iterator[list[Grounded]]:
+    """Attention and the causal test on the words of the references, the same for every system."""
+    recipe, section = context.config, context.config.ground
+    everyone = context.once("masked", lambda: _masked(context))
+    for _, group in groupby(batch, key=lambda one: one.system.id):
+        some = list(group)
+        for one in some:
+            yield [
+                grounding.ground_question(
+                    context.load(one.system.weights),
+                    one.question,
+                    system=one.system.id,
+                    among=everyone,
+                    attention=section.attention,
+                    placements=section.placements,
+                    batch=recipe.evaluate.batch,
+                ).model_copy(update={"id": one.id})
+            ]
+
+
+def _close(context: Context, merged: Merged) -> Outcome:
+    lost = sum(len(row.lost) for row in context.own(GROUNDED))
+    if not merged.items:
+        return Outcome("no held-out study has a lesion mask: nothing to measure on", counts={"studies": 0})
+    systems = len(measured_systems(context))
+    studies = merged.items // systems
+    return Outcome(
+        f"{studies} studies with masks, {systems} systems; {lost} lesions could not be measured",
+        counts={"studies": studies},
+    )
+
+
+STAGE = Stage(
+    name="ground",
+    help="Measure whether the models look at the lesions and depend on them.",
+    work=Rows(
+        make=_grounded,
+        item=Posed,
+        items=lambda context: posed(measured_systems(context), _masked(context)),
+        total=lambda context: len(measured_systems(context)) * len(_masked(context)),
+        into=GROUNDED,
+        content=lambda one: [one.system.weights.fingerprint, shown(one.question), one.question.reference],
+        batch=lambda recipe: BATCH,
+        close=_close,
+        unit="answers",
+    ),
+    reads=(TEST, MODEL, CHOICE),
+    writes=(GROUNDED,),
+    config=("ground", "evaluate.batch", *COMPUTES),
+    identities=(BASE, DEVICE, READER),
+    rooms=("grounding", "models", "images"),
+)

@@ -1,64 +1,105 @@
-"""The select stage: which checkpoint and beta."""
+"""The select stage: which checkpoint and beta, and which control."""
 
 from __future__ import annotations
 
-from radpref.config import ModelSection
-from radpref.files import content_key
-from radpref.run.folder import Run
-from radpref.stages.common import fine_tuned, noted, print_of, questions_key, questions_of, shown
-from radpref.stages.judgements import rank_of, validation_scores
+from collections.abc import Sequence
+
+from radpref.config import Recipe
+from radpref.records import Candidate, Choice, Completion, Question, System
+from radpref.rooms import judges
+from radpref.runs.context import Context
+from radpref.runs.stage import Outcome, Stage, Whole
+from radpref.stages.answers import texts_of, validated_systems
+from radpref.stages.identities import FREE_JUDGES, SELECTING_JUDGE
+from radpref.stages.judge import scored
+from radpref.stages.ports import CHECKPOINTS, CHOICE, CONTROLS, MODEL, VALIDATED, VALIDATION
 
 
-def select(run: Run, limit: int | None = None) -> str:
-    """Choose among checkpoints and betas by a judge's mean on the validation studies (greedy answers)."""
-    from radpref.judges import version
+def _select(context: Context) -> Outcome:
+    """Choose among checkpoints, betas and controls by a judge's mean on the validation studies (greedy answers)."""
+    by = context.config.select.by
+    before, *models = [_with_scores(context, system) for system in validated_systems(context)]
+    controls = tuple(system for system in models if system.beta is None and system.lr is not None)
+    tried = tuple(system for system in models if system not in controls)
 
-    recipe = run.recipe
-    start, fingerprint = fine_tuned(run)
-    done = run.done("align")
-    assert done is not None  # `pipeline` runs align first
-    length, rules = recipe.sample.max_new_tokens, version(recipe.select.by, recipe.judge)
-    questions = questions_key(questions_of(run, "validation"))
-    key = content_key("select", recipe.select, rules, length, done["key"], fingerprint, questions)
-    if not run.begin("select", key):
-        return "up to date"
-    if not questions_of(run, "validation"):
-        return _last(run, key, start)
-    before = validation_scores(run, "select", "sft", start, fingerprint)
-    tried = []
-    for one in done["runs"]:
-        for checkpoint in one["checkpoints"] if recipe.select.checkpoints else one["checkpoints"][-1:]:
-            name = f"beta-{one['beta']:g}-step-{checkpoint['step']}"
-            model = _checkpoint_model(run, start, run.located(checkpoint["path"]))
-            weights = print_of(model)
-            scores = validation_scores(run, "select", name, model, weights)
-            tried.append(
-                {"name": name, "beta": one["beta"], "step": checkpoint["step"], "model": noted(run, model),
-                 "fingerprint": weights, "scores": scores}
-            )  # fmt: skip
-    best = max(tried, key=lambda row: rank_of(row["scores"][recipe.select.by]))
-    run.finish("select", key, by=recipe.select.by, before=before, tried=tried, chosen=best)
-    score, base = best["scores"][recipe.select.by], before[recipe.select.by]
-    return f"{best['name']} of {len(tried)}, {recipe.select.by} {shown(score)} ({shown(base)} before) on validation"
+    def best(rows: Sequence[System]) -> System:
+        return max(rows, key=lambda row: rank_of(row.scores[by]))
+
+    chosen = best(tried)
+    choice = Choice(
+        by=by,
+        before=before,
+        tried=tried,
+        chosen=chosen,
+        controls=controls,
+        control=best(controls) if controls else None,
+    )
+    other = f"; control {choice.control.id}, {shown(choice.control.scores[by])}" if choice.control else ""
+    return Outcome(
+        f"{chosen.id} of {len(tried)}, {by} {shown(chosen.scores[by])} ({shown(before.scores[by])} before) on "
+        f"validation{other}",
+        {"choice": choice},
+    )
 
 
-def _last(run: Run, key: str, start: ModelSection) -> str:
+def _with_scores(context: Context, system: System) -> System:
+    """Mean scores of a model's answers to the validation questions, by judge, with the mean number of words.
+
+    Judges that need nothing but the texts are always there, and the one that selects.
+    """
+    questions = context.once("questions", lambda: list(context.read(VALIDATION)))
+    answers = texts_of(iter(context.read(VALIDATED)), questions, system.id)
+    rows = [_candidate(question, answers[question.id]) for question in questions]
+    scores: dict[str, float | None] = {}
+    for name in dict.fromkeys((*judges.FREE, context.config.select.by)):
+        found = [row.score for row in scored(context, name, rows) if row.score is not None]
+        scores[name] = sum(found) / len(found) if found else None
+    scores["words"] = sum(len(text.split()) for text in answers.values()) / len(answers)
+    return system.model_copy(update={"scores": scores})
+
+
+def _candidate(question: Question, text: str) -> Candidate:
+    answer = Completion(id=question.id, question=question.id, index=0, text=text, tokens=0, finished=True)
+    return Candidate(id=question.id, question=question, completion=answer)
+
+
+def rank_of(score: float | None) -> float:
+    return -1.0 if score is None else score
+
+
+def shown(score: float | None) -> str:
+    return "unscored" if score is None else f"{score:.3f}"
+
+
+def _check(recipe: Recipe) -> None:
+    judges.check(recipe.select.by, recipe.judge)
+
+
+STAGE = Stage(
+    name="select",
+    help="Choose the checkpoint and beta on the validation studies.",
+    work=Whole(_select),
+    reads=(VALIDATION, VALIDATED, MODEL, CHECKPOINTS),
+    may_read=(CONTROLS,),
+    writes=(CHOICE,),
+    config=("select.checkpoints",),
+    identities=(SELECTING_JUDGE, FREE_JUDGES),
+    rooms=("judges", "findings"),
+    check=_check,
+)
+
+
+def _last(context: Context) -> Outcome:
     """The last checkpoint, where there are no studies to choose on (``data.source: none``)."""
-    done = run.done("align")
-    assert done is not None  # `pipeline` runs align first
-    (one,) = done["runs"]  # `check` has refused several betas
-    last = one["checkpoints"][-1]
-    model = _checkpoint_model(run, start, run.located(last["path"]))
-    chosen = {
-        "name": f"beta-{one['beta']:g}-step-{last['step']}", "beta": one["beta"], "step": last["step"],
-        "model": noted(run, model), "fingerprint": print_of(model), "scores": {},
-    }  # fmt: skip
-    run.finish("select", key, by="", before={}, tried=[chosen], chosen=chosen)
-    return f"{chosen['name']}, the last one: there are no studies to choose on"
+    rows = context.fact(CHECKPOINTS).rows
+    choice = Choice(by="", before=System(id="sft", weights=context.fact(MODEL)), tried=rows, chosen=rows[-1])
+    return Outcome(f"{rows[-1].id}, the last one: there are no studies to choose on", {"choice": choice})
 
 
-def _checkpoint_model(run: Run, start: ModelSection, checkpoint: str) -> ModelSection:
-    """How a checkpoint is loaded: as an adapter on the fine-tuned model, or as a model of its own."""
-    if run.recipe.align.lora.rank:
-        return ModelSection(path=start.path, revision=start.revision, adapter=checkpoint)
-    return ModelSection(path=checkpoint)
+LAST = Stage(
+    name="select",
+    help="Take the last checkpoint.",
+    work=Whole(_last),
+    reads=(MODEL, CHECKPOINTS),
+    writes=(CHOICE,),
+)

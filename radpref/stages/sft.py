@@ -2,54 +2,73 @@
 
 from __future__ import annotations
 
-from radpref.config import ModelSection
-from radpref.files import content_key
-from radpref.records import Quarantined
-from radpref.run.folder import Run, RunError
-from radpref.stages.common import Steps, keyed_folder, load, noted, print_of, questions_key, questions_of
+from radpref.config import Recipe
+from radpref.records import Weights
+from radpref.rooms import models, training
+from radpref.runs.context import QUARANTINED, Context
+from radpref.runs.folder import RunError
+from radpref.runs.stage import Outcome, Ranks, Stage
+from radpref.stages.identities import BASE, COMPUTES, DEVICE
+from radpref.stages.ports import MODEL, TRAIN
 
 
-def sft(run: Run, limit: int | None = None) -> str:
+def base(recipe: Recipe) -> Weights:
+    """The model that the recipe names."""
+    section = recipe.model
+    return Weights(
+        path=section.path,
+        revision=section.revision,
+        adapter=section.adapter,
+        fingerprint=models.fingerprint(models.locate(section), section.adapter),
+    )
+
+
+def _sft(context: Context) -> Outcome:
     """Fine-tune on the training references, or take the model as it is where ``sft.enabled`` is false."""
-    recipe = run.recipe
-    questions = questions_of(run, "train")
-    base = print_of(recipe.model)
+    recipe = context.config
+    start = base(recipe)
     if not recipe.sft.enabled:
-        if recipe.model.adapter and recipe.align.lora.rank:
-            raise RunError(
-                "model.adapter with sft.enabled: false would put the alignment's adapter on top of another one. "
-                "Merge the adapter into the model first (peft's merge_and_unload, then save_pretrained), and give "
-                "the result as model.path."
-            )
-        key = content_key("sft off", base)
-        run.finish("sft", key, model=noted(run, recipe.model), fingerprint=base)
-        return "off: the model as it is"
-    key = content_key("sft", recipe.sft, recipe.run.seed, base, questions_key(questions))
-    if not run.begin("sft", key):
-        return "up to date"
-    from radpref import models, training
-
-    folder = keyed_folder(run.path("sft", "training"), key)
-    bar = Steps("sft")
+        return Outcome("off: the model as it is", {"model": start})
+    questions = list(context.read(TRAIN)) if context.has(TRAIN) else []
+    bar = context.steps()
     result = training.sft(
-        models.merged(load(run, recipe.model)),
+        models.merged(context.fresh(start)),
         questions,
         recipe.sft,
-        folder,
+        context.checkpoints("training", context.key()),
         seed=recipe.run.seed,
-        max_steps=limit,
+        max_steps=context.limit,
         log=bar,
     )
     bar.close()
-    run.table("sft", "quarantined", Quarantined).write(result.quarantined)
+    context.write(QUARANTINED, result.quarantined)
     if not result.finished:
-        return f"step {result.step} of {result.steps} (--limit)"
-    run.finish(
-        "sft",
-        key,
-        model=noted(run, ModelSection(path=str(result.path.absolute()))),
-        fingerprint=models.fingerprint(result.path),
-        trainable=result.trainable,
-        steps=result.steps,
-    )
-    return f"{result.steps} steps on {len(questions)} studies, loss {result.loss:.3f}"
+        return Outcome(f"step {result.step} of {result.steps} (--limit)", finished=False)
+    made = context.weights(result.path)
+    line = f"{result.steps} steps on {len(questions)} studies, loss {result.loss:.3f}"
+    return Outcome(line, {"model": made}, {"steps": result.steps, "trainable": result.trainable})
+
+
+def _check(recipe: Recipe) -> None:
+    """The model's files are there, and what is to be trained can be."""
+    models.pick_device(recipe.run.device)
+    models.locate(recipe.model)
+    if not recipe.sft.enabled and recipe.model.adapter:
+        raise RunError(
+            "model.adapter with sft.enabled: false would put the alignment's adapter on top of another one. "
+            "Merge the adapter into the model first (peft's merge_and_unload, then save_pretrained), and give "
+            "the result as model.path."
+        )
+
+
+STAGE = Stage(
+    name="sft",
+    help="Supervised fine-tuning on the reference reports.",
+    work=Ranks(_sft),
+    may_read=(TRAIN,),
+    writes=(MODEL,),
+    config=("sft", "run.seed", *COMPUTES),
+    identities=(BASE, DEVICE),
+    rooms=("models", "training"),
+    check=_check,
+)

@@ -3,64 +3,110 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
-from radpref.records import Quarantined, Question, Study
-from radpref.run.folder import Run, RunError
-from radpref.stages.common import reasons
+from radpref.config import Recipe
+from radpref.records import Question, Split, Study, reasons
+from radpref.rooms import data, tasks
+from radpref.runs.context import QUARANTINED, Context
+from radpref.runs.folder import RunError
+from radpref.runs.stage import Outcome, Stage, TableOf, Whole
+from radpref.stages.identities import READER
+from radpref.stages.ports import STUDIES, TEST, TRAIN, TWINS, VALIDATION
+
+SPLITS: tuple[tuple[Split, TableOf[Question]], ...] = (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
 
 
-def studies(run: Run, limit: int | None = None) -> str:
+def _studies(context: Context) -> Outcome:
     """Read the source, check every image, split by patient, write studies and questions.
 
     Raises:
         DataError: the source is not there or has not the columns that the recipe names.
         RunError: no usable study in a split, or one patient, study or image in two splits.
     """
-    from radpref.data import leakage, load_studies
-    from radpref.tasks import composition, questions
+    recipe = context.config
+    loaded = data.load_studies(recipe.data, context.folder, recipe.run.seed)
+    refused = context.write(QUARANTINED, loaded.quarantined)
+    told = f"{refused} quarantined{reasons(loaded.quarantined)}"
+    counts: Counter[str] = Counter()
+    silent = 0
 
-    recipe = run.recipe
-    run.begin("studies")
-    loaded = load_studies(recipe.data, run.path("studies"), recipe.run.seed)
-    run.table("studies", "quarantined", Quarantined).write(loaded.quarantined)
-    found = loaded.studies[:limit]
-    for split in ("train", "validation", "test"):
-        if not any(study.split == split for study in found):
+    def counted() -> Iterator[Study]:
+        nonlocal silent
+        for number, study in enumerate(loaded.studies):
+            if context.limit is not None and number >= context.limit:
+                return
+            counts[study.split] += 1
+            silent += not study.findings.strip()
+            yield study
+
+    context.write(STUDIES, counted())
+    for split, _ in SPLITS:
+        if not counts[split]:
             raise RunError(
-                f"no usable study in the {split} split ({len(found)} usable, {len(loaded.quarantined)} quarantined"
-                f"{reasons(loaded.quarantined)}). See {run.path('studies', 'quarantined.jsonl')}; mend the "
-                f"source, or change data.{split} or the split's share."
+                f"no usable study in the {split} split ({counts.total()} usable, {told}). See "
+                f"{context.folder / 'quarantined.jsonl'}; mend the source, or change data.{split} or the split's share."
             )
-    if problems := leakage(found):
+    if problems := data.leakage(context.own(STUDIES)):
         raise RunError("the splits leak:\n  " + "\n  ".join(problems))
-    if recipe.task.kind == "report" and (without := sum(not study.findings.strip() for study in found)):
+    if recipe.task.kind == "report" and silent:
         raise RunError(
-            f"{without} of {len(found)} studies have no findings: data.source {recipe.data.source} asks questions. "
+            f"{silent} of {counts.total()} studies have no findings: data.source {recipe.data.source} asks questions. "
             "Set task.kind: questions, or take a source of reports."
         )
-    asked = questions(
-        found,
-        recipe.task,
-        max_images=recipe.data.max_images,
-        folder=run.path("studies", "marked"),
-        seed=recipe.run.seed,
-    )
-    for split in ("train", "validation", "test"):
-        if not any(question.split == split for question in asked):
+    composition = _questions(context)
+    for note in loaded.notes:
+        context.note(note)
+    line = ", ".join(f"{counts[split]} {split}" for split, _ in SPLITS) + f"; {told}"
+    if recipe.task.kind == "questions":
+        kinds = ", ".join(f"{kind} {count}" for kind, count in composition.most_common())
+        context.note(f"{composition.total():,} questions: {kinds}")
+        line += f"; {composition.total()} questions ({kinds})"
+    return Outcome(line, counts={"studies": dict(counts)}, finished=context.limit is None)
+
+
+def _questions(context: Context) -> Counter[str]:
+    """Write the questions of each split; returns how many there are of each task and kind."""
+    recipe = context.config
+    found: Counter[str] = Counter()
+    for split, port in SPLITS:
+        asked = tasks.questions(
+            context.own(STUDIES),
+            recipe.task,
+            split=split,
+            max_images=recipe.data.max_images,
+            folder=context.folder / "marked",
+            seed=recipe.run.seed,
+        )
+
+        def counted(asked: Iterator[Question] = asked) -> Iterator[Question]:
+            for question in asked:
+                found[f"{question.task} {question.kind}".strip()] += 1
+                yield question
+
+        if not context.write(port, counted()):
             raise RunError(
                 f"the studies of the {split} split give no question: nothing is known of their findings. Add to "
                 "task.asks what they can answer (region needs masks or boxes, comparison priors), or more studies."
             )
-    run.table("studies", "studies", Study).write(found)
-    run.table("studies", "questions", Question).write(asked)
-    for note in loaded.notes:
-        run.event("studies", "note", text=note)
-    counts = Counter(study.split for study in found)
-    run.finish("studies", run.digest("studies", "questions"), counts=dict(counts))
-    parts = ", ".join(f"{counts[split]} {split}" for split in ("train", "validation", "test"))
-    line = f"{parts}; {len(loaded.quarantined)} quarantined{reasons(loaded.quarantined)}"
-    if recipe.task.kind == "report":
-        return line
-    kinds = ", ".join(f"{kind} {count}" for kind, count in composition(asked).items())
-    run.event("studies", "note", text=f"{len(asked):,} questions: {kinds}")
-    return f"{line}; {len(asked)} questions ({kinds})"
+    wanted = recipe.evaluate.controls if recipe.task.kind == "questions" else ()
+    test = list(context.own(TEST)) if wanted else []
+    context.write(TWINS, tasks.twins(test, wanted, context.folder / "blank", recipe.run.seed))
+    return found
+
+
+def _check(recipe: Recipe) -> None:
+    data.check(recipe.data)
+
+
+STAGE = Stage(
+    name="studies",
+    help="Read the studies, split them by patient, write the questions.",
+    work=Whole(_studies),
+    writes=(STUDIES, TRAIN, VALIDATION, TEST, TWINS),
+    config=("data", "task", "run.seed", "evaluate.controls"),
+    identities=(READER,),
+    rooms=("data", "images", "tasks"),
+    check=_check,
+    outside=True,
+)

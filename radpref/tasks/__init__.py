@@ -8,9 +8,9 @@ rests on.
 
 from radpref.tasks.answers import answer_set, matches, normalise, polarity, stated, tokens
 from radpref.tasks.asked import in_sentence, question_of
-from radpref.tasks.controls import BLANK, NEGATED, SWAPPED, blanked, negated, swapped
+from radpref.tasks.controls import BLANK, NEGATED, SWAPPED, blanked, negated, swapped, twins
 from radpref.tasks.known import Known, known, vocabulary
-from radpref.tasks.questions import composition, questions
+from radpref.tasks.questions import questions
 from radpref.tasks.report import MAX_INDICATION, clean_indication, report_question
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "answer_set",
     "blanked",
     "clean_indication",
-    "composition",
     "in_sentence",
     "known",
     "matches",
@@ -35,5 +34,6 @@ __all__ = [
     "stated",
     "swapped",
     "tokens",
+    "twins",
     "vocabulary",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from random import Random
 
@@ -31,6 +31,18 @@ _FORMS = (
     (re.compile(r"^is (?:any |an? )?(.+) present on this image$", re.IGNORECASE), "Is {} absent from this image?"),
 )
 """A question of presence, without its question mark, and how its negation is asked."""
+
+
+def twins(questions: Sequence[Question], wanted: Collection[str], folder: Path, seed: int) -> list[Question]:
+    """The altered twins that are asked for: ``negated``, ``swapped``, ``blank``, whose images go into ``folder``."""
+    rows: list[Question] = []
+    if "negated" in wanted:
+        rows += [twin for question in questions if (twin := negated(question)) is not None]
+    if "swapped" in wanted:
+        rows += swapped(questions, seed)
+    if "blank" in wanted:
+        rows += blanked(questions, folder)
+    return rows
 
 
 def negated(question: Question) -> Question | None:

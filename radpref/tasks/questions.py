@@ -2,84 +2,79 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 
 from radpref.config import TaskSection
-from radpref.records import Question, Study
+from radpref.records import Question, Split, Study
 from radpref.tasks.asked import question_of
 from radpref.tasks.basic import basic
 from radpref.tasks.comparison import comparison
-from radpref.tasks.known import Known, known, vocabulary
+from radpref.tasks.known import known, vocabulary
 from radpref.tasks.made import Made
 from radpref.tasks.region import region
 from radpref.tasks.report import report_question
 
 
 def questions(
-    studies: Sequence[Study], task: TaskSection, *, max_images: int, folder: Path, seed: int
-) -> list[Question]:
-    """What ``task`` asks about the studies, in their order.
-
-    ``report``: one question a study. ``questions``: a study's own questions where its source asks any, all of them;
-    else questions made from its findings, ``task.per_study`` of them, drawn as ``task.balance`` says within each
-    split. ``folder`` takes the images that marks are drawn on. The same seed makes the same questions.
-    """
-    if task.kind == "report":
-        return [report_question(study, task, max_images) for study in studies]
-    own = {study.id for study in studies if study.questions}
-    made = _made([study for study in studies if study.id not in own], task, max_images, folder, seed)
-    rows: list[Question] = []
-    for study in studies:
-        if study.id in own:
-            rows += [question_of(study, asked, max_images=max_images) for asked in study.questions]
-        else:
-            rows += made.get(study.id, [])
-    return rows
-
-
-def _made(
-    studies: Sequence[Study], task: TaskSection, max_images: int, folder: Path, seed: int
-) -> dict[str, list[Question]]:
-    facts = {study.id: known(study) for study in studies}
-    common = vocabulary(facts[study.id] for study in studies if study.split == "train")
-    by_id = {study.id: study for study in studies}
-    all_of = {
-        study.id: [
-            question_of(study, question.asked, question.images)
-            for question in _of_study(study, facts, by_id, common, task, max_images, folder, seed)
-        ]
-        for study in studies
-    }
-    chosen: dict[str, list[Question]] = {}
-    for split in dict.fromkeys(study.split for study in studies):
-        here = {study.id: all_of[study.id] for study in studies if study.split == split}
-        chosen |= _chosen(here, task, seed)
-    return chosen
-
-
-def _of_study(
-    study: Study,
-    facts: Mapping[str, Known],
-    studies: Mapping[str, Study],
-    common: Mapping[str, int],
+    studies: Iterable[Study],
     task: TaskSection,
+    *,
     max_images: int,
     folder: Path,
     seed: int,
-) -> list[Made]:
-    made: list[Made] = []
-    now = facts[study.id]
-    if "basic" in task.asks:
-        made += basic(study, now, common, seed=seed, max_images=max_images)
-    if "region" in task.asks:
-        made += region(study, now, common, seed=seed, folder=folder, marks=task.marks)
-    prior = studies.get(study.prior) if study.prior is not None else None
-    if "comparison" in task.asks and prior is not None:
-        made += comparison(study, now, prior, facts[prior.id], seed=seed)
-    return made
+    split: Split | None = None,
+) -> Iterator[Question]:
+    """What ``task`` asks about the studies of a split (of all where there is none), in their order, one at a time.
+
+    ``report``: one question a study. ``questions``: a study's own questions where its source asks any, all of them;
+    else questions made from its findings, ``task.per_study`` of them, drawn as ``task.balance`` says within each
+    split. ``studies`` is gone through more than once. ``folder`` takes the images that marks are drawn on. The same
+    seed makes the same questions. In memory are what is known of studies that are priors of others and, for a
+    balance, a few words a question.
+    """
+    wanted = (study for study in studies if split in (None, study.split))
+    if task.kind == "report":
+        for study in wanted:
+            yield report_question(study, task, max_images)
+        return
+    maker = _Maker(studies, task, max_images, folder, seed)
+    taken = _balanced(maker, studies, task, seed) if task.balance != "none" else None
+    for study in wanted:
+        if study.questions:
+            yield from (question_of(study, asked, max_images=max_images) for asked in study.questions)
+            continue
+        made = maker.of(study)
+        if taken is None:
+            kept = {question.id for question in _shuffled(study, made, seed)[: task.per_study]}
+            yield from (question for question in made if question.id in kept)
+        else:
+            yield from (question for question in made if question.id in taken)
+
+
+class _Maker:
+    """Makes all questions about one study; it knows which findings are common, and what priors showed."""
+
+    def __init__(self, studies: Iterable[Study], task: TaskSection, max_images: int, folder: Path, seed: int) -> None:
+        self._task, self._max_images, self._folder, self._seed = task, max_images, folder, seed
+        compares = "comparison" in task.asks
+        priors = {study.prior for study in studies if study.prior is not None} if compares else set()
+        self._priors = {study.id: (study, known(study)) for study in studies if study.id in priors}
+        self._common = vocabulary(known(study) for study in studies if study.split == "train" and not study.questions)
+
+    def of(self, study: Study) -> list[Question]:
+        """Every question that can be made about a study."""
+        task, now, made = self._task, known(study), list[Made]()
+        if "basic" in task.asks:
+            made += basic(study, now, self._common, seed=self._seed, max_images=self._max_images)
+        if "region" in task.asks:
+            made += region(study, now, self._common, seed=self._seed, folder=self._folder, marks=task.marks)
+        if "comparison" in task.asks and study.prior in self._priors:
+            prior, then = self._priors[study.prior]
+            made += comparison(study, now, prior, then, seed=self._seed)
+        return [question_of(study, question.asked, question.images) for question in made]
 
 
 # ---- which of them
@@ -91,39 +86,39 @@ _STRATA: dict[str, Callable[[Question], Hashable]] = {
 }
 
 
-def _chosen(candidates: Mapping[str, list[Question]], task: TaskSection, seed: int) -> dict[str, list[Question]]:
-    """The questions that are asked, by study.
+def _shuffled(study: Study, rows: Sequence[Question], seed: int) -> list[Question]:
+    return Random(f"{seed}:{study.id}").sample(list(rows), len(rows))
 
-    Natural: ``per_study`` of each study, any of its own alike. Balanced: as many in all, the strata taking turns, so
-    that a rare one gives all it has.
+
+def _balanced(maker: _Maker, studies: Iterable[Study], task: TaskSection, seed: int) -> set[str]:
+    """Ids of the questions that are asked where strata take turns, so that a rare one gives all it has.
+
+    Within a split as many in all as ``per_study`` of each study would be; any question of a study alike.
     """
-    shuffled = {study: Random(f"{seed}:{study}").sample(rows, len(rows)) for study, rows in candidates.items()}
-    natural = {study: rows[: task.per_study] for study, rows in shuffled.items()}
-    if task.balance == "none":
-        taken = {question.id for rows in natural.values() for question in rows}
-    else:
-        strata: defaultdict[Hashable, list[Question]] = defaultdict(list)
-        for turn in range(max(map(len, shuffled.values()), default=0)):
-            for rows in shuffled.values():
-                if turn < len(rows):
-                    strata[_STRATA[task.balance](rows[turn])].append(rows[turn])
-        taken = set(_in_turns(list(strata.values()), sum(map(len, natural.values()))))
-    return {study: [question for question in rows if question.id in taken] for study, rows in candidates.items()}
+    of_split: defaultdict[str, list[list[tuple[str, Hashable]]]] = defaultdict(list)
+    for study in studies:
+        if not study.questions:
+            rows = _shuffled(study, maker.of(study), seed)
+            of_split[study.split].append([(row.id, _STRATA[task.balance](row)) for row in rows])
+    taken: set[str] = set()
+    for studies_of in of_split.values():
+        strata: defaultdict[Hashable, list[str]] = defaultdict(list)
+        for turn in range(max(map(len, studies_of), default=0)):
+            for row in studies_of:
+                if turn < len(row):
+                    strata[row[turn][1]].append(row[turn][0])
+        taken |= set(_in_turns(list(strata.values()), sum(len(row[: task.per_study]) for row in studies_of)))
+    return taken
 
 
-def _in_turns(strata: Sequence[list[Question]], total: int) -> list[str]:
+def _in_turns(strata: Sequence[list[str]], total: int) -> list[str]:
     """Ids of ``total`` questions, one of each stratum a turn."""
     taken: list[str] = []
     turn = 0
     while len(taken) < total:
-        row = [stratum[turn].id for stratum in strata if turn < len(stratum)]
+        row = [stratum[turn] for stratum in strata if turn < len(stratum)]
         if not row:
             break
         taken += row
         turn += 1
     return taken[:total]
-
-
-def composition(rows: Sequence[Question]) -> dict[str, int]:
-    """How many questions of each task and kind: ``basic presence`` to a number, the most frequent first."""
-    return dict(Counter(f"{row.task} {row.kind}".strip() for row in rows).most_common())

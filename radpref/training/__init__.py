@@ -7,7 +7,8 @@ again with the same arguments: it goes on, and ends where it would have ended.
 
 from radpref.training.align import Aligned, align
 from radpref.training.errors import TrainingError
-from radpref.training.loop import Checkpoint, Training, checkpoints, history
+from radpref.training.grpo import grpo
+from radpref.training.loop import Checkpoint, Training, checkpoints, history, last_tenth
 from radpref.training.prepare import Prepared, prepare
 from radpref.training.rows import Item, Prompts, Row
 from radpref.training.scoring import Way, way_of
@@ -29,7 +30,9 @@ __all__ = [
     "Way",
     "align",
     "checkpoints",
+    "grpo",
     "history",
+    "last_tenth",
     "prepare",
     "sft",
     "way_of",

@@ -10,8 +10,8 @@ from transformers import TrainingArguments, set_seed
 
 from radpref.config import AlignSection
 from radpref.files import content_key
-from radpref.losses import Objective, objective
-from radpref.models import Vlm, attach_lora, freeze, merged, unwrapped
+from radpref.losses import objective
+from radpref.models import Vlm, attach_lora, freeze, merged, unwrapped, without_dropout
 from radpref.training.errors import TrainingError
 from radpref.training.head import Head
 from radpref.training.loop import (
@@ -77,7 +77,7 @@ def align(
                 f"what was prepared was made with other {what} than those of the model to align: {made} against "
                 f"{given}. Run the prepare stage with this model."
             )
-    if _needs(objective(section)) != _needs(prepared.objective):
+    if objective(section).needs != prepared.objective.needs:
         raise TrainingError(
             f"what was prepared is for the loss {prepared.objective.section.loss} (with the terms and spans of "
             f"then), and align.loss is {section.loss}. Run the prepare stage with this recipe."
@@ -88,8 +88,9 @@ def align(
             "model": identity(vlm),
             "seed": seed,
             "items": content_key([row.key for item in prepared.items for row in item.rows()]),
-            "section": section.model_dump(mode="json"),
+            "section": section.model_dump(mode="json", exclude={"batch", "accumulate"}),
         },
+        section.batch * section.accumulate,
     )
     step, steps = reached(folder)
     if step < steps:
@@ -121,7 +122,8 @@ def _train(
         less_memory = {"gradient_checkpointing": True} if section.gradient_checkpointing else {}
         args = TrainingArguments(**arguments(student, section, folder, seed), **less_memory)
         mine = prepared._replace(objective=objective(section))
-        run(PairTrainer(student, args, mine, _reference_head(vlm, mine)), folder, log, max_steps)
+        with without_dropout(student.model, trained=not section.dropout):
+            run(PairTrainer(student, args, mine, _reference_head(vlm, mine)), folder, log, max_steps)
     finally:
         if section.lora.rank:
             student.model.unload()
@@ -130,14 +132,10 @@ def _train(
         vlm.model.eval()
 
 
-def _needs(whole: Objective) -> tuple[object, ...]:
-    """What an objective reads; its numbers may change without preparing again."""
-    return set(whole.losses), whole.kl, whole.corrupted_sides, whole.section.spans
-
-
 def _reference_head(vlm: Vlm, prepared: Prepared) -> Head | None:
-    """The head that the reference's hidden states are read with: that of ``vlm``, which training leaves alone."""
-    return Head.of(unwrapped(vlm.model).get_output_embeddings()) if prepared.objective.kl else None
+    """The head that the reference's hidden states are read with: that of ``vlm``, below an adapter on it."""
+    head = unwrapped(vlm.model).get_output_embeddings()
+    return Head.of(getattr(head, "base_layer", head)) if prepared.objective.kl else None
 
 
 def _student(vlm: Vlm, section: AlignSection) -> Vlm:

@@ -42,7 +42,9 @@ def encode(model: Any, images: Mapping[str, Tensor]) -> Features:
     if not any(name.startswith("pixel_") for name in images):
         return {}
     inner = unwrapped(model)
-    accepted = inspect.signature(inner.get_image_features).parameters
+    # the outer method hands on what only the inner one names (LLaVA's image_sizes)
+    methods = (getattr(part, "get_image_features", None) for part in (inner, inner.base_model))
+    accepted = {name for method in methods if method for name in inspect.signature(method).parameters}
     given = {name: value for name, value in images.items() if name in accepted}
     out = inner.get_image_features(**given, return_dict=True)
     features = _of_images("pooler_output", out.pooler_output)

@@ -22,8 +22,9 @@ from transformers import Trainer, TrainingArguments
 from radpref.config import GrpoSection, SampleSection
 from radpref.models import Vlm, autocast, decode, pad, sampler, save, text_positions, unwrapped
 from radpref.records import Question
+from radpref.training.division import SHARE, Batches, Shuffled, loader
 from radpref.training.errors import TrainingError
-from radpref.training.loop import Means, check_device
+from radpref.training.loop import Means, check_device, schedule_of
 from radpref.training.rows import Prompts, Row
 
 Reward = Callable[..., list[float | None]]
@@ -41,12 +42,15 @@ class Asked(NamedTuple):
     row: Row
 
 
-def advantages(rewards: Tensor, scale: Literal["none", "group", "batch"] = "none") -> Tensor:
+def advantages(
+    rewards: Tensor, scale: Literal["none", "group", "batch"] = "none", everyone: Tensor | None = None
+) -> Tensor:
     """How far each answer is above its group: (groups, n) float32, of rewards (groups, n) with NaN for none.
 
     ``none``: the reward less its group's mean, so that the step follows the gradient of the mean reward (Liu et al.
     2025, Dr. GRPO). ``group``: that over the group's standard deviation (Shao et al. 2024), which gives a group whose
-    answers hardly differ the weight of one whose answers differ much. ``batch``: over that of the whole batch. An
+    answers hardly differ the weight of one whose answers differ much. ``batch``: over that of the whole batch, whose
+    rewards are ``everyone`` where other processes have some of them. An
     answer without a reward has the advantage 0, and no part in mean and deviation.
     """
     centred = (rewards - rewards.nanmean(1, keepdim=True)).nan_to_num(0.0)
@@ -55,7 +59,8 @@ def advantages(rewards: Tensor, scale: Literal["none", "group", "batch"] = "none
     known = (~rewards.isnan()).sum(1, keepdim=True)
     if scale == "group":
         return centred / ((centred.square().sum(1, keepdim=True) / (known - 1).clamp(min=1)).sqrt() + _TINY)
-    given = rewards[~rewards.isnan()]
+    given = rewards if everyone is None else everyone
+    given = given[~given.isnan()]
     return centred / (given.std() + _TINY) if len(given) > 1 else centred
 
 
@@ -114,10 +119,6 @@ def group_logps(
     return logps.masked_scatter(mask, -F.cross_entropy(spoken, flat, reduction="none")), entropies, mask
 
 
-def _numbered(batch: list[int]) -> dict[str, list[int]]:
-    return {"asked": batch}
-
-
 class GroupTrainer(Trainer):  # type: ignore[misc]
     """Group-relative policy optimisation (Shao et al. 2024, DeepSeekMath), one update a batch of answers.
 
@@ -153,7 +154,7 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
     ) -> None:
         check_device(vlm, args)
         numbers: Any = range(len(asked))
-        super().__init__(model=vlm.model, args=args, train_dataset=numbers, data_collator=_numbered)
+        super().__init__(model=vlm.model, args=args, train_dataset=numbers)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise TrainingError(
                 "grpo samples from the model that it trains, which FSDP and DeepSpeed split over processes; use "
@@ -165,6 +166,14 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
         whole = section.beta > 0 and not section.lora.rank
         self._start = copy.deepcopy(vlm.model).requires_grad_(False) if whole else None
         self._means = Means()
+
+    def get_train_dataloader(self) -> Any:
+        """The numbers of this process's share of every batch of questions."""
+        args, batch = self.args, self._section.questions
+        order = Shuffled(len(self._asked), args.data_seed if args.data_seed is not None else args.seed)
+        # a short batch is a noisy step of full length
+        batches = Batches(order, batch, drop_last=len(self._asked) >= batch)
+        return loader(range(len(self._asked)), batches, lambda numbers, counts: {"asked": numbers}, args)
 
     def compute_loss(
         self,
@@ -183,13 +192,20 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
         if self._section.unfinished == "zero":
             rewards = rewards.masked_fill(~ended, 0.0)
         rewards = rewards.view(-1, n)
-        weights = advantages(rewards, self._section.scale).view(-1, 1).to(self._vlm.device)
+        share = inputs.get(SHARE, 1.0)
+        everyone = None
+        if self._section.scale == "batch":
+            own = rewards.flatten().to(self._vlm.device) if share else rewards.new_empty(0).to(self._vlm.device)
+            everyone = self.accelerator.gather(self.accelerator.pad_across_processes(own, pad_index=torch.nan)).cpu()
+        weights = advantages(rewards, self._section.scale, everyone).view(-1, 1).to(self._vlm.device)
         logps, entropies, mask = self._logps(model, prompts, answers)
         ratio = (logps - logps.detach()).exp()  # 1, with the gradient of log p
         gain = weights * ratio
         kl = self._kl(prompts, answers, logps) if self._section.beta else torch.zeros_like(logps)
         loss = -((gain - self._section.beta * kl) * mask).sum() / (len(answers) * self._sample.max_new_tokens)
-        self._note(rewards, entropies[mask], kl.detach()[mask], ~ended, mask)
+        if share:
+            self._note(rewards, entropies[mask], kl.detach()[mask], ~ended, mask)
+        loss = loss * share
         return (loss, {}) if return_outputs else loss
 
     def _draw(
@@ -253,6 +269,10 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
         """Add the means since the last log, over all processes, to what the Trainer logs."""
         logs |= self._means.taken(self.accelerator)
         super().log(logs, start_time)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The recipe's schedule."""
+        return schedule_of(self, self._section.schedule, num_training_steps)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """A checkpoint that ``radpref.models.load`` reads."""

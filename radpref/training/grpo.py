@@ -90,8 +90,15 @@ def grpo(
     prompts = Prompts(vlm)
     asked, quarantined = _usable(vlm, questions, prompts, sample.max_new_tokens)
     rows = content_key([row.key for _, row in asked])
-    settings = {"grpo": section.model_dump(mode="json"), "sample": sample.model_dump(mode="json")}
-    claim(folder, {"model": identity(vlm), "seed": seed, "rows": rows, **settings})
+    settings = {
+        "grpo": section.model_dump(mode="json", exclude={"questions", "accumulate"}),
+        "sample": sample.model_dump(mode="json"),
+    }
+    claim(
+        folder,
+        {"model": identity(vlm), "seed": seed, "rows": rows, **settings},
+        section.questions * section.accumulate,
+    )
     path = folder / "model"
     if not path.exists():
         with quiet():
@@ -157,6 +164,8 @@ def _train(
         lr=section.lr,
         warmup=section.warmup,
         weight_decay=section.weight_decay,
+        schedule=section.schedule,
+        optimizer=section.optimizer,
         batch=section.questions,
         accumulate=section.accumulate,
         save_steps=section.save_steps,
@@ -166,7 +175,6 @@ def _train(
         | {
             "max_steps": section.steps,
             "bf16": False,  # the trainer casts by itself: on a CPU it samples in float32 and scores in bfloat16
-            "dataloader_drop_last": len(asked) >= section.questions,  # a short batch is a noisy step of full length
         }
     )
     trainer = GroupTrainer(student, args, asked, prompts, reward, section, sample)

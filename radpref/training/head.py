@@ -28,16 +28,24 @@ class Head(NamedTuple):
     """(n, H) hidden states to (n, vocabulary) logits."""
     weight: Tensor
     """(vocabulary, H)."""
+    adapted: bool = False
+    """Whether an adapter stands on it, so that the projection is more than its weight."""
+
+    def now(self, module: nn.Module) -> Head:
+        """The same with the module's weight of now: under FSDP it is whole within a forward, and in parts outside."""
+        weight: Any = getattr(module, "base_layer", module).weight
+        return self._replace(weight=weight)
 
     @staticmethod
     def of(module: nn.Module) -> Head:
-        """The projection of a module, whatever its ``forward`` is replaced by later.
+        """The projection of a module, whatever its ``forward`` is replaced by later, with the adapter on it.
 
         Raises TypeError for one whose gradient is not its weight alone.
         """
-        if not isinstance(module, nn.Linear) or module.weight.shape != (module.out_features, module.in_features):
-            raise TypeError(f"the head is a {type(module).__name__}, not a linear layer")
-        return Head(module.forward, module.weight)
+        base = getattr(module, "base_layer", module)
+        if not isinstance(base, nn.Linear) or base.weight.shape != (base.out_features, base.in_features):
+            raise TypeError(f"the head is a {type(base).__name__}, not a linear layer")
+        return Head(module.forward, base.weight, base is not module)
 
 
 class Against(NamedTuple):
@@ -86,7 +94,7 @@ def read(head: Head, hidden: Tensor, targets: Tensor, against: Against | None = 
 
 
 def _over_chunks(head: Head, hidden: Tensor, targets: Tensor, against: Against | None, size: int) -> tuple[Tensor, ...]:
-    frozen = not head.weight.requires_grad
+    frozen = not (head.adapted or head.weight.requires_grad)
     parts = []
     for start in range(0, max(len(targets), 1), size):
         part = slice(start, start + size)

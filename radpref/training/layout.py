@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from radpref.models import Vlm, collate, image_token_ids, pad, text_positions, unwrapped
+from radpref.models import PER_TOKEN, Vlm, collate, image_token_ids, pad, text_positions, unwrapped
 
 PIXELS = "pixel_"
 """Names of the tensors that the vision tower alone reads begin so, in all families."""
-
-_PER_TOKEN = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 
 
 class Group(NamedTuple):
@@ -93,12 +91,12 @@ def pack(vlm: Vlm, groups: Sequence[Group], *, shared: bool) -> Batch:
 
 
 def _text(prompt: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in prompt.items() if name in _PER_TOKEN}
+    return {name: value for name, value in prompt.items() if name in PER_TOKEN}
 
 
 def images_of(vlm: Vlm, prompts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The prompts' image tensors, joined in their order."""
-    return {name: value for name, value in pad(vlm, prompts, "right").items() if name not in _PER_TOKEN}
+    return {name: value for name, value in pad(vlm, prompts, "right").items() if name not in PER_TOKEN}
 
 
 def image_tokens(vlm: Vlm, ids: Tensor) -> int:

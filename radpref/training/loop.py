@@ -7,23 +7,26 @@ import logging
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-from radpref.config import AlignSection, SftSection
+from radpref.config import AlignSection, Schedule, SftSection
 from radpref.files import write_atomically
 from radpref.models import Vlm, trainable_summary
+from radpref.training.division import part, processes
 from radpref.training.errors import TrainingError
 
 LOG = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ LOG = logging.getLogger(__name__)
 JOURNAL = "log.jsonl"
 _SETTINGS = "settings.json"
 _TRAINABLE = "trainable.json"
+_STEP = "batch x accumulate"
 
 Log = Callable[[dict[str, float]], None]
 """Called after every step with what was logged: ``step``, ``steps`` (of the whole training), ``loss`` ..."""
@@ -55,9 +59,14 @@ class Training:
         return self.step >= self.steps
 
     @property
+    def last(self) -> dict[str, float]:
+        """What was logged, as means over the last tenth of the steps."""
+        return last_tenth(self.history)
+
+    @property
     def loss(self) -> float:
-        """Mean training loss of the last ten steps."""
-        return fmean(entry["loss"] for entry in self.history[-10:])
+        """Mean training loss of the last tenth of the steps."""
+        return last_tenth(self.history)["loss"]
 
 
 class Checkpoint(NamedTuple):
@@ -68,22 +77,42 @@ class Checkpoint(NamedTuple):
     step: int
 
 
+def last_tenth(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What was logged, as means over the last tenth of the steps, at least one; a step counts by its items.
+
+    A single step says little, and the last one of an epoch may hold a single pair.
+    """
+    last = history[-max(1, len(history) // 10) :]
+    found = {}
+    for name in dict.fromkeys(name for entry in last for name in entry):
+        some = [(entry[name], entry.get("items", 1.0)) for entry in last if name in entry]
+        found[name] = sum(value * items for value, items in some) / sum(items for _, items in some)
+    return found
+
+
+_OPTIMIZERS = {"adamw": "adamw_torch", "adamw-8bit": "adamw_bnb_8bit", "adafactor": "adafactor"}
+
+
 def arguments(vlm: Vlm, section: SftSection | AlignSection, folder: Path, seed: int) -> dict[str, Any]:
     """Arguments of ``TrainingArguments`` (and so of ``SFTConfig``) that follow from a recipe's section.
 
-    AdamW (0.9, 0.999), cosine to 0 after the warm-up, gradients clipped at norm 1; a line of the journal for
-    every step, nothing reported elsewhere and nothing drawn on the terminal.
+    Betas of 0.9 and 0.999, gradients clipped at norm 1; a line of the journal for every step, nothing reported
+    elsewhere and nothing drawn on the terminal. The rate's course is ``rates``. Raises TrainingError for an optimiser
+    whose package is not installed.
     """
+    if section.optimizer == "adamw-8bit" and find_spec("bitsandbytes") is None:
+        raise TrainingError(
+            "optimizer adamw-8bit is bitsandbytes', which is not installed: pip install bitsandbytes, or set adamw"
+        )
     return {
         "output_dir": str(folder),
-        "per_device_train_batch_size": section.batch,
+        "per_device_train_batch_size": part(section.batch),
         "gradient_accumulation_steps": section.accumulate,
         "learning_rate": section.lr,
-        "lr_scheduler_type": "cosine",
         "warmup_steps": section.warmup,  # below 1: a share of the steps
         "num_train_epochs": section.epochs,
         "weight_decay": section.weight_decay,
-        "optim": "adamw_torch",
+        "optim": _OPTIMIZERS[section.optimizer],
         "max_grad_norm": 1.0,
         "seed": seed,
         "data_seed": seed,
@@ -97,8 +126,34 @@ def arguments(vlm: Vlm, section: SftSection | AlignSection, folder: Path, seed: 
         "report_to": "none",
         "disable_tqdm": True,
         "remove_unused_columns": False,
+        # what brought the processes together stays: a state of its own would forget how long they may wait
+        **({"accelerator_config": {"use_configured_state": True}} if processes()[1] > 1 else {}),
         "dataloader_pin_memory": vlm.device.type == "cuda",
     }
+
+
+def rates(optimizer: Optimizer, schedule: Schedule, warmup: int, steps: int) -> LambdaLR:
+    """The learning rate of each step as a share of its peak: a line up over the warm-up, then down.
+
+    transformers' own schedules begin at 0, so that the first step, which may be the only one, changes nothing.
+    """
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = (step - warmup) / max(1, steps - warmup)
+        courses = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+        return max(0.0, courses[schedule])
+
+    return LambdaLR(optimizer, share)
+
+
+def schedule_of(trainer: Any, schedule: Schedule, steps: int) -> LambdaLR:
+    """For a trainer's ``create_scheduler``."""
+    if trainer.lr_scheduler is None:
+        trainer.lr_scheduler = rates(trainer.optimizer, schedule, trainer.args.get_warmup_steps(steps), steps)
+        trainer._created_lr_scheduler = True
+    return trainer.lr_scheduler  # type: ignore[no-any-return]
 
 
 def check_device(vlm: Vlm, args: TrainingArguments) -> None:
@@ -185,11 +240,16 @@ class Means:
             self._sums[name] = self._sums[name] + part if name in self._sums else part
 
     def taken(self, accelerator: Any) -> dict[str, float]:
-        """The means over all processes since the last call, of names that had a value; every process calls it."""
+        """The means over all processes since the last call, of names that had a value; every process calls it.
+
+        ``items`` is how many values there were of ``loss``, where that is among them.
+        """
         if not self._sums:
             return {}
         sums = accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum")
         means = {name: total / count for name, (total, count) in zip(self._sums, sums.tolist(), strict=True) if count}
+        if "loss" in self._sums:
+            means["items"] = dict(zip(self._sums, sums.tolist(), strict=True))["loss"][1]
         self._sums.clear()
         return means
 
@@ -232,8 +292,55 @@ def run(trainer: Any, folder: Path, log: Log | None, max_steps: int | None) -> N
             shutil.rmtree(torn)
     if saved and not isinstance(trainer.model, PeftModel):
         _restore(trainer.model, saved[-1].path)
+    _name_layers(trainer)
+    before = None if saved else _sample(trainer.model)
     with suppress(_AtTheEnd):  # the weights have been read by then
         trainer.train(resume_from_checkpoint=str(saved[-1].path) if saved else None)
+    if before is not None and _sample(trainer.model) == before:
+        why = _why_unchanged(trainer)
+        if trainer.is_world_process_zero():  # or the next call would take it for a training that is done
+            for checkpoint in checkpoints(folder):
+                shutil.rmtree(checkpoint.path)
+        raise TrainingError(why)
+
+
+def _name_layers(trainer: Any) -> None:
+    """Tell FSDP which of the model's layers to split.
+
+    A family's own list may name layers that this model has not (a CLIP's text side, beside its tower), at which
+    accelerate stops.
+    """
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and plugin.transformer_cls_names_to_wrap is None:
+        there = {type(module).__name__ for module in trainer.model.modules()}
+        named = {
+            name for module in trainer.model.modules() for name in getattr(module, "_no_split_modules", None) or ()
+        }
+        plugin.transformer_cls_names_to_wrap = sorted(there & named)
+
+
+def _sample(model: Any) -> dict[str, bytes]:
+    """The beginning of every trained tensor, bit for bit: enough to see whether training moved anything."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter  # FSDP holds parts
+            part = whole.detach().flatten()[:4096].cpu().contiguous()
+            found[name] = part.view(torch.uint8).numpy().tobytes()
+    return found
+
+
+def _why_unchanged(trainer: Any) -> str:
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    norms, fastest = [e.get("grad_norm", math.nan) for e in logged], max(e["learning_rate"] for e in logged)
+    dtypes = ", ".join(
+        sorted({str(p.dtype).removeprefix("torch.") for p in trainer.model.parameters() if p.requires_grad})
+    )
+    if all(norm == 0 for norm in norms):
+        cause = "its gradient was 0 at every step: all answers are alike to it, or the objective has nothing to push"
+    else:
+        cause = f"{len(logged)} steps at a rate of at most {fastest:g} are less than weights in {dtypes} can take in"
+    return f"training changed no tensor of the model: {cause}. Raise lr, train on more data, or for more epochs."
 
 
 def _restore(model: Any, checkpoint: Path) -> None:
@@ -287,14 +394,17 @@ def _state(checkpoint: Path) -> dict[str, Any] | None:
     return state
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+def claim(folder: Path, settings: Mapping[str, Any], step: int) -> None:
     """Bind a folder to the settings of a training, or compare them with those that it is bound to.
 
-    Raises TrainingError naming what differs: going on from a checkpoint of other settings would give a model
-    that no settings describe.
+    ``step`` counts the items of a step over all processes, batch times accumulated batches; it must stay what it was,
+    or a resumed training would skip data. How it is divided changes nothing, and stands in no settings. Raises
+    TrainingError naming what differs: going on from a checkpoint of other settings would give a model that no settings
+    describe.
     """
     path = folder / _SETTINGS
     given = json.loads(json.dumps(settings))
+    given[_STEP] = step
     if not path.exists():
         write_atomically(path, json.dumps(given, indent=2, sort_keys=True) + "\n")
         return

@@ -12,7 +12,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,13 +34,42 @@ from radpref.training.scoring import Way, score, way_of
 LOG = logging.getLogger(__name__)
 
 STAGE = "prepare"
-WINDOW = 32
+WINDOW = 8
 """Batches whose prompts are encoded before they are sorted by length."""
 WORTH = 0.05
 """Share of a training step's arithmetic below which encoding images again is cheaper than keeping them."""
 _FEATURES = "features.json"
 
 Progress = Callable[[int, int], None]
+
+
+class Together(Protocol):
+    """The processes that were started together, and which of them this one is."""
+
+    @property
+    def world(self) -> int: ...
+
+    @property
+    def first(self) -> bool: ...
+
+    def mine(self, number: int) -> bool:
+        """Whether the window of this number is this process's."""
+
+    def wait(self) -> None:
+        """Go on when all have come here."""
+
+
+class _Alone:
+    world, first = 1, True
+
+    def mine(self, number: int) -> bool:
+        return True
+
+    def wait(self) -> None:
+        pass
+
+
+ALONE = _Alone()
 
 
 class Prepared(NamedTuple):
@@ -75,6 +104,7 @@ def prepare(
     *,
     limit: int | None = None,
     progress: Progress | None = None,
+    processes: Together = ALONE,
 ) -> Prepared:
     """Check every pair, and compute what the objective reads of the reference.
 
@@ -92,11 +122,13 @@ def prepare(
         folder: where the shards lie.
         limit: score so many answers, rounded up to whole batches, and leave the others for the next call.
         progress: called with the rows scored so far and the number of rows.
+        processes: those that enter this together; each computes its share of the windows, and all have it in the end.
 
     Raises:
         TrainingError: no usable pair is left, or KTO with a single question.
         LossError: an objective that makes no sense.
     """
+    vlm.model.eval()
     whole = objective(section)
     way = way_of(vlm, shared=section.shared_prefix == "auto")
     if whole.kl and not way.fused:
@@ -108,25 +140,40 @@ def prepare(
     make = keyed(identity(vlm))
     usable = [pair for pair in pairs if _acceptable(vlm, pair, make, whole, reasons)]
     all_items = items(usable, whole, make)
-    job = _Job(vlm, whole, way, section, Cache(folder, identity(vlm)), Prompts(vlm, limit=0))
     asked = _asked(vlm, whole, all_items)
     total = sum(len(one.rows) for one in asked)
-    kept_images = _remembered(job)
-    lengths: dict[str, int] = {}
-    done, left = 0, limit
     step = WINDOW * section.batch
-    for start in range(0, len(asked), step):
-        ready = [one for one in asked[start : start + step] if _fits(job, one, lengths, reasons)]
-        for batch in _batches(ready, lengths, 2 * section.batch):
-            if not _missing(job, batch, kept_images):
-                done += sum(len(one.rows) for one in batch)
-            elif left is None or left > 0:
-                kept_images = _compute(job, batch, kept_images, len(asked))
+    windows = [asked[start : start + step] for start in range(0, len(asked), step)]
+
+    def go_over(mine: Callable[[int], bool], left: int | None) -> tuple[_Job, int, bool | None]:
+        """Compute what is missing of some windows; their rows that do not fit get a reason."""
+        job = _Job(vlm, whole, way, section, Cache(folder, identity(vlm)), Prompts(vlm, limit=0), {})
+        kept_images, done = _remembered(job), 0
+        for number, window in enumerate(windows):
+            if not mine(number):
+                continue
+            ready = [one for one in window if _fits(job, one, reasons)]
+            for batch in _batches(ready, job.lengths, 2 * section.batch):
                 count = sum(len(one.rows) for one in batch)
-                done, left = done + count, None if left is None else left - count
-                if progress is not None:
-                    progress(done, total)
-    job.cache.flush()
+                if not _missing(job, batch, kept_images):
+                    done += count
+                elif left is None or left > 0:
+                    kept_images = _compute(job, batch, kept_images, len(asked))
+                    done, left = done + count, None if left is None else left - count
+                    if progress is not None:
+                        progress(done, total)
+        job.cache.flush()
+        return job, done, kept_images
+
+    if processes.world > 1:
+        # the first window decides for all whether encoded images are kept
+        go_over(lambda number: number == 0 and processes.first, limit)
+        processes.wait()
+        go_over(lambda number: number > 0 and processes.mine(number), limit)
+        processes.wait()
+        limit = 0 if limit is not None else None
+    job, done, kept_images = go_over(lambda number: True, limit)
+    lengths = job.lengths
     kept = [item for item in all_items if item.pair not in reasons]
     if not kept:
         most = max(reasons.values(), key=list(reasons.values()).count) if reasons else "there are no pairs"
@@ -176,6 +223,8 @@ class _Job(NamedTuple):
     section: AlignSection
     cache: Cache
     prompts: Prompts
+    lengths: dict[str, int]
+    """Row key to the tokens of prompt and answer."""
 
 
 class _Asked(NamedTuple):
@@ -207,7 +256,7 @@ def _asked(vlm: Vlm, whole: Objective, all_items: Sequence[Item]) -> list[_Asked
     return list(found.values())
 
 
-def _fits(job: _Job, one: _Asked, lengths: dict[str, int], reasons: dict[str, str]) -> bool:
+def _fits(job: _Job, one: _Asked, reasons: dict[str, str]) -> bool:
     """Whether prompt and answers can be scored; rows that cannot are taken out, and their pairs get the reason."""
     try:
         tokens = _prompt_ids(job, one).shape[1]
@@ -215,9 +264,9 @@ def _fits(job: _Job, one: _Asked, lengths: dict[str, int], reasons: dict[str, st
         reasons |= {pair: str(error) for owners in one.owners.values() for pair in owners}
         return False
     for key, row in list(one.rows.items()):
-        lengths[key] = tokens + len(answer_ids(job.vlm, row))
-        if job.section.max_length is not None and lengths[key] > job.section.max_length:
-            why = f"prompt and answer have {lengths[key]} tokens, align.max_length is {job.section.max_length}"
+        job.lengths[key] = tokens + len(answer_ids(job.vlm, row))
+        if job.section.max_length is not None and job.lengths[key] > job.section.max_length:
+            why = f"prompt and answer have {job.lengths[key]} tokens, align.max_length is {job.section.max_length}"
             reasons |= dict.fromkeys(one.owners[key], why)
             del one.rows[key]
     return bool(one.rows)
@@ -265,7 +314,6 @@ def _missing(job: _Job, batch: Sequence[_Asked], kept_images: bool | None) -> bo
 def _compute(job: _Job, batch: Sequence[_Asked], kept_images: bool | None, prompts: int) -> bool:
     """One pass over a batch; returns whether encoded images are kept (decided by the first batch)."""
     vlm, way = job.vlm, job.way
-    vlm.model.eval()
     encoded = [job.prompts(next(iter(one.rows.values()))) for one in batch]
     rows = [list(one.rows.values()) for one in batch]
     ids = [[answer_ids(vlm, row) for row in some] for some in rows]
@@ -275,12 +323,12 @@ def _compute(job: _Job, batch: Sequence[_Asked], kept_images: bool | None, promp
     with autocast(vlm):
         if way.features:
             images = {name: value.to(vlm.device) for name, value in images_of(vlm, encoded).items()}
-            with FlopCounterMode(display=False) as looking:
+            with _counting() as looking:
                 features = encode(vlm.model, images)
             parts = split(features, [image_tokens(vlm, prompt["input_ids"]) for prompt in encoded])
             repeats = [1 if way.shared else len(some) for some in rows]
             features = joined([part for part, n in zip(parts, repeats, strict=True) for _ in range(n)])
-        with FlopCounterMode(display=False) as reading:
+        with _counting() as reading:
             keep = hidden.append if any(one.places for one in batch) else None
             scores = score(vlm.model, packed, way, features, keep=keep)
     if kept_images is None:
@@ -300,6 +348,25 @@ def _compute(job: _Job, batch: Sequence[_Asked], kept_images: bool | None, promp
                 job.cache.put({hidden_name(row, places): hidden[0][at : at + length][list(places)]})
         at += length
     return kept_images
+
+
+class _NoModules:
+    """In place of the counter's tracker of modules, which trips over parameters that are handed to a module."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def _counting() -> FlopCounterMode:
+    """A counter of arithmetic, over all modules together."""
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    return counter
 
 
 def _remembered(job: _Job) -> bool | None:

@@ -113,7 +113,7 @@ def _read_in_model(
         flat = hidden.flatten(0, 1)[batch.place]
         if keep is not None:
             keep(flat)
-        found.append(read(head, flat, batch.targets, against))
+        found.append(read(head.now(module), flat, batch.targets, against))
         return found[0].logps[None, :, None]
 
     with _forward_of(module, scored), ExitStack() as stack:
@@ -177,22 +177,27 @@ def _bare(model: Any) -> Any:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
+def trial(vlm: Vlm, sizes: Sequence[tuple[int, int]] = ((160, 128), (96, 150))) -> list[Group]:
+    """Two prompts of different length with a grey image each, of these (width, height), and two answers to each."""
+    texts = ("Write the findings.", "Write the findings of this chest X-ray. Indication: cough and fever.")
+    words = (
+        ("No acute finding.", "Small left effusion. Heart size is normal."),
+        ("The lungs are clear.", "Edema."),
+    )
+    greys = [Image.new("RGB", size, (110, 110, 110)) for size in sizes]
+    prompts = [encode_prompt(vlm, text, [grey]) for text, grey in zip(texts, greys, strict=True)]
+    return [
+        Group(prompt, [encode_answer(vlm, word) for word in two]) for prompt, two in zip(prompts, words, strict=True)
+    ]
+
+
 def way_of(vlm: Vlm, *, shared: bool = True) -> Way:
     """What the model allows, tried on two prompts with a grey image each and two answers to each prompt.
 
     Compared are log-probs with those of one plain forward a row; rounding is allowed. ``shared`` False does not
     look for shared rows. What is not possible is said in ``notes``, with the reason.
     """
-    grey = Image.new("RGB", (160, 128), (110, 110, 110))
-    texts = ("Write the findings.", "Write the findings of this chest X-ray. Indication: cough and fever.")
-    words = (
-        ("No acute finding.", "Small left effusion. Heart size is normal."),
-        ("The lungs are clear.", "Edema."),
-    )
-    prompts = [encode_prompt(vlm, text, [grey]) for text in texts]
-    groups = [
-        Group(prompt, [encode_answer(vlm, word) for word in two]) for prompt, two in zip(prompts, words, strict=True)
-    ]
+    groups = trial(vlm)
     expected = _plainly(vlm, groups)
     notes: list[str] = []
 

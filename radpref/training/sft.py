@@ -1,30 +1,25 @@
-"""Supervised fine-tuning through TRL's SFTTrainer, on the same rows that alignment later reads."""
+"""Supervised fine-tuning, on the same rows and through the same parts as alignment."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from datasets import Dataset
-from huggingface_hub import constants
-from torch import Tensor
-from transformers import set_seed
-from trl import SFTConfig, SFTTrainer
+from transformers import TrainingArguments, set_seed
 
 from radpref.config import SftSection
 from radpref.files import content_key
 from radpref.images import ImageError
-from radpref.models import Vlm, attach_lora, collate, freeze, merged, save
+from radpref.models import Vlm, attach_lora, freeze, merged, save, without_dropout
 from radpref.records import Quarantined, Question
+from radpref.training.answers import AnswerTrainer, encoded
 from radpref.training.errors import TrainingError
 from radpref.training.loop import (
     Log,
     Training,
     arguments,
-    check_device,
     checkpoints,
     claim,
     history,
@@ -35,6 +30,7 @@ from radpref.training.loop import (
 )
 from radpref.training.prepare import identity
 from radpref.training.rows import Prompts, Row, answer_ids, keyed
+from radpref.training.scoring import way_of
 
 STAGE = "sft"
 
@@ -92,8 +88,9 @@ def sft(
             "model": identity(vlm),
             "seed": seed,
             "rows": content_key([row.key for row in rows]),
-            "section": section.model_dump(mode="json"),
+            "section": section.model_dump(mode="json", exclude={"batch", "accumulate"}),
         },
+        section.batch * section.accumulate,
     )
     path = folder / "model"
     steps = None
@@ -124,34 +121,20 @@ def _train(
 ) -> int:
     """Train, save the model after the last step, and return the number of steps of the whole training."""
     set_seed(seed)
+    vlm = merged(vlm)
+    way = way_of(vlm, shared=False)
+    frozen = bool(section.lora.rank) or not (section.train_tower or section.train_projector)
+    features = encoded(vlm, rows, prompts, section.batch, folder / "features") if way.features and frozen else None
     student = _student(vlm, section)
-
-    def collator(batch: Sequence[Mapping[str, int]]) -> dict[str, Tensor]:
-        some = [rows[entry["row"]] for entry in batch]
-        tensors = collate(student, [prompts(row) for row in some], [answer_ids(student, row) for row in some])
-        answers = tensors.pop("completion_mask")
-        return {**tensors, "labels": tensors["input_ids"].masked_fill(~answers, -100)}
-
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL's trainers report themselves when they are built
-    config = SFTConfig(
-        **arguments(student, section, folder, seed),
-        save_total_limit=1,
-        gradient_checkpointing=False,  # TRL's own default is True, as is bf16
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    check_device(vlm, config)
-    trainer: Any = SFTTrainer(
-        model=student.model,
-        args=config,
-        train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
-        data_collator=collator,
-        processing_class=vlm.processor,
-    )
-    run(trainer, folder, log, max_steps)
+    less_memory = {"gradient_checkpointing": True} if section.gradient_checkpointing else {}
+    args = TrainingArguments(**arguments(student, section, folder, seed), save_total_limit=1, **less_memory)
+    trainer = AnswerTrainer(student, args, rows, prompts, way, features, section)
+    with without_dropout(student.model, trained=False):
+        run(trainer, folder, log, max_steps)
     step, steps = reached(folder)
     if step >= steps and trainer.is_world_process_zero():
         finish(student, folder / "model")
+        shutil.rmtree(folder / "features", ignore_errors=True)
         for checkpoint in checkpoints(folder):
             shutil.rmtree(checkpoint.path)
     return steps
@@ -179,7 +162,6 @@ def usable(vlm: Vlm, questions: Sequence[Question], prompts: Prompts) -> tuple[l
 
 def _student(vlm: Vlm, section: SftSection) -> Vlm:
     """The model with its trainable parts set: an adapter, or the language model and what else is asked for."""
-    vlm = merged(vlm)
     if section.lora.rank:
         return attach_lora(vlm, section.lora)
     freeze(vlm, language=True, projector=section.train_projector, tower=section.train_tower)
@@ -189,8 +171,6 @@ def _student(vlm: Vlm, section: SftSection) -> Vlm:
 def finish(student: Vlm, path: Path) -> None:
     """Save the whole model in one step: a folder of this name is complete."""
     whole = merged(student)
-    # TRL puts its own forward on the model, bound to this one: a later copy of the model would call back here
-    vars(whole.model).pop("forward", None)
     whole.model.eval()
     part = path.with_name(path.name + ".part")
     save(whole, part)

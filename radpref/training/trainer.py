@@ -13,11 +13,12 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
 from radpref.losses import Evaluated, Scored, Sides, evaluate, nll
-from radpref.models import Vlm, save
+from radpref.models import Vlm, save, save_beside
+from radpref.training.division import SHARE, Batches, loader
 from radpref.training.features import encode, joined
 from radpref.training.head import Against, Head
 from radpref.training.layout import Batch, Group, pack
-from radpref.training.loop import Means, check_device
+from radpref.training.loop import Means, check_device, schedule_of
 from radpref.training.prepare import Prepared, hidden_name, kl_places
 from radpref.training.rows import Item, Prompts, Row, answer_ids, rewarded
 from radpref.training.scoring import score
@@ -159,8 +160,9 @@ class LikeLengths(Sampler[int]):
 class PairTrainer(Trainer):  # type: ignore[misc]
     """Trains on prepared items with their objective; all else is transformers' Trainer.
 
-    The loss of a step is the mean over its items, and over the accumulated batches. What the frozen parts and the
-    reference say comes with the batch, so no second model is held.
+    The loss of a step is the mean over its items, and over the accumulated batches; a step that an epoch's end leaves
+    short counts by its items, so that each has the same weight, and is logged as the mean that it is. What the frozen
+    parts and the reference say comes with the batch, so no second model is held.
 
     Args:
         vlm: the model to train, its parameters' ``requires_grad`` set.
@@ -179,20 +181,31 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         self._vlm, self._prepared, self._reference = vlm, prepared, reference
         section = prepared.objective.section
         self._encode_apart = not (section.train_tower or section.train_projector)
+        self._share = 1.0  # of a full batch, while a step is taken
         self._means = Means()
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def get_train_dataloader(self) -> Any:
+        """This process's share of every batch, in an order that puts items of like length together."""
         lengths = [sum(self._prepared.lengths[row.key] for row in item.rows()) for item in self._prepared.items]
-        args = self.args
-        step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return LikeLengths(lengths, step, args.data_seed if args.data_seed is not None else args.seed)
+        args, batch = self.args, self._prepared.objective.section.batch
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        order = LikeLengths(lengths, batch * args.gradient_accumulation_steps, seed)
+        return loader(self._prepared.items, Batches(order, batch), self._collated, args)
+
+    def _collated(self, items: list[Item], counts: list[bool]) -> dict[str, Any]:
+        batch: dict[str, Any] = self.data_collator(items)
+        return batch
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of an optimiser step. KTO's reference point is estimated over all of them, of all processes."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._prepared.objective.unpaired and batches:
             ratios = torch.cat([self._mismatched(self._prepare_inputs(batch.pop("mismatched"))) for batch in batches])
-            everyone = self.accelerator.gather(ratios)
+            counts = torch.cat([torch.full((len(batch["weight"]),), bool(batch[SHARE])) for batch in batches])
+            own = ratios.masked_fill(~counts.to(ratios.device), torch.nan)
+            # processes may have another number of items each in a short batch
+            everyone = self.accelerator.gather(self.accelerator.pad_across_processes(own, pad_index=torch.nan))
+            everyone = everyone[~everyone.isnan()]
             for batch in batches:
                 batch["mismatched_ratios"] = everyone
         return batches, count
@@ -221,6 +234,20 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             against = Against(inputs["against"], inputs["hidden"], self._reference)
         return score(model, batch, way, features, against)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The recipe's schedule."""
+        return schedule_of(self, self._prepared.objective.section.schedule, num_training_steps)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """A batch's part of an optimiser step."""
+        steps = self.current_gradient_accumulation_steps / self.args.gradient_accumulation_steps
+        self._share = inputs.pop(SHARE) * steps
+        try:
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        finally:
+            self._share = 1.0
+        return loss
+
     def compute_loss(
         self,
         model: Any,
@@ -244,14 +271,17 @@ class PairTrainer(Trainer):  # type: ignore[misc]
             corrupted_rejected=corrupted_rejected if len(corrupted_rejected.mask) else None,
         )
         result = evaluate(self._prepared.objective, sides)
-        self._note(sides, result)
-        return (result.loss, result) if return_outputs else result.loss
+        if self._share:
+            self._note(sides, result)
+        loss = result.loss * self._share
+        return (loss, result) if return_outputs else loss
 
     @torch.no_grad()
     def _note(self, sides: Sides, result: Evaluated) -> None:
         """Add a batch to what is logged."""
         chosen, rejected = sides.chosen, sides.rejected
         values = {
+            "loss": result.loss.expand(len(sides.weight)),
             "chosen_reward": result.chosen_reward,
             "rejected_reward": result.rejected_reward,
             "chosen_logp": chosen.whole().total(),
@@ -284,6 +314,8 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         """A checkpoint that ``radpref.models.load`` reads: with the base's fingerprint, or with the processor."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)  # the weights must be gathered first
+            if self.args.should_save:
+                save_beside(self._vlm, Path(output_dir or self.args.output_dir))
         elif self.args.should_save:
             save(self._vlm, Path(output_dir or self.args.output_dir))
 

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from radpref.data.phantom.habits import CLEAN, Habits, dress, intend
+from radpref.findings.grammar import ADVERBS, SIZES, Phrase, capital, many, many_places, noun, noun_kind, plural
 from radpref.records import Change, Finding
 
 Style = Literal["terse", "systematic", "narrative", "checklist", "dictated"]
@@ -38,23 +39,6 @@ class Report:
     """Which of the world's readers wrote it."""
     habits: tuple[str, ...]
     """All that departs from the truth, as ``habit: finding``; what was added, as ``added: sentence``."""
-
-
-@dataclass(frozen=True)
-class _Phrase:
-    """A noun phrase without article, and how it takes one."""
-
-    text: str
-    kind: Literal["count", "plural", "mass"]
-
-    def article(self) -> str:
-        if self.kind != "count":
-            return self.text
-        return ("an " if self.text[0] in "aeiou" else "a ") + self.text
-
-    @property
-    def be(self) -> str:
-        return "are" if self.kind == "plural" else "is"
 
 
 class _Dice:
@@ -131,7 +115,7 @@ def _grade(finding: Finding, dice: _Dice) -> str:
     if finding.severity is None:
         return ""
     if finding.name in ("pleural effusion", "pneumothorax"):
-        return {"mild": "small", "moderate": "moderate", "severe": "large"}[finding.severity] + " "
+        return SIZES[finding.severity] + " "
     if finding.severity == "severe":
         return dice.pick("severe ", "severe ", "marked ")
     if finding.severity == "mild":
@@ -139,57 +123,58 @@ def _grade(finding: Finding, dice: _Dice) -> str:
     return "moderate "
 
 
-def _where(finding: Finding, noun: str, grade: str, dice: _Dice) -> str:
-    """``noun`` with its side and place, before or after."""
+def _where(finding: Finding, what: str, grade: str, dice: _Dice) -> str:
+    """``what`` with its side and place, before or after."""
     if finding.side == "bilateral":
-        return f"{grade}{noun} in both {finding.place}s"
+        return f"{grade}{what} in both {many_places(finding.place or '')}"
     if dice.chance(0.5):
-        return f"{grade}{finding.side} {finding.place} {noun}"
-    return f"{grade}{noun} in the {finding.side} {finding.place}"
+        return f"{grade}{finding.side} {finding.place} {what}"
+    return f"{grade}{what} in the {finding.side} {finding.place}"
 
 
-def _phrase(finding: Finding, dice: _Dice) -> _Phrase:
+def _phrase(finding: Finding, dice: _Dice) -> Phrase:
     name, side, grade = finding.name, finding.side, _grade(finding, dice)
-    both = side == "bilateral"
+    both, how = side == "bilateral", noun_kind(name)
     if name == "pleural effusion":
-        return _Phrase(f"{grade}{side} pleural effusion{'s' if both else ''}", "plural" if both else "count")
+        what = many(name) if both else Phrase(name, how)
+        return Phrase(f"{grade}{side} {what.text}", what.kind)
     if name == "pneumothorax":
         apical = "apical " if finding.place == "apex" else ""
-        return _Phrase(f"{grade}{side} {apical}pneumothorax", "count")
+        return Phrase(f"{grade}{side} {apical}pneumothorax", how)
     if name == "consolidation":
-        return _Phrase(_where(finding, "consolidation", grade, dice), "mass")
+        return Phrase(_where(finding, "consolidation", grade, dice), how)
     if name == "lung opacity":
         if both:
-            return _Phrase(_where(finding, "opacities", grade, dice), "plural")
-        return _Phrase(_where(finding, "opacity", grade, dice), "count")
+            return Phrase(_where(finding, plural(noun(name)), grade, dice), "plural")
+        return Phrase(_where(finding, noun(name), grade, dice), how)
     if name in ("nodule", "mass"):
-        return _Phrase(_where(finding, name, "", dice), "count")
+        return Phrase(_where(finding, name, "", dice), how)
     if name == "atelectasis":
-        noun = dice.pick("atelectasis", "atelectasis", "linear atelectasis")
+        kind_of = dice.pick("atelectasis", "atelectasis", "linear atelectasis")
         if both:
-            return _Phrase(f"{grade}bibasilar {noun}" if dice.chance(0.6) else f"{grade}{noun} at both bases", "mass")
-        text = f"{grade}{side} basilar {noun}" if dice.chance(0.5) else f"{grade}{noun} at the {side} base"
-        return _Phrase(text, "mass")
+            return Phrase(f"{grade}bibasilar {kind_of}" if dice.chance(0.6) else f"{grade}{kind_of} at both bases", how)
+        text = f"{grade}{side} basilar {kind_of}" if dice.chance(0.5) else f"{grade}{kind_of} at the {side} base"
+        return Phrase(text, how)
     if name == "edema":
-        return _Phrase(grade + dice.pick("pulmonary edema", "pulmonary edema", "interstitial edema"), "mass")
+        return Phrase(grade + dice.pick("pulmonary edema", "pulmonary edema", "interstitial edema"), how)
     if name == "cardiomegaly":
-        return _Phrase(f"{grade}cardiomegaly", "mass")
+        return Phrase(f"{grade}cardiomegaly", how)
     if name == "enlarged mediastinum":
-        return _Phrase(f"{grade}mediastinal widening", "mass")
+        return Phrase(f"{grade}mediastinal widening", how)
     if name == "rib fracture":
-        return _Phrase(dice.pick("displaced ", "", "") + f"{side} rib fracture", "count")
+        return Phrase(dice.pick("displaced ", "", "") + f"{side} rib fracture", how)
     if name == "pleural thickening":
         if finding.place == "apex":
-            return _Phrase(f"{grade}{side} apical pleural thickening", "mass")
-        return _Phrase(_where(finding, "pleural thickening", grade, dice), "mass")
+            return Phrase(f"{grade}{side} apical pleural thickening", how)
+        return Phrase(_where(finding, "pleural thickening", grade, dice), how)
     if name == "endotracheal tube":
-        return _Phrase("endotracheal tube" + dice.pick("", " ending above the carina"), "count")
+        return Phrase("endotracheal tube" + dice.pick("", " ending above the carina"), how)
     if name == "enteric tube":
-        return _Phrase("enteric tube" + dice.pick("", " ending in the stomach"), "count")
+        return Phrase("enteric tube" + dice.pick("", " ending in the stomach"), how)
     if name == "central venous catheter":
-        return _Phrase(f"{side} central venous catheter" + dice.pick("", " ending in the superior vena cava"), "count")
+        return Phrase(f"{side} central venous catheter" + dice.pick("", " ending in the superior vena cava"), how)
     if name == "pacemaker":
-        return _Phrase(f"{side} chest wall pacemaker" if dice.chance(0.5) else f"{side} pacemaker", "count")
+        return Phrase(f"{side} chest wall pacemaker" if dice.chance(0.5) else f"{side} pacemaker", how)
     raise ValueError(f"no words for {name!r}; add them to radpref/data/phantom/reports.py")
 
 
@@ -205,29 +190,29 @@ def _tail(finding: Finding, dice: _Dice) -> str:
     return dice.pick(*_TAILS[finding.change]) if finding.change else ""
 
 
-def _changed(finding: Finding, phrase: _Phrase, dice: _Dice) -> tuple[_Phrase, str]:
+def _changed(finding: Finding, phrase: Phrase, dice: _Dice) -> tuple[Phrase, str]:
     """The phrase with a change in front of it, or what follows it."""
     if finding.change == "new":
-        return _Phrase("new " + phrase.text, phrase.kind), ""
+        return Phrase("new " + phrase.text, phrase.kind), ""
     if finding.change == "unchanged" and dice.chance(0.35):
-        return _Phrase(dice.pick("unchanged ", "stable ") + phrase.text, phrase.kind), ""
+        return Phrase(dice.pick("unchanged ", "stable ") + phrase.text, phrase.kind), ""
     return phrase, _tail(finding, dice)
 
 
 def _stated(finding: Finding, style: Style, dice: _Dice) -> str:
     if finding.name in ("cardiomegaly", "enlarged mediastinum") and style != "terse" and dice.chance(0.5):
-        grade = {"mild": "mildly", "moderate": "moderately", "severe": "severely"}[finding.severity or "mild"]
+        grade = ADVERBS[finding.severity or "mild"]
         organ = f"heart is {grade} enlarged" if finding.name == "cardiomegaly" else f"mediastinum is {grade} widened"
         return f"The {organ}{_tail(finding, dice)}."
     phrase, tail = _changed(finding, _phrase(finding, dice), dice)
     if style in ("terse", "checklist", "systematic"):
-        return _capital(f"{phrase.text}{tail}.")
+        return capital(f"{phrase.text}{tail}.")
     if style == "dictated":
         verb = dice.pick("present", "noted")
-        return _capital(f"{phrase.article()} {phrase.be} {verb}{tail}.")
+        return capital(f"{phrase.with_article()} {phrase.be} {verb}{tail}.")
     if dice.chance(0.7):
-        return f"There {phrase.be} {phrase.article()}{tail}."
-    return _capital(f"{phrase.article()} {phrase.be} seen{tail}.")
+        return f"There {phrase.be} {phrase.with_article()}{tail}."
+    return capital(f"{phrase.with_article()} {phrase.be} seen{tail}.")
 
 
 def _doubted(finding: Finding, dice: _Dice) -> str:
@@ -236,23 +221,19 @@ def _doubted(finding: Finding, dice: _Dice) -> str:
     if form == "possible":
         return f"Possible {phrase.text}."
     if form == "excluded":
-        return _capital(f"{phrase.article()} cannot be excluded.")
+        return capital(f"{phrase.with_article()} cannot be excluded.")
     if form == "represent":
-        return f"Findings may represent {phrase.article()}."
-    return _capital(f"{phrase.article()} {phrase.be} suspected.")
+        return f"Findings may represent {phrase.with_article()}."
+    return capital(f"{phrase.with_article()} {phrase.be} suspected.")
 
 
 def _resolved(finding: Finding, dice: _Dice) -> str:
     where = "" if finding.side is None else f"{finding.side} "
-    plural = finding.name == "pleural effusion" and finding.side == "bilateral"
-    noun = finding.name + ("s" if plural else "")
+    both = finding.name == "pleural effusion" and finding.side == "bilateral"
+    gone = many(finding.name) if both else Phrase(finding.name, "count")
     if finding.name in _DEVICE_NAMES:
-        return f"The {where}{noun} has been removed."
-    return f"The prior {where}{noun} {'have' if plural else 'has'} resolved."
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+        return f"The {where}{gone.text} has been removed."
+    return f"The prior {where}{gone.text} {'have' if gone.kind == 'plural' else 'has'} resolved."
 
 
 # ---------------------------------------------------------------- the whole report
@@ -360,7 +341,7 @@ def _impression(sure: Sequence[Finding], doubted: Sequence[Finding], dice: _Dice
         phrase, tail = _changed(finding, _phrase(finding, dice), dice)
         if finding.name == "consolidation" and not tail and dice.chance(0.4):
             tail = ", suspicious for pneumonia"
-        lines.append(_capital(f"{phrase.text}{tail}."))
+        lines.append(capital(f"{phrase.text}{tail}."))
     lines += [f"Possible {_phrase(finding, dice).text}." for finding in doubted[: 3 - len(lines)]]
     if lines:
         return " ".join(lines)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from radpref.findings import grammar
 from radpref.findings.rewrite import phrases
 from radpref.findings.rewrite.sentences import Sentence, Word, replaced, sentence_of, words
 from radpref.records import Finding
@@ -89,7 +90,7 @@ def _agreed(body: str) -> str:
 
     def several(match: re.Match[str]) -> str:
         verb = _MANY[match[1].lower()] if match[1] else ""
-        verb = verb if not match[1] or match[1][0].isupper() else phrases.uncapital(verb)
+        verb = verb if not match[1] or match[1][0].isupper() else grammar.uncapital(verb)
         return f"{verb} {match[2]}".strip()
 
     return _SINGLE.sub("a ", _ONE_OF_MANY.sub(several, body))
@@ -121,7 +122,7 @@ def surface(text: str, mention: Finding) -> str | None:
         or " " in said.strip()[20:]
     ):
         return None
-    return phrases.uncapital(said)
+    return grammar.uncapital(said)
 
 
 def _near(sentence: Sentence, mention: Finding, *kinds: str) -> list[Word]:
@@ -135,12 +136,12 @@ def _swap(body: str, start: int, end: int, new: str) -> str:
     """The words from ``start`` to ``end`` exchanged, their case and the article before them kept right."""
     old = body[start:end]
     if old[:1].isupper() and not old[1:2].isupper():
-        new = phrases.capital(new)
+        new = grammar.capital(new)
     before = body[:start]
     told = re.search(r"\b(an?)(\s+)$", before, re.IGNORECASE)
     if told and new:
-        a = phrases.article(new)
-        before = before[: told.start(1)] + (phrases.capital(a) if told[1][0].isupper() else a) + told[2]
+        a = grammar.article(new)
+        before = before[: told.start(1)] + (grammar.capital(a) if told[1][0].isupper() else a) + told[2]
     return before + new + body[end:]
 
 
@@ -183,7 +184,7 @@ def _full(side: str) -> str:
 
 
 def _cased(old: str, new: str) -> str:
-    return new.upper() if old.isupper() and len(old) > 1 else phrases.capital(new) if old[0].isupper() else new
+    return new.upper() if old.isupper() and len(old) > 1 else grammar.capital(new) if old[0].isupper() else new
 
 
 _ONE_PLACE = re.compile(
@@ -206,7 +207,7 @@ def _to_both(sentence: Sentence, mention: Finding, word: Word) -> Iterator[str]:
         return  # "overlying the left fourth rib", "an area of density"
     if place and re.search(r"\b(?:in|at|within|the)\s+$", before, re.IGNORECASE):
         changed = (
-            re.sub(r"\bthe\s+$", "", before, flags=re.I) + "both " + phrases.plural(place[1]) + tail[place.end() :]
+            re.sub(r"\bthe\s+$", "", before, flags=re.I) + "both " + grammar.plural(place[1]) + tail[place.end() :]
         )
     elif adjective:
         changed = _swap(body, word.start, word.end + adjective.end(), "bi" + adjective[1].lower())
@@ -225,7 +226,7 @@ def _to_one(sentence: Sentence, mention: Finding, word: Word, value: str) -> Ite
         end = word.start + len(new)
         place = _BOTH_PLACES.match(changed[end:])
         if place:
-            changed = changed[:end] + " " + phrases.singular(place[1]) + changed[end + place.end() :]
+            changed = changed[:end] + " " + grammar.singular(place[1]) + changed[end + place.end() :]
     yield _one(changed, sentence, mention)
     yield changed
 
@@ -237,9 +238,9 @@ _SEVERAL = re.compile(r"\b(?:numerous|innumerable|multiple|several|scattered|few
 def _many(body: str, sentence: Sentence, mention: Finding) -> str:
     """A sentence about a counted thing on one side made to speak of two."""
     said = sentence.text[mention.span.start : mention.span.end] if mention.span else ""
-    if phrases.kind(mention.name) != "count" or not _alone(sentence, mention) or said.endswith(_UNCOUNTED):
+    if grammar.noun_kind(mention.name) != "count" or not _alone(sentence, mention) or said.endswith(_UNCOUNTED):
         return body
-    body = body.replace(said, phrases.plural(phrases.singular(said)), 1)
+    body = body.replace(said, grammar.plural(grammar.singular(said)), 1)
     body = re.sub(r"^(There) is an? ", r"\1 are ", body)
     body = re.sub(r"^An? (\w)", lambda match: match[1].upper(), body)
     return re.sub(
@@ -250,10 +251,10 @@ def _many(body: str, sentence: Sentence, mention: Finding) -> str:
 def _one(body: str, sentence: Sentence, mention: Finding) -> str:
     """The reverse of `_many`."""
     said = sentence.text[mention.span.start : mention.span.end] if mention.span else ""
-    if phrases.kind(mention.name) != "count" or not _alone(sentence, mention) or _SEVERAL.search(body):
+    if grammar.noun_kind(mention.name) != "count" or not _alone(sentence, mention) or _SEVERAL.search(body):
         return body
-    body = body.replace(said, phrases.singular(said), 1)
-    body = re.sub(r"^There are (\w)", lambda match: f"There is {phrases.article(match[1])} {match[1]}", body)
+    body = body.replace(said, grammar.singular(said), 1)
+    body = re.sub(r"^There are (\w)", lambda match: f"There is {grammar.article(match[1])} {match[1]}", body)
     return re.sub(r"\bare\b(?= (?:present|seen|noted|identified|suspected|increased|decreased|unchanged))", "is", body)
 
 
@@ -264,8 +265,8 @@ def _side_added(sentence: Sentence, mention: Finding, value: str) -> Iterator[st
         if word.end <= start or re.search(r"\b(?:the|at|in)\s+$", body[: word.start]):
             yield _swap(body, word.start, word.start, f"{value} ")
     before = body[start : start + 1]
-    lowered = body[:start] + (phrases.uncapital(body[start:]) if start == 0 else body[start:])
-    yield _swap(lowered, start, start, f"{phrases.capital(value) if before.isupper() else value} ")
+    lowered = body[:start] + (grammar.uncapital(body[start:]) if start == 0 else body[start:])
+    yield _swap(lowered, start, start, f"{grammar.capital(value) if before.isupper() else value} ")
 
 
 # ---------------------------------------------------------------- place
@@ -275,8 +276,8 @@ def _place(sentence: Sentence, mention: Finding, value: str | None) -> Iterator[
     body = sentence.body
     if value is None or value == "diffuse":
         return
-    adjective = phrases.ADJECTIVES.get(value, value)
-    noun = phrases.NOUN_PLACES.get(value, value)
+    adjective = grammar.ADJECTIVES.get(value, value)
+    noun = grammar.NOUN_PLACES.get(value, value)
     for word in _near(sentence, mention, "place", "side"):
         said = body[word.start : word.end].lower()
         if said in ("bibasilar", "bibasal", "biapical", "bi basilar", "bibasally", "biapically"):
@@ -296,7 +297,7 @@ def _place(sentence: Sentence, mention: Finding, value: str | None) -> Iterator[
                 yield _swap(body, word.start, word.end, adjective)
                 continue
             many = said.endswith("s") and not said.endswith(("ss", "us"))
-            changed = _swap(body, word.start, word.end, phrases.plural(noun) if many else noun)
+            changed = _swap(body, word.start, word.end, grammar.plural(noun) if many else noun)
             wrong, right = ("in", "at") if value in ("base", "apex") else ("at", "in")
             yield re.sub(rf"\b{wrong}(?= (?:the |both )?(?:left |right )?{re.escape(noun)})", right, changed, count=1)
 
@@ -314,23 +315,23 @@ def _severity(sentence: Sentence, mention: Finding, value: str | None) -> Iterat
         if word.end + 1 in changes or said == "borderline":  # "slightly improved", "borderline enlarged"
             continue
         if said.split()[-1].endswith("ly") and said != "early":
-            new = phrases.ADVERBS[value]
+            new = grammar.ADVERBS[value]
         elif _sized(said, mention.name):
-            new = phrases.SIZES[value]
+            new = grammar.SIZES[value]
         else:
-            new = phrases.GRADES[value]
+            new = grammar.GRADES[value]
         yield _swap(body, word.start, word.end, new)
     start, _ = sentence.at(mention)
     if any(word.kind == "state" and word.start >= start and word.value == "borderline" for word in words(body)):
         yield re.sub(
-            r"\bborderline(?: in size| enlarged)?\b", f"{phrases.ADVERBS[value]} enlarged", body, flags=re.IGNORECASE
+            r"\bborderline(?: in size| enlarged)?\b", f"{grammar.ADVERBS[value]} enlarged", body, flags=re.IGNORECASE
         )
 
 
 def _sized(said: str, name: str) -> bool:
     if said in ("small", "tiny", "trace", "large", "very small", "very large", "minute", "small to moderate"):
         return True
-    return phrases.sized(name) and said not in ("mild", "severe", "minimal", "marked")
+    return grammar.sized(name) and said not in ("mild", "severe", "minimal", "marked")
 
 
 # ---------------------------------------------------------------- change
@@ -346,10 +347,10 @@ def _change(sentence: Sentence, mention: Finding, value: str | None) -> Iterator
     start, _ = sentence.at(mention)
     if value == "new":
         np = noun_phrase_start(body, start)
-        rest = phrases.uncapital(body[np:]) if np == 0 else body[np:]
+        rest = grammar.uncapital(body[np:]) if np == 0 else body[np:]
         yield _swap(body[:np] + rest, np, np, "new " if np else "New ")
     if _alone(sentence, mention):
-        yield body + (phrases.tail(value) or ", new from the prior")
+        yield body + (grammar.tail(value) or ", new from the prior")
 
 
 def _change_word(body: str, word: Word, value: str | None, *, alone: bool) -> Iterator[str]:
@@ -432,22 +433,22 @@ def _type(sentence: Sentence, mention: Finding, value: str) -> Iterator[str]:
     said = body[start:end]
     if any(word.kind == "structure" for word in words(said)) and " " in said:
         return
-    many = phrases.kind(mention.name) == "count" and phrases.singular(said) != said
-    how = phrases.kind(value)
-    new = phrases.noun(value)
+    many = grammar.noun_kind(mention.name) == "count" and grammar.singular(said) != said
+    how = grammar.noun_kind(value)
+    new = grammar.noun(value)
     if many and how != "count" and _SEVERAL.search(body):
         return  # "two effusions" are no two thickenings
     if many and how == "count":
-        new = phrases.plural(phrases.singular(new))
+        new = grammar.plural(grammar.singular(new))
     np = noun_phrase_start(body, start)
     changed = _swap(body, start, end, new)
     counted = re.match(r"(an?)\s+", body[np:], re.IGNORECASE)
     if counted and how == "mass":
         rest = changed[np + counted.end() :] if changed[np:].startswith(counted[0]) else changed[np:]
         rest = re.sub(r"^an?\s+", "", rest, flags=re.IGNORECASE)
-        changed = changed[:np] + (phrases.capital(rest) if np == 0 else rest)
+        changed = changed[:np] + (grammar.capital(rest) if np == 0 else rest)
     elif not counted and how == "count" and not many and re.search(r"\b(?:is|are|was)\s+$", body[:np], re.IGNORECASE):
-        changed = changed[:np] + f"{phrases.article(changed[np:])} " + changed[np:]
+        changed = changed[:np] + f"{grammar.article(changed[np:])} " + changed[np:]
     elif many and how == "mass":
         changed = re.sub(r"^There are\b", "There is", changed)
         changed = re.sub(r"\bare\b(?= (?:present|seen|noted|identified|suspected))", "is", changed)
@@ -458,10 +459,10 @@ def _type(sentence: Sentence, mention: Finding, value: str) -> Iterator[str]:
 
 def _graded(body: str, old: str, new: str) -> str | None:
     """``small atelectasis`` is ``mild``, ``mild effusion`` is ``small``."""
-    if phrases.sized(old) == phrases.sized(new):
+    if grammar.sized(old) == grammar.sized(new):
         return None
-    table = dict(zip(phrases.SIZES.values(), phrases.GRADES.values(), strict=True))
-    if phrases.sized(new):
+    table = dict(zip(grammar.SIZES.values(), grammar.GRADES.values(), strict=True))
+    if grammar.sized(new):
         table = {grade: size for size, grade in table.items()}
     return re.sub(
         rf"\b({'|'.join(table)})\b",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from radpref.findings import grammar
 from radpref.findings.labels import CHEXPERT
 from radpref.findings.lexicon import lexicon
 from radpref.findings.rewrite import phrases
@@ -138,7 +139,7 @@ def _told_once(mentions: list[Finding]) -> list[Finding]:
 
 
 def _denial(sentence: Sentence, mention: Finding) -> str:
-    said = surface(sentence.text, mention) or phrases.noun(mention.name)
+    said = surface(sentence.text, mention) or grammar.noun(mention.name)
     body = sentence.body
     style = style_of(body)
     if style == "there":
@@ -202,7 +203,7 @@ def without(sentence: Sentence, mention: Finding) -> Iterator[str]:
         yield _tidy(body[: left.end()] + body[right.end() :])
     if right and any(first >= right.end() for first, _ in spans):
         following = body[right.end() :]
-        yield _tidy(body[:np] + (phrases.capital(following) if np == 0 else following))
+        yield _tidy(body[:np] + (grammar.capital(following) if np == 0 else following))
     if left and any(last <= left.start() for _, last in spans):
         earlier = body[: left.start()]
         tail = _SEEN.search(body, end)
@@ -238,7 +239,7 @@ def _tidy(body: str) -> str:
     many = re.match(r"There are (?!no\b)(?!.*(?:s|pneumothoraces|opacities)\b)", body)
     if lonely and many:
         body = "There is" + body[len("There are") :]
-    return phrases.capital(body)
+    return grammar.capital(body)
 
 
 # ---------------------------------------------------------------- stating
@@ -288,7 +289,7 @@ def _turned_round(sentence: Sentence, wanted: Finding, said: str | None) -> str:
     seen = _SEEN.search(body)
     if style == "seen" and seen and wanted.change is None:
         words_ = phrases.phrase(wanted, said)
-        return phrases.capital(f"{words_.with_article()} {words_.be} {seen[1]}")
+        return grammar.capital(f"{words_.with_article()} {words_.be} {seen[1]}")
     return stated
 
 
@@ -303,16 +304,16 @@ def _abnormal_states(sentence: Sentence, mention: Finding, wanted: Finding) -> I
     states = [w for w in inside if w.kind == "state" and start <= w.start and w.end <= end]
     if not structures or not states or structures[0].value not in _STATES[wanted.name]:
         return
-    grade = f"{phrases.ADVERBS[wanted.severity]} " if wanted.severity else ""
+    grade = f"{grammar.ADVERBS[wanted.severity]} " if wanted.severity else ""
     new = f"{grade}{_ABNORMAL[wanted.name]}"
-    tail = ", new from the prior" if wanted.change == "new" else phrases.tail(wanted.change)
+    tail = ", new from the prior" if wanted.change == "new" else grammar.tail(wanted.change)
     others = [m for m in sentence.mentions if m.name != mention.name]
     said = {m.name: _NORMAL_SAID.get(m.name, "") for m in sentence.mentions}
     if wanted.name in _ABNORMAL_SAID and all(said.values()) and (others or structures[0].value == "cardiomediastinum"):
         said[wanted.name] = _ABNORMAL_SAID[wanted.name].format(grade) + tail
         yield ". ".join(said.values())
     if states[0].start < structures[0].start:  # "normal heart size"
-        word = phrases.capital(new) if states[0].start == 0 else new
+        word = grammar.capital(new) if states[0].start == 0 else new
         yield f"{body[: states[0].start]}{word}{body[states[0].end :]}"
         return
     before = re.sub(r"\b(?:grossly|within|at|stable|borderline|overall)\s+$", "", body[: states[0].start])
@@ -323,7 +324,7 @@ def _abnormal_states(sentence: Sentence, mention: Finding, wanted: Finding) -> I
     ):
         # "heart size and mediastinal contours are normal"
         rest = body[joined.end() :]
-        yield f"{body[: joined.start()]} is {new}{tail}. {phrases.capital(rest)}"
+        yield f"{body[: joined.start()]} is {new}{tail}. {grammar.capital(rest)}"
     yield before + new + body[states[-1].end :]
 
 
@@ -383,7 +384,7 @@ def _otherwise(sentence: Sentence, mention: Finding) -> str:
     if states:
         place = states[0].start
         word = "Otherwise " if place == 0 else "otherwise "
-        return body[:place] + word + (phrases.uncapital(body[place:]) if place == 0 else body[place:])
+        return body[:place] + word + (grammar.uncapital(body[place:]) if place == 0 else body[place:])
     negation = re.search(r"\b(?:no evidence of|no|without|any)\s+(?=\S)", body, re.IGNORECASE)
     if negation and negation.end() <= start + 1:
         return f"{body[: negation.end()]}other {body[negation.end() :]}"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from radpref.findings.grammar import capital
 from radpref.findings.lexicon import TOKEN, items, lexicon
 from radpref.findings.reader import read, sentence_bounds
-from radpref.findings.rewrite.phrases import capital
 from radpref.records import Finding, Span
 
 _LEAD = re.compile(r"\s*(?:[-*•]\s+|\d+[.)]\s+)?(?:[A-Z][A-Za-z/ ]{2,30}:\s*)?")

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from radpref.config import EditSection
 from radpref.findings import read
+from radpref.findings.grammar import article, capital
 from radpref.findings.rewrite import absent, contradictions, flips, present, turned
-from radpref.findings.rewrite.phrases import article, capital
 from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited, beyond
 from radpref.pairs.spans import changes
 from radpref.records import Finding
@@ -235,7 +235,7 @@ def _renamed(after: str, wanted: str, case: EditCase) -> Iterator[Candidate]:
     """What a mark shows under another name: what was asked for, where it is to be there, else something near it."""
     if not _MARKS.search(after):
         return
-    asked = frozenset(mention.name for mention in read(case.prompt)) or _asked(case)
+    asked = frozenset(mention.name for mention in read(case.prompt, questions=True)) or _asked(case)
     told = [mention for mention in read(after) if mention.presence != "absent"]
     if wanted == "yes":
         for mention in told:
@@ -287,7 +287,7 @@ def _agreeing(text: str, wanted: str, case: EditCase, *, bare: bool = False) -> 
 
 def _asked(case: EditCase) -> frozenset[str]:
     """Names of the findings that a question is about."""
-    return frozenset(finding.name for finding in case.about or read(case.prompt))
+    return frozenset(finding.name for finding in case.about or read(case.prompt, questions=True))
 
 
 def _behind(after: str, statement: str) -> str:

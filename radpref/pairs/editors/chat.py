@@ -21,7 +21,7 @@ from radpref.judges.server import Failure
 from radpref.pairs.edit import EMPTY, UNREADABLE, EditCase, Edited, Editor, judged, right
 from radpref.tasks.answers import normalise
 
-_SHIPPED = Path(__file__).parent.parent / "templates" / "edit.jinja"
+SHIPPED = Path(__file__).parent.parent / "templates" / "edit.jinja"
 _EXAMPLE = {
     "task": "report",
     "prompt": "",
@@ -51,7 +51,7 @@ def chat(section: EditSection) -> Editor:
         JudgeError: no server or model is named, or the template cannot be used.
     """
     schema = strict(_Answer.model_json_schema())
-    path = template_file(section.template, _SHIPPED, "edit")
+    path = template_file(section.template, SHIPPED, "edit")
     template = template_of(path, ("words", "known"), _EXAMPLE)
 
     def question(case: EditCase) -> str:

@@ -1,0 +1,56 @@
+"""``radpref status`` and ``radpref results``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radpref.cli.terminal import err, friendly, out
+from radpref.evaluation.tables import markdown_table, markdown_tests, terminal_table
+from radpref.pipeline import road_of, status_table
+from radpref.records import Comparison, Metric
+from radpref.runs.folder import Run, RunError, read_json
+from radpref.runs.runner import states
+
+RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
+
+
+def status(folder: RunArgument) -> None:
+    """What is finished in a run folder, what is behind which change, with counts and times."""
+    with friendly():
+        out.print(status_table(Run(folder)))
+
+
+def results(
+    folder: RunArgument,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, with the paired tests.")] = False,
+) -> None:
+    """Print the results table of a finished run."""
+    with friendly():
+        print_results(Run(folder), markdown)
+
+
+def print_results(run: Run, markdown: bool = False) -> None:
+    """The results table. Raises RunError where there is none."""
+    folder, path = run.folder, run.path("metrics.json")
+    if not path.is_file():
+        raise RunError(f"{folder} has no metrics.json; `radpref evaluate {folder}` makes it.")
+    content = read_json(path)
+    try:
+        metrics = [Metric.model_validate(row) for row in content["metrics"]]
+        tests = [Comparison.model_validate(row) for row in content["comparisons"]]
+        limited = content.get("limited")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} holds no results of this version ({type(error).__name__}); `radpref evaluate {folder}` makes it "
+            "anew once it is moved away."
+        ) from error
+    if markdown:
+        print(f"{markdown_table(metrics)}\n\n{markdown_tests(tests)}")
+        return
+    out.print(terminal_table(metrics))
+    out.print(f"report: {folder / 'report.html'}   numbers: {path}", highlight=False, markup=False, soft_wrap=True)
+    if limited or states(run, road_of(run.recipe))["evaluate"].finished != "yes":
+        err.print("these numbers are of a part of the studies, or older than a later change of this run.")

@@ -1,0 +1,27 @@
+"""``radpref sweep``: a comparison over settings and seeds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from radpref.cli.terminal import err, friendly
+from radpref.sweep import load_grid, markdown
+from radpref.sweep import sweep as run_grid
+
+
+def sweep(
+    grid: Annotated[str, typer.Argument(help="A shipped grid or the path of a YAML file.")],
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of all runs; sweeps/GRID if absent.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds, counted from 0.")] = 5,
+) -> None:
+    """Run a comparison over settings and seeds; the same command again goes on where it stopped."""
+    with friendly():
+        loaded = load_grid(grid)
+        folder = out_folder or Path("sweeps") / Path(grid).stem
+        results = run_grid(loaded, folder, range(seeds))
+        sys.stdout.write(markdown(loaded, results))
+        err.print(f"written to {folder / 'results.md'} and results.json", highlight=False, markup=False)

@@ -1,0 +1,209 @@
+"""The one runner of all stages: what is up to date, what is to be done, and the doing of it.
+
+Everything that an author of a stage could forget follows here from what it declares: the key of its results, what is
+outdated by which change, resuming, limits, batches, progress, quarantine, and the mark at the end.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from radpref.config import Recipe, declared_values, narrowed
+from radpref.files import UNFINISHED, disk_errors
+from radpref.records import Record, reasons
+from radpref.rooms import models
+from radpref.runs.context import QUARANTINED, Context, before, writer
+from radpref.runs.engine.local import Engine
+from radpref.runs.folder import Mark, Run, RunError, stopwatch
+from radpref.runs.rows import Batch, batches, ids_of
+from radpref.runs.stage import Basis, Outcome, Ranks, Road, Rows, Stage, TableOf
+from radpref.versions import ROOMS
+
+
+class State(NamedTuple):
+    """Whether a stage's results are there."""
+
+    finished: str
+    """``yes``; ``no``; ``outdated``: what they were made from has changed; ``damaged``: they are not as written."""
+    why: tuple[str, ...] = ()
+    """What has changed."""
+    basis: Basis | None = None
+    """What its results would follow from now; None where a stage before it is not done."""
+
+
+# ------------------------------------------------------------------------------------------ what is there
+
+
+def settled(run: Run) -> Recipe:
+    """The recipe with ``run.precision: auto`` settled: what it came to once on a kind of device stays for the run."""
+    section = run.recipe.run
+    if section.precision != "auto":
+        return run.recipe
+    kind = models.pick_device(section.device).type
+    known = run.read_json("precision.json") or {}
+    if kind not in known:
+        known = {**known, kind: models.settle_precision(models.pick_device(section.device))}
+        if run.path("run.json").exists():
+            run.write_json(known, "precision.json")
+    return run.recipe.model_copy(update={"run": section.model_copy(update={"precision": known[kind]})})
+
+
+def states(run: Run, road: Road, recipe: Recipe | None = None) -> dict[str, State]:
+    """Each stage's state, in order. ``recipe`` is the settled one."""
+    recipe = settled(run) if recipe is None else recipe
+    marks: dict[str, Mark] = {}
+    found: dict[str, State] = {}
+    for stage in road:
+        mark = run.mark(stage.name)
+        earlier = before(road, stage)
+        needs = {one.name for port in (*stage.reads, *stage.may_read) if (one := writer(earlier, port))}
+        behind = [name for name in needs if found[name].finished != "yes"]
+        basis = None if behind else basis_of(stage, road, marks, recipe)
+        if mark is None:
+            found[stage.name] = State("no", (), basis)
+        elif basis is None:
+            found[stage.name] = State("outdated", tuple(f"`{name}` is behind" for name in sorted(behind)))
+        elif basis.key != mark.basis.key:
+            found[stage.name] = State("outdated", tuple(basis.changes(mark.basis)), basis)
+        elif damage := _damage(run, stage, mark):
+            found[stage.name] = State("damaged", (damage,), basis)
+        else:
+            found[stage.name] = State("yes", (), basis)
+            marks[stage.name] = mark
+    return found
+
+
+def basis_of(stage: Stage, road: Road, marks: Mapping[str, Mark], recipe: Recipe) -> Basis:
+    """What a stage's results follow from now, given the marks of the stages that it reads."""
+    identity = {one.name: one.of(narrowed(recipe, one.keys)) for one in stage.identities}
+    versions = {f"the code of {room}": str(ROOMS[room]) for room in stage.rooms}
+    inputs = {}
+    for port in (*stage.reads, *stage.may_read):
+        one = writer(before(road, stage), port)
+        if one is not None:
+            inputs[f"{one.name}/{port.name}"] = marks[one.name].digest(port.name)
+    return Basis(declared_values(recipe, stage.config), identity | versions, inputs)
+
+
+def _damage(run: Run, stage: Stage, mark: Mark) -> str:
+    """What of a finished stage is not what it wrote; empty where all is well."""
+    for name, digest in mark.tables.items():
+        port = next((port for port in stage.writes if port.name == name), QUARANTINED)
+        if isinstance(port, TableOf) and run.table(stage.name, port).digest() != digest:
+            return f"{stage.name}/{name}.jsonl is not as it was written"
+    return ""
+
+
+# ------------------------------------------------------------------------------------------ doing it
+
+
+def check(road: Road, recipe: Recipe) -> None:
+    """Everything that can be known before any work, of all stages. Raises an error that reaches the user."""
+    for stage in road:
+        stage.check(narrowed(recipe, stage.readable))
+
+
+def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine, *, limit: int | None = None) -> None:
+    """Bring one stage up to date: do what is missing, mark it, say what it did. All processes enter together.
+
+    The stages that it reads are up to date.
+    """
+    run.event(stage.name, "started", limit=limit)
+    with stopwatch() as seconds, disk_errors(run.path(stage.name)):
+        state = engine.processes.share(states(run, road, recipe)[stage.name])
+        assert state.basis is not None  # the caller has seen to what it reads
+        if state.finished == "yes" and not stage.outside:
+            line = "up to date"
+        else:
+            context = Context(run, road, stage, recipe, engine.processes, limit, state.basis)
+            line = _work(run, stage, context, engine, state.basis)
+    run.event(stage.name, "finished", seconds=seconds[0], result=line)
+    if run.main:
+        print(f"{stage.name:9} {line}  [{seconds[0]:.1f} s]", file=sys.stderr, flush=True)
+
+
+def _work(run: Run, stage: Stage, context: Context, engine: Engine, basis: Basis) -> str:
+    processes = engine.processes
+    if run.main:
+        run.path(stage.name).mkdir(parents=True, exist_ok=True)
+        for left_over in run.path(stage.name).glob(f".*{UNFINISHED}"):
+            left_over.unlink()
+        if not stage.outside:
+            run.begin(stage.name)
+    processes.wait()
+    if isinstance(stage.work, Rows):
+        outcome = _rows(run, stage, stage.work, context, engine, basis)
+    elif isinstance(stage.work, Ranks):
+        outcome = engine.together(stage, stage.work, context)
+    else:
+        outcome = stage.work.work(context) if processes.first else Outcome("")
+    outcome = processes.share(outcome)
+    if outcome.finished and run.main:
+        _finish(run, stage, basis, outcome, tuple(context.published))
+    processes.wait()
+    return outcome.line
+
+
+def _finish(run: Run, stage: Stage, basis: Basis, outcome: Outcome, published: tuple[str, ...]) -> None:
+    tables = {
+        port.name: run.table(stage.name, port).digest()
+        for port in (*stage.writes, QUARANTINED)
+        if isinstance(port, TableOf) and run.path(stage.name, f"{port.name}.jsonl").exists()
+    }
+    context = {"root": run.root}
+    facts = {name: fact.model_dump(mode="json", context=context) for name, fact in outcome.facts.items()}
+    missing = {port.name for port in stage.writes} - tables.keys() - facts.keys()
+    if missing:
+        raise RunError(f"`{stage.name}` declares that it writes {', '.join(sorted(missing))}, and has not.")
+    counts = dict(outcome.counts)
+    run.finish(stage.name, Mark(basis=basis, tables=tables, facts=facts, counts=counts, published=published))
+    for port in stage.writes:
+        if isinstance(port, TableOf):
+            run.table(stage.name, port).tidy()
+
+
+def _rows(run: Run, stage: Stage, work: Rows[Record], context: Context, engine: Engine, basis: Basis) -> Outcome:
+    """Fill the table of a row stage: what is missing of it, divided among all, then one merge."""
+    processes, table = engine.processes, run.table(stage.name, work.into)
+    if run.main:
+        table.reopen()
+    processes.wait()
+    known = table.known(work.again)
+    began = time.monotonic()
+    bar = context.progress(total=work.total(context), unit=work.unit)
+    done = left = rows = 0
+
+    def missing() -> Iterator[Batch]:
+        nonlocal done, left
+        now = 0
+        for batch in batches(context, stage, work, basis):
+            if all(entry in known for entry in ids_of(batch)):
+                bar.update(len(batch.items))
+            elif context.limit is not None and now >= context.limit:
+                left += len(batch.items)
+                continue
+            else:
+                now += len(batch.items)
+                yield batch
+            done += len(batch.items)
+
+    for made in engine.rows(stage, work, context, missing()):
+        table.append(processes.rank, made)
+        rows += sum(len(one.rows) for one in made)
+        bar.update(len(made))
+    bar.close()
+    rows = sum(processes.gather(rows))
+    rate = f", {rows / max(time.monotonic() - began, 1e-9):.1f} rows a second" if rows else ""
+    if left:
+        return Outcome(f"{done} of {done + left} {work.unit} (--limit){rate}", finished=False)
+    if not run.main:
+        return Outcome("")
+    order = (entry for batch in batches(context, stage, work, basis) for entry in ids_of(batch))
+    merged = table.merge(order, work.most(context.config))
+    context.write(QUARANTINED, merged.refused)
+    outcome = work.close(context, merged)
+    refused = f"; {len(merged.refused)} quarantined{reasons(merged.refused)}" if merged.refused else ""
+    return outcome._replace(line=f"{outcome.line}{refused}{rate}")

@@ -1,0 +1,42 @@
+"""What results follow from besides the recipe's words: weights, a judge's rules, the words that the reader knows."""
+
+from __future__ import annotations
+
+from radpref.config import JudgeSection
+from radpref.files import content_key
+from radpref.records import Question
+from radpref.rooms import findings, judges, losses, models
+from radpref.runs.stage import Identity
+
+COMPUTES = ("run.precision", "run.threads")
+"""Keys of every stage that runs a model."""
+DEVICE = Identity("the kind of device", ("run.device",), lambda recipe: models.pick_device(recipe.run.device).type)
+BASE = Identity(
+    "the model that was given",
+    ("model",),
+    lambda recipe: models.fingerprint(models.locate(recipe.model), recipe.model.adapter),
+)
+READER = Identity("the lexicon", (), lambda recipe: findings.lexicon().digest)
+JUDGE = Identity(
+    "the judge",
+    ("judge",),
+    lambda recipe: f"{recipe.judge.name} {judges.version(recipe.judge.name, recipe.judge)}",
+)
+SELECTING_JUDGE = Identity(
+    "the judge that selects",
+    ("select.by", "judge"),
+    lambda recipe: f"{recipe.select.by} {judges.version(recipe.select.by, recipe.judge)}",
+)
+FREE_JUDGES = Identity(
+    "the judges' rules",
+    (),
+    lambda recipe: content_key([judges.version(name, JudgeSection()) for name in judges.FREE]),
+)
+NEEDS = Identity(
+    "what the objective reads of the reference", ("align",), lambda recipe: losses.objective(recipe.align).needs
+)
+
+
+def shown(question: Question) -> list[object]:
+    """What a model is shown: the prompt and the images' bytes, wherever they lie."""
+    return [question.prompt, [image.digest for image in question.images]]
