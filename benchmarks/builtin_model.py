@@ -75,11 +75,25 @@ def separations(model: Sequence[attributes.Told], probe: Sequence[attributes.Tol
             print(f"| {attribute} | {name} | {n} | {' | '.join(cells)} |", flush=True)
 
 
+_NORMAL: dict[str, tuple[str, ...]] = {
+    "The lungs are clear.": ("consolidation", "lung opacity", "nodule", "mass", "atelectasis", "edema"),
+    "No focal consolidation.": ("consolidation", "lung opacity"),
+    "No edema.": ("edema",),
+    "No pleural effusion.": ("pleural effusion",),
+    "No pneumothorax.": ("pneumothorax",),
+    "Heart size is normal.": ("cardiomegaly",),
+    "Mediastinal and hilar contours are normal.": ("enlarged mediastinum",),
+    "No acute osseous abnormality.": ("rib fracture",),
+    "The upper abdomen is unremarkable.": (),
+}
+"""Normal statements, and what must not be there for them."""
+
+
 def plain_report(findings: Sequence[Finding]) -> str:
-    """Findings as sentences, and that there is nothing else."""
-    if not findings:
-        return "The lungs are clear. No pleural effusion or pneumothorax. Heart size is normal."
-    return " ".join(f"{noun(finding)[0].upper()}{noun(finding)[1:]}." for finding in findings)
+    """Findings as sentences, then what is normal, region by region."""
+    names = {finding.name for finding in findings}
+    said = [f"{noun(finding)[0].upper()}{noun(finding)[1:]}." for finding in findings]
+    return " ".join([*said, *(text for text, without in _NORMAL.items() if not names & set(without))])
 
 
 def told_truth(study: Study) -> str:
@@ -164,7 +178,7 @@ def written(
         found[0].text if isinstance(found, list) else ""
         for _, found in generate(vlm, questions, max_new_tokens=128, batch=32, seed=0)
     ]
-    print(f"\n| reports | {judge} | against the truth | words |\n|---|---|---|---|")
+    print(f"\n| reports | {judge} | green-1 against the truth | words |\n|---|---|---|---|")
     n = len(questions)
     scores("model, greedy", answers, questions, judge)
     scores("probe, plain report", [plain_report(found) for found in guessed[:n]], questions, judge)
