@@ -226,7 +226,6 @@ def sft_log() -> list[dict[str, float]]:
         {
             "step": 5 * i,
             "loss": 0.4 + 2.6 * math.exp(-i / 14) + generator.normal(0, 0.04),
-            "mean_token_accuracy": 0.88 - 0.5 * math.exp(-i / 14),
             "learning_rate": 5e-4 * (1 + math.cos(math.pi * i / 60)),
         }
         for i in range(1, 61)

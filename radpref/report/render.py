@@ -46,7 +46,6 @@ class Curve:
 
 CURVES: tuple[Curve, ...] = (
     Curve("Loss", {"loss": ("loss", "after")}),
-    Curve("Token accuracy", {"mean_token_accuracy": ("accuracy", "after")}),
     Curve("Reward", {"reward": ("reward", "after")}, "The judge's mean over the answers sampled in a step."),
     Curve(
         "Reward margin",
