@@ -273,7 +273,8 @@ def align(
         "pairs", align={"objective": objective, "accumulate": 1, **settings}
     ).recipe.align
     vlm = models.merged(models.load(ModelSection(path=_saved(model, processor, home)), _computing(device, precision)))
-    imported = formats.read_pairs(str(_written(rows, home / "rows")), home / "rows", root=home / "rows")
+    file, folders = _written(rows, home / "rows")
+    imported = formats.read_pairs(str(file), home / "rows", root=home / "rows", also=folders)
     prepared = training.prepare(vlm, imported.pairs, section, home / "prepared")
     result = training.align(vlm, prepared, section, home / "training", seed=seed)
     last = result.checkpoints[-1].path
@@ -302,9 +303,10 @@ def _saved(model: Any, processor: Any, home: Path) -> str:
     return str(folder)
 
 
-def _written(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
-    """The rows as a file in TRL's layout, their pictures beside it."""
+def _written(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[Path, list[Path]]:
+    """The rows as a file in TRL's layout, their pictures beside it, and the folders of images given by path."""
     lines = []
+    folders: dict[Path, None] = {}
     for number, row in enumerate(rows):
         given = row.get("images", row.get("image"))
         paths = []
@@ -314,13 +316,14 @@ def _written(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 image.save(path)
                 image = path
-            elif image is not None and not Path(image).is_absolute():
+            elif image is not None:
                 image = Path(image).absolute()
+                folders[image.parent] = None
             paths.append(str(image))
         lines.append(json.dumps({**row, "images": paths, "image": None}))
     path = folder / "pairs.jsonl"
     write_atomically(path, "".join(f"{line}\n" for line in lines))
-    return path
+    return path, list(folders)
 
 
 # ------------------------------------------------------------------------------------------ evaluation

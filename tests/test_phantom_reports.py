@@ -43,7 +43,8 @@ def test_the_reader_finds_the_truth_and_nothing_else(
             hedged, silent = name in report.hedged, name in report.uncompared
             assert said.presence == ("uncertain" if hedged else "present"), report.findings
             place = None if name in DEVICES else said.place  # where a device ends is told in the text alone
-            assert (said.side, place, said.severity) == (finding.side, finding.place, finding.severity), report.findings
+            attributes = (finding.side, finding.place, finding.severity)
+            assert (said.side, place, said.severity) == attributes, report.findings
             assert said.change == (None if silent else finding.change), report.findings
 
 
@@ -58,20 +59,6 @@ def test_what_is_gone_is_read_as_absent(
             mentioned += bool(readings)
             assert finding.name in present or all(x.presence == "absent" for x in readings), report.findings
     assert mentioned > 10
-
-
-def test_noise_is_modest(cases: list[tuple[tuple[Finding, ...], tuple[Finding, ...], Report]]) -> None:
-    total, mild, omitted, hedged = 0, 0, 0, 0
-    for truth, _, report in cases:
-        by_name = {finding.name: finding for finding in truth}
-        total += len(truth)
-        mild += sum(finding.severity == "mild" for finding in truth)
-        omitted += len(report.omitted)
-        hedged += len(report.hedged)
-        assert all(by_name[name].severity == "mild" for name in report.omitted)
-        assert not set(report.hedged) & set(DEVICES)
-    assert 0 < omitted / mild < 0.09
-    assert 0 < hedged / total < 0.06
 
 
 def test_styles_lengths_and_words(cases: list[tuple[tuple[Finding, ...], tuple[Finding, ...], Report]]) -> None:

@@ -244,7 +244,8 @@ def test_every_other_key_outdates_what_declares_it(method: str, whole: Whole) ->
 
 
 ELSEWHERE = (
-    "align.objective", "align.spans", "align.kl.weight", "align.kl.scope", "model.path", "model.adapter", "data.source", "pair.file",
+    "align.objective", "align.spans", "align.kl.weight", "align.kl.scope", "model.path", "model.adapter",
+    "data.source", "pair.file",
 )  # fmt: skip
 """Keys with tests of their own below: another value alone may be none that can be run."""
 

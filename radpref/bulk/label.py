@@ -11,7 +11,7 @@ from radpref.bulk.refused import Done, check_out, reasons, write_refused
 from radpref.data.rows import columns, require, stream
 from radpref.data.source import RowError, text_of
 from radpref.files import replacing
-from radpref.findings import CLASSES_14, labels
+from radpref.findings import CLASSES_14, labels, unreadable
 from radpref.judges.case import words
 from radpref.records import Quarantined
 from radpref.runs.progress import progress
@@ -54,6 +54,8 @@ def label_file(source: Path, out: Path, *, fields: Sequence[str] = ("findings",)
                 report = "\n\n".join(filter(None, (text_of(entry.cells.get(field)) for field in fields)))
                 if not words(report):
                     raise RowError("no words: the report is empty, or all of it was removed by its publisher")
+                if (reason := unreadable(report)) is not None:
+                    raise RowError(reason)
             except RowError as error:
                 where = "" if name == entry.place else f" ({entry.place})"
                 refused.append(Quarantined(id=name, stage="label", reason=f"{error}{where}"))

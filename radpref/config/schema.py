@@ -31,6 +31,7 @@ Optimizer = Literal["adamw", "adamw-8bit", "adafactor"]
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -100,12 +101,39 @@ class ModelSection(Section):
     revision: str | None = Field(None, description="revision on the hub")
 
 
+class HabitSection(Section):
+    """Habits of a world's reports, each at its rate; absent: that of ``data.phantom.reports``. See docs/phantom.md."""
+
+    template: Share | None = Field(None, description="chance that a report with nothing to tell is one fixed text")
+    variety: Share | None = Field(None, description="chance that a word of a finding gives way to a rarer one")
+    omission: float | None = Field(
+        None, ge=0, description="findings that go unreported, in units of the published shares by severity"
+    )
+    hedging: float | None = Field(
+        None, ge=0, description="findings that are doubted, in units of the published shares by finding"
+    )
+    readers: float | None = Field(
+        None, ge=0, le=2, description="how far readers lie apart: sd of the log of their omission and hedging"
+    )
+    uncompared: Share | None = Field(None, description="chance that an unchanged finding is not said to be so")
+    comparison: Share | None = Field(None, description="chance that a study without a prior is compared with one")
+    copied: Share | None = Field(None, description="chance that a finding that has gone is carried forward")
+    boilerplate: Share | None = Field(None, description="chance of a phrase that says nothing of the image")
+    tail: Share | None = Field(None, description="chance of a remark on a small finding that no image shows")
+    side_slip: Share | None = Field(None, description="chance that a finding is put on the other side")
+    severity_slip: Share | None = Field(None, description="chance that a finding is graded one step off")
+
+
 class PhantomSection(Section):
     size: int = Field(128, ge=32, le=2048, description="height and width of an image in pixels")
     seed: int = Field(0, ge=0, description="seed of the world; the same seed draws the same patients")
     lateral_share: float = Field(0.2, ge=0, le=1, description="share of studies with a lateral image as well")
     prior_share: float = Field(0.25, ge=0, le=1, description="share of studies that have a prior")
     masks: bool = Field(False, description="write the lesion masks beside the images")
+    reports: Literal["clean", "clinical"] = Field(
+        "clean", description="clean: reports say what is there; clinical: with the habits of real ones, at their rates"
+    )
+    habits: HabitSection = HabitSection()
 
 
 class TableSection(Section):

@@ -17,16 +17,17 @@ from radpref.images import contact_sheet
 def preview_sheet(section: DataSection, *, count: int, seed: int) -> Image.Image:
     """One RGB picture of the first ``count`` images, with lesion masks where they are known.
 
-    Phantoms are drawn with their masks outlined and their truth written below; of any other source the images stand
-    as a model would be shown them, with the view.
+    Phantoms are drawn with their masks outlined and their truth written below, with the report and what its habits made
+    of the truth; of any other source the images stand as a model would be shown them, with the view.
 
     Raises:
         DataError: the source cannot be read.
     """
     if section.source == "phantom":
         world = section.phantom
-        images = [phantom.draw(index, seed=world.seed, size=max(256, world.size)) for index in range(count)]
-        return phantom.contact_sheet(images)
+        habits, size = phantom.habits_of(world), max(256, world.size)
+        images = [phantom.draw(index, seed=world.seed, size=size, habits=habits) for index in range(count)]
+        return phantom.contact_sheet(images, reports=True)
     with tempfile.TemporaryDirectory() as cache:
         few = section.model_copy(update={"train": count, "validation": count, "test": count})
         studies = load_studies(few, Path(cache), seed).studies

@@ -244,7 +244,7 @@ def verify(case: EditCase, one: Edited, section: EditSection) -> str | None:
 def right(case: EditCase, words: str, section: EditSection) -> bool:
     """Whether an answer agrees with what is true."""
     if case.task != "report":
-        return matches(words, case.answer, case.closed)
+        return matches(words, case.answer, case.closed, case.prompt)
     verdict = judged(case, words)
     return verdict.score is not None and not errors(verdict, section)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from itertools import compress
 from typing import NamedTuple
 
 from radpref.config import Recipe, declared_values, narrowed
@@ -121,7 +122,8 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
     with stopwatch() as seconds, disk_errors(run.path(stage.name)):
         state = engine.processes.share(states(run, road, recipe)[stage.name])
         assert state.basis is not None  # the caller has seen to what it reads
-        if state.finished == "yes" and not stage.outside:
+        stale = engine.processes.share(_stale(run, stage))
+        if state.finished == "yes" and not (stage.outside or stale):
             line = "up to date"
         else:
             context = Context(run, road, stage, recipe, engine.processes, limit, state.basis)
@@ -129,6 +131,14 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
     run.event(stage.name, "finished", seconds=seconds[0], result=line)
     if run.main:
         print(f"{stage.name:9} {line}  [{seconds[0]:.1f} s]", file=sys.stderr, flush=True)
+
+
+def _stale(run: Run, stage: Stage) -> bool:
+    """Whether a row of a finished table is to be made once more: a server was away."""
+    work = stage.work
+    if not isinstance(work, Rows) or work.again is None or not run.main:
+        return False
+    return any(work.again(row) for row in run.table(stage.name, work.into))
 
 
 def _work(run: Run, stage: Stage, context: Context, engine: Engine, basis: Basis) -> str:
@@ -186,15 +196,20 @@ def _rows(run: Run, stage: Stage, work: Rows[Record], context: Context, engine: 
         nonlocal done, left
         now = 0
         for batch in batches(context, stage, work, basis):
-            if all(entry in known for entry in ids_of(batch)):
+            count = len(batch.items)
+            lacks = [entry not in known for entry in ids_of(batch)]
+            if not any(lacks):
                 bar.update(len(batch.items))
             elif context.limit is not None and now >= context.limit:
                 left += len(batch.items)
                 continue
             else:
                 now += len(batch.items)
+                if work.alone:
+                    bar.update(len(batch.items) - sum(lacks))
+                    batch = Batch(batch.number, list(compress(batch.items, lacks)), list(compress(batch.keys, lacks)))
                 yield batch
-            done += len(batch.items)
+            done += count
 
     for made in engine.rows(stage, work, context, missing()):
         table.append(processes.rank, made)

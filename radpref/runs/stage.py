@@ -90,6 +90,7 @@ class Rows(Generic[Item]):
         unit: what they are called there.
         most: rows to keep; None for all.
         again: whether a row from before is made once more although nothing has changed.
+        alone: whether no result depends on the other inputs of its batch: of a batch, only what is missing is made.
     """
 
     make: Callable[[Sequence[Item], Context], Iterable[Sequence[Record] | Quarantined]]
@@ -103,6 +104,7 @@ class Rows(Generic[Item]):
     unit: str = "studies"
     most: Callable[[Recipe], int | None] = lambda recipe: None
     again: Callable[[Any], bool] | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)

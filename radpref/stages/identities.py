@@ -17,7 +17,7 @@ BASE = Identity(
     ("model",),
     lambda recipe: models.fingerprint(models.locate(recipe.model), recipe.model.adapter),
 )
-READER = Identity("the lexicon", (), lambda recipe: findings.lexicon().digest)
+READER = Identity("the lexicon", (), lambda recipe: f"{findings.lexicon().digest} {findings.grammar_digest()}")
 JUDGE = Identity(
     "the judge",
     ("judge",),

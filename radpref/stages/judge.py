@@ -96,6 +96,7 @@ STAGE = Stage(
         close=_close,
         unit="candidates",
         again=judges.transient,
+        alone=True,
     ),
     reads=(TRAIN, COMPLETIONS),
     writes=(JUDGEMENTS,),

@@ -4,9 +4,24 @@ It is a test bed. Everything follows from a seed, so that a claim about a method
 really there; no claim about patients rests on it.
 """
 
-from radpref.data.phantom.image import STREAM, Phantom, draw, stream
-from radpref.data.phantom.patients import NAMES
+from radpref.data.phantom.habits import CLEAN, CLINICAL, Habits, habits_of
+from radpref.data.phantom.image import STREAM, Phantom, describe, draw, stream
+from radpref.data.phantom.patients import NAMES, sample
 from radpref.data.phantom.sheet import contact_sheet
 from radpref.data.phantom.studies import studies
 
-__all__ = ["NAMES", "STREAM", "Phantom", "contact_sheet", "draw", "stream", "studies"]
+__all__ = [
+    "CLEAN",
+    "CLINICAL",
+    "NAMES",
+    "STREAM",
+    "Habits",
+    "Phantom",
+    "contact_sheet",
+    "describe",
+    "draw",
+    "habits_of",
+    "sample",
+    "stream",
+    "studies",
+]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from radpref.data.phantom import anatomy, devices, lateral, lesions
 from radpref.data.phantom.anatomy import Map, Mask, Pose, ramp
+from radpref.data.phantom.habits import CLEAN, Habits
 from radpref.data.phantom.patients import Lesion, Patient, Visit, generator, sample
 from radpref.data.phantom.reports import Report, write
 from radpref.records import Finding, View
@@ -41,14 +42,16 @@ def draw(
     view: View = "frontal",
     visit: Visit = "current",
     prior_share: float = 0.25,
+    habits: Habits = CLEAN,
 ) -> Phantom:
     """Draw one image of patient ``index`` (>= 0) of world ``seed`` (>= 0) at ``size`` by ``size`` pixels.
 
     The result follows from the arguments alone. ``prior_share`` decides which patients have an earlier visit
-    (``patients.sample``) and with it whether findings carry a change. ValueError for ``visit="prior"`` of a
-    patient without one, and for a view other than frontal and lateral.
+    (``patients.sample``) and with it whether findings carry a change; ``habits`` change the report alone. ValueError
+    for ``visit="prior"`` of a patient without one, and for a view other than frontal and lateral.
     """
-    return render(sample(index, seed=seed, prior_share=prior_share), seed=seed, size=size, view=view, visit=visit)
+    patient = sample(index, seed=seed, prior_share=prior_share)
+    return render(patient, seed=seed, size=size, view=view, visit=visit, habits=habits)
 
 
 def stream(start: int, count: int, *, seed: int, size: int = 128) -> Iterator[Phantom]:
@@ -57,7 +60,15 @@ def stream(start: int, count: int, *, seed: int, size: int = 128) -> Iterator[Ph
         yield draw(index, seed=seed, size=size)
 
 
-def render(patient: Patient, *, seed: int, size: int, view: View = "frontal", visit: Visit = "current") -> Phantom:
+def render(
+    patient: Patient,
+    *,
+    seed: int,
+    size: int,
+    view: View = "frontal",
+    visit: Visit = "current",
+    habits: Habits = CLEAN,
+) -> Phantom:
     """``draw`` for a patient already sampled."""
     if view not in ("frontal", "lateral"):
         raise ValueError(f"a phantom has no {view} view; choose frontal or lateral")
@@ -76,18 +87,19 @@ def render(patient: Patient, *, seed: int, size: int, view: View = "frontal", vi
         image=_develop(values, rng, u),
         masks=masks,
         truth=tuple(lesion.finding() for lesion in found),
-        report=describe(patient, seed=seed, visit=visit),
+        report=describe(patient, seed=seed, visit=visit, habits=habits),
     )
 
 
-def describe(patient: Patient, *, seed: int, visit: Visit = "current") -> Report:
+def describe(patient: Patient, *, seed: int, visit: Visit = "current", habits: Habits = CLEAN) -> Report:
     """The report of a visit, which depends on no image."""
     found = patient.at(visit)
     before = patient.before if visit == "current" else None
     names = {lesion.name for lesion in found}
     gone = tuple(lesion.finding() for lesion in before or () if lesion.name not in names)
-    rng = generator(seed, patient.index, 4 if visit == "current" else 5)
-    return write(tuple(lesion.finding() for lesion in found), gone, before is not None, rng)
+    words = (seed, patient.index, 4 if visit == "current" else 5)
+    truth = tuple(lesion.finding() for lesion in found)
+    return write(truth, gone, before is not None, generator(*words), habits=habits, words=words)
 
 
 def shown(patient: Patient, *, view: View, visit: Visit = "current") -> tuple[str, ...]:

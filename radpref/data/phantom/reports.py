@@ -1,8 +1,7 @@
-"""What a radiologist writes about a truth: five styles, a closed vocabulary, and a little human failing.
+"""What a radiologist writes about a truth: five styles and a closed vocabulary.
 
-The noise is modest and declared: ``Report.omitted`` names what was there and not mentioned, or even denied (a few of
-the mild findings), ``Report.hedged`` what was mentioned as uncertain, ``Report.uncompared`` what was mentioned
-without its change. Everything else in the text is true, and all of the truth is in it.
+What is to be said, and with which habits (``habits.Intended``), is settled before; what is written here says just
+that. ``Report`` names the habits that it has.
 """
 
 from __future__ import annotations
@@ -13,25 +12,20 @@ from typing import Literal
 
 import numpy as np
 
+from radpref.data.phantom.habits import CLEAN, Habits, dress, intend
 from radpref.findings.grammar import ADVERBS, SIZES, Phrase, capital, many, many_places, noun, noun_kind, plural
 from radpref.records import Change, Finding
 
 Style = Literal["terse", "systematic", "narrative", "checklist", "dictated"]
 STYLES: tuple[Style, ...] = ("terse", "systematic", "narrative", "checklist", "dictated")
 
-OMISSION = 0.06
-"""Chance that a mild finding is not mentioned (no device, nothing that has changed since a prior)."""
-HEDGE = 0.04
-"""Chance that a finding, devices excepted, is mentioned as uncertain; twice that for a mild one."""
-UNCOMPARED = 0.06
-"""Chance that an unchanged finding is mentioned without saying so."""
 _NORMAL_SAID = {"terse": 0.80, "systematic": 0.96, "narrative": 0.88, "checklist": 0.95, "dictated": 0.92}
 """Chance that an organ without a finding is said to be normal."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report and what its writer left out or doubted, as names of findings."""
+    """A report, and what its writer left out, doubted or got wrong, as names of findings."""
 
     findings: str
     impression: str
@@ -41,6 +35,10 @@ class Report:
     omitted: tuple[str, ...]
     hedged: tuple[str, ...]
     uncompared: tuple[str, ...]
+    reader: int
+    """Which of the world's readers wrote it."""
+    habits: tuple[str, ...]
+    """All that departs from the truth, as ``habit: finding``; what was added, as ``added: sentence``."""
 
 
 class _Dice:
@@ -56,47 +54,44 @@ class _Dice:
         return options[int(float(self.rng.random()) * len(options))]
 
 
-def write(truth: Sequence[Finding], gone: Sequence[Finding], compared: bool, rng: np.random.Generator) -> Report:
+def write(
+    truth: Sequence[Finding],
+    gone: Sequence[Finding],
+    compared: bool,
+    rng: np.random.Generator,
+    *,
+    habits: Habits = CLEAN,
+    words: tuple[int, ...] = (0,),
+) -> Report:
     """Write a report of ``truth``.
 
     ``gone`` are findings of the prior that are no longer there; ``compared`` says whether there is a prior at all.
+    ``words`` (world, study) seed what ``habits`` do.
     """
+    meant = intend(truth, gone, compared, habits, *words)
     dice = _Dice(rng)
     style = STYLES[int(float(rng.random()) * len(STYLES))]
-    omitted: list[str] = []
-    hedged: list[str] = []
-    uncompared: list[str] = []
     said: dict[str, list[str]] = {organ: [] for organ in _ORGANS}
-    for finding in truth:
-        device = finding.name in _DEVICE_NAMES
-        mild = finding.severity == "mild"
-        skip, doubt, forget = (dice.chance(p) for p in (OMISSION, HEDGE * (2 if mild else 1), UNCOMPARED))
-        if mild and skip and finding.change in (None, "unchanged"):
-            omitted.append(finding.name)
-            continue
-        if forget and finding.change == "unchanged":
-            uncompared.append(finding.name)
-            finding = finding.model_copy(update={"change": None})
-        if doubt and not device and finding.change is None:
-            hedged.append(finding.name)
-            said[_organ(finding.name)].append(_doubted(finding, dice))
-        else:
-            said[_organ(finding.name)].append(_stated(finding, style, dice))
-    seen = {finding.name for finding in truth} - set(omitted)
-    for finding in gone:
-        if dice.chance(0.7):
-            said[_organ(finding.name)].append(_resolved(finding, dice))
-    text = _compose(style, said, seen, compared, dice)
-    kept = [finding for finding in truth if finding.name in seen and finding.name not in hedged]
+    for finding in meant.stated:
+        doubted = finding.name in meant.hedged
+        said[_organ(finding.name)].append(_doubted(finding, dice) if doubted else _stated(finding, style, dice))
+    for finding in meant.resolved:
+        said[_organ(finding.name)].append(_resolved(finding, dice))
+    seen = {finding.name for finding in meant.stated}
+    text = _compose(style, said, seen, meant.compared, dice)
+    text, added = dress(text, not meant.stated and not meant.resolved, habits, *words)
+    doubted_ones = [finding for finding in meant.stated if finding.name in meant.hedged]
     return Report(
         findings=text,
-        impression=_impression(kept, [f for f in truth if f.name in hedged], dice),
-        indication=_indication(seen, dice),
-        comparison="Prior chest radiograph." if compared else "None.",
+        impression=_impression([f for f in meant.stated if f not in doubted_ones], doubted_ones, dice),
+        indication=_indication({finding.name for finding in truth}, dice),
+        comparison="Prior chest radiograph." if meant.compared else "None.",
         style=style,
-        omitted=tuple(omitted),
-        hedged=tuple(hedged),
-        uncompared=tuple(uncompared),
+        omitted=meant.names("omitted"),
+        hedged=meant.names("hedged"),
+        uncompared=meant.names("uncompared"),
+        reader=meant.reader,
+        habits=(*meant.habits, *added),
     )
 
 

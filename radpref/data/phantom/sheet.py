@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
@@ -24,20 +25,31 @@ def _colour(number: int) -> Colour:
 COLOURS: dict[str, Colour] = {name: _colour(number) for number, name in enumerate(NAMES)}
 
 
+class _Line(NamedTuple):
+    text: str
+    colour: Colour
+
+
 def contact_sheet(
-    items: Sequence[Study | Phantom], columns: int = 6, *, tile: int = 256, outlines: bool = True
+    items: Sequence[Study | Phantom],
+    columns: int = 6,
+    *,
+    tile: int = 256,
+    outlines: bool = True,
+    reports: bool = False,
 ) -> Image.Image:
     """One RGB image with a tile of ``tile`` pixels for the first image of each item and a caption below it.
 
-    Masks are outlined in the colour of their caption; studies written without masks have captions only.
+    Masks are outlined in the colour of their caption; studies written without masks have captions only. ``reports``
+    puts the report below, and of a phantom what its habits made of the truth.
     ValueError for no items or fewer than one column.
     """
     if not items or columns < 1:
         raise ValueError(f"a contact sheet needs items and columns; got {len(items)} items, {columns} columns")
     line = max(10, tile // 18)
     font = ImageFont.load_default(line - 1)
-    captions = [[_words(finding) for finding in item.truth or ()] for item in items]
-    deep = max(1, *(len(lines) for lines in captions)) * (line + 1) + line + 4
+    captions = [[*_caption(item), *(_report(item, font, tile - 8) if reports else ())] for item in items]
+    deep = max(2, *(len(lines) for lines in captions)) * (line + 1) + 4
     columns = min(columns, len(items))
     rows = -(-len(items) // columns)
     sheet = Image.new("RGB", (columns * tile, rows * (tile + deep)), _GROUND)
@@ -52,13 +64,38 @@ def contact_sheet(
         sheet.paste(picture, (left, top))
         strip = Image.new("RGB", (tile - 2, deep), _GROUND)  # of its own, so that a long caption ends at the tile
         pen = ImageDraw.Draw(strip)
-        title = f"p{item.index} {item.visit}" if isinstance(item, Phantom) else item.id
-        pen.text((3, 1), title, fill=(150, 150, 150), font=font)
-        for row, (finding, text) in enumerate(zip(item.truth or (), lines, strict=True), start=1):
-            colour = COLOURS.get(finding.name, (255, 255, 255))
+        for row, (text, colour) in enumerate(lines):
             pen.text((3, 1 + row * (line + 1)), text, fill=colour, font=font)
         sheet.paste(strip, (left, top + tile))
     return sheet
+
+
+def _caption(item: Study | Phantom) -> Iterator[_Line]:
+    """The name of an item, and what is there."""
+    yield _Line(f"p{item.index} {item.visit}" if isinstance(item, Phantom) else item.id, (150, 150, 150))
+    for finding in item.truth or ():
+        yield _Line(_words(finding), COLOURS.get(finding.name, (255, 255, 255)))
+
+
+def _report(item: Study | Phantom, font: Any, width: int) -> Iterator[_Line]:
+    """What was written, in lines of at most ``width`` pixels, and the habits that made it."""
+    text, habits = (item.report.findings, item.report.habits) if isinstance(item, Phantom) else (item.findings, ())
+    for paragraph in text.splitlines():
+        yield from (_Line(part, (225, 225, 225)) for part in _wrapped(paragraph, font, width))
+    for habit in habits:
+        yield from (_Line(part, (255, 120, 90)) for part in _wrapped(habit, font, width))
+
+
+def _wrapped(text: str, font: Any, width: int) -> Iterator[str]:
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and font.getlength(longer) > width:
+            yield line
+            longer = word
+        line = longer
+    if line:
+        yield line
 
 
 def _image(item: Study | Phantom) -> tuple[Image.Image, dict[str, Image.Image]]:

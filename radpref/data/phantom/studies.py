@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from radpref.config import PhantomSection
+from radpref.data.phantom.habits import habits_of
 from radpref.data.phantom.image import describe, render, shown
 from radpref.data.phantom.patients import Patient, Visit, sample
 from radpref.records import ImageFile, Split, Study, View
@@ -54,7 +55,7 @@ def _study(section: PhantomSection, patient: Patient, visit: Visit, split: Split
     views: tuple[View, ...] = ("frontal", "lateral") if both else ("frontal",)
     home.mkdir(parents=True, exist_ok=True)
     images = tuple(_image(section, patient, visit, view, home / f"{identity}-{view}.png") for view in views)
-    report = describe(patient, seed=section.seed, visit=visit)
+    report = describe(patient, seed=section.seed, visit=visit, habits=habits_of(section))
     return Study(
         id=identity,
         patient=name,

@@ -88,7 +88,7 @@ def _mixed(before: str, after: str) -> bool:
 
 
 def _right(case: EditCase, text: str) -> bool:
-    return matches(text, case.answer, case.closed)
+    return matches(text, case.answer, case.closed, case.prompt)
 
 
 Candidate = tuple[str, str, str]
