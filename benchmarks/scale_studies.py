@@ -72,6 +72,8 @@ def main() -> None:
             child = multiprocessing.get_context("spawn").Process(target=measure, args=(rows, given.images, out.name))
             child.start()
             child.join()
+            if child.exitcode:
+                raise SystemExit(f"the process that read {rows:,} rows ended with status {child.exitcode}")
             found.append(json.loads(Path(out.name).read_text()))
         print(
             "{rows:>9,} rows {studies:>9,} studies {first_s:8.1f} s, again {again_s:6.1f} s, ".format(**found[-1]),
