@@ -104,6 +104,8 @@ def _refuse_behind(run: Run, road: Road, stage: Stage, found: dict[str, State]) 
     if found[stage.name].basis is not None:
         return
     behind = next(one for one in road if found[one.name].finished != "yes")
+    if found[behind.name].finished == "unknown":
+        raise RunError(f"what `{behind.name}` made in {run.folder} cannot be told: {'; '.join(found[behind.name].why)}")
     how = "has not finished" if found[behind.name].finished == "no" else "has not gone over what changed before it"
     raise RunError(
         f"`{stage.name}` rests on what `{behind.name}` makes, which {how} in {run.folder}. "

@@ -243,6 +243,16 @@ def test_every_other_key_outdates_what_declares_it(method: str, whole: Whole) ->
     assert not wrong, "\n".join(f"{key}: {found}" for key, found in wrong.items())
 
 
+def test_a_model_that_was_moved_leaves_the_state_unknown(whole: Whole) -> None:
+    """`status` still says what there is; a run stops with the reason."""
+    run = changed(whole("chexalign"), "model.path", "/elsewhere/model")
+    found = states(run, METHODS["chexalign"], run.recipe)
+    assert found["studies"].finished == "yes"
+    assert found["sft"].finished == found["report"].finished == "unknown"
+    assert "/elsewhere/model" in found["sft"].why[0]
+    assert found["sample"].why == ("`sft` is unknown",)
+
+
 ELSEWHERE = (
     "align.objective", "align.spans", "align.kl.weight", "align.kl.scope", "model.path", "model.adapter",
     "data.source", "pair.file",

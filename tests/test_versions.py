@@ -1,7 +1,8 @@
 """Small results of rooms, as they were when their version was last raised: whoever changes them raises the number.
 
 A stage is outdated when the version of a room that it names has risen (``radpref.versions``). Each result below is
-hashed with that number; where one changes, raise the room's number in ``radpref/versions.py`` and put the new hash here.
+hashed with that number; where one changes, raise the room's number in ``radpref/versions.py`` and put the new
+hash here.
 """
 
 from __future__ import annotations

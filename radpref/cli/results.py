@@ -52,5 +52,5 @@ def print_results(run: Run, markdown: bool = False) -> None:
         return
     out.print(terminal_table(metrics))
     out.print(f"report: {folder / 'report.html'}   numbers: {path}", highlight=False, markup=False, soft_wrap=True)
-    if limited or states(run, road_of(run.recipe))["evaluate"].finished != "yes":
+    if limited or states(run, road_of(run.recipe))["evaluate"].finished not in ("yes", "unknown"):
         err.print("these numbers are of a part of the studies, or older than a later change of this run.")

@@ -13,6 +13,7 @@ from itertools import compress
 from typing import NamedTuple
 
 from radpref.config import Recipe, declared_values, narrowed
+from radpref.errors import RadprefError
 from radpref.files import UNFINISHED, disk_errors
 from radpref.records import Record, reasons
 from radpref.rooms import models
@@ -28,11 +29,12 @@ class State(NamedTuple):
     """Whether a stage's results are there."""
 
     finished: str
-    """``yes``; ``no``; ``outdated``: what they were made from has changed; ``damaged``: they are not as written."""
+    """``yes``; ``no``; ``outdated``: what they were made from has changed; ``damaged``: they are not as written;
+    ``unknown``: what they follow from cannot be read now, as of a model that was moved."""
     why: tuple[str, ...] = ()
     """What has changed."""
     basis: Basis | None = None
-    """What its results would follow from now; None where a stage before it is not done."""
+    """What its results would follow from now; None where a stage before it is not done or it cannot be known."""
 
 
 # ------------------------------------------------------------------------------------------ what is there
@@ -68,11 +70,17 @@ def states(run: Run, road: Road, recipe: Recipe | None = None) -> dict[str, Stat
         earlier = before(road, stage)
         needs = {one.name for port in (*stage.reads, *stage.may_read) if (one := writer(earlier, port))}
         behind = [name for name in needs if found[name].finished != "yes"]
-        basis = None if behind else basis_of(stage, road, marks, recipe)
+        try:
+            basis = None if behind else basis_of(stage, road, marks, recipe)
+        except RadprefError as error:
+            found[stage.name] = State("unknown" if mark else "no", (" ".join(str(error).split()),))
+            continue
         if mark is None:
             found[stage.name] = State("no", (), basis)
         elif basis is None:
-            found[stage.name] = State("outdated", tuple(f"`{name}` is behind" for name in sorted(behind)))
+            outdated = any(found[name].finished != "unknown" for name in behind)
+            word, how = ("outdated", "behind") if outdated else ("unknown", "unknown")
+            found[stage.name] = State(word, tuple(f"`{name}` is {how}" for name in sorted(behind)))
         elif basis.key != mark.basis.key:
             found[stage.name] = State("outdated", tuple(basis.changes(mark.basis)), basis)
         elif damage := _damage(run, stage, mark):
@@ -121,7 +129,8 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
     run.event(stage.name, "started", limit=limit)
     with stopwatch() as seconds, disk_errors(run.path(stage.name)):
         state = engine.processes.share(states(run, road, recipe)[stage.name])
-        assert state.basis is not None  # the caller has seen to what it reads
+        if state.basis is None:
+            raise RunError(f"{stage.name} cannot be done: {'; '.join(state.why)}")
         stale = engine.processes.share(_stale(run, stage))
         if state.finished == "yes" and not (stage.outside or stale):
             line = "up to date"

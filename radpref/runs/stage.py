@@ -186,12 +186,19 @@ class Basis:
             if old != new:
                 words.append(f"{name} was {old!r}, is {new!r}")
         for name in sorted({*self.identity, *before.identity}):
-            if before.identity.get(name) != self.identity.get(name):
-                words.append(f"{name} has changed")
+            was, is_now = before.identity.get(name), self.identity.get(name)
+            if was != is_now:
+                shown = f": was {_short(was)}, is {_short(is_now)}" if was and is_now else ""
+                words.append(f"{name} has changed{shown}")
         for name in sorted({*self.inputs, *before.inputs}):
             if before.inputs.get(name) != self.inputs.get(name):
                 words.append(f"what {name} holds has changed")
         return words
+
+
+def _short(identity: str) -> str:
+    """An identity to be read by people: a digest by its beginning."""
+    return " ".join(f"{word[:8]}…" if len(word) > 24 else word for word in identity.split())
 
 
 Road: TypeAlias = Sequence[Stage]
