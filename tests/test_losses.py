@@ -781,6 +781,7 @@ def test_the_file_names_each_loss_and_the_objective_keys_are_all_there_are() -> 
     training = {
         *("objective", "lora", "train_tower", "train_projector", "lr", "warmup", "epochs", "batch", "accumulate"),
         *("weight_decay", "max_length", "save_steps", "gradient_checkpointing", "shared_prefix", "cache_features"),
+        *("optimizer", "schedule", "dropout"),
     }
     assert set(AlignSection.model_fields) == training | set(OBJECTIVE_KEYS)
 

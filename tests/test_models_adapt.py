@@ -108,11 +108,11 @@ def test_an_adapter_on_the_head_is_merged_rightly(family: str, tmp_path: Path) -
     tied = inner.get_output_embeddings().weight is inner.get_input_embeddings().weight
     assert tied == (family == "gemma3")
     embeddings = inner.get_input_embeddings().weight.clone()
+    torch.manual_seed(0)  # of both matrices: rounding grows with what happens to be drawn
     vlm = attach_lora(vlm, LoraSection(rank=2, head=True))
-    torch.manual_seed(0)
     for name, parameter in vlm.model.named_parameters():
         if "lora_B" in name:
-            nn.init.normal_(parameter)
+            nn.init.normal_(parameter, std=0.1)
     assert any("lm_head.lora_B" in name for name, _ in vlm.model.named_parameters())
     prompt = encode_prompt(vlm, "Write the findings.", [picture(0)])
     expected = vlm.model(**prompt).logits

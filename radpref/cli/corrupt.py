@@ -86,6 +86,7 @@ def _studies(recipe: Recipe, home: Path, count: int) -> list[Study]:
     """The first ``count`` studies that the recipe's source lists, those with masks or boxes first."""
     from radpref.data import SOURCES, DataError
     from radpref.images import marked
+    from radpref.records import Study
 
     section = recipe.data
     if section.source not in SOURCES:

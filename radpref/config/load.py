@@ -88,12 +88,12 @@ def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ())
 
 def resolve(layers: Sequence[Layer]) -> Loaded:
     """Merge layers, later ones winning, and validate the result."""
-    provenance = {key: "default" for key, _ in flatten(Recipe().model_dump())}
+    provenance = {key: "default" for key, _ in fields()}
     merged: dict[str, Any] = {}
     for where, values in _with_objectives(layers):
         _check_keys(values, Recipe, where)
         for key, value in flatten(values):
-            provenance[key] = where
+            provenance[_key_of(key, provenance)] = where
             _put(merged, key, value)
     try:
         recipe = Recipe.model_validate(merged)
@@ -105,6 +105,13 @@ def resolve(layers: Sequence[Layer]) -> Loaded:
             lines.append(f"`{key}` from {source} is {problem['input']!r}: {problem['msg'].lower()}")
         raise RecipeError("the recipe cannot be run:\n  " + "\n  ".join(lines)) from None
     return Loaded(recipe=recipe, provenance=provenance)
+
+
+def _key_of(key: str, known: Mapping[str, object]) -> str:
+    """The recipe's key that a dotted one belongs to: of ``data.options.x``, a mapping's own entry, ``data.options``."""
+    while key not in known and "." in key:
+        key = key.rpartition(".")[0]
+    return key
 
 
 OBJECTIVE_KEYS = tuple(name for name, field in AlignSection.model_fields.items() if marked(field, "objective"))

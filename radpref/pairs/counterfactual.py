@@ -15,7 +15,7 @@ from radpref.findings import read
 from radpref.findings.rewrite import difference
 from radpref.pairs.edit import NO_ANSWER, Built, EditCase, Edited, Editor, built, case_of, edit, right
 from radpref.records import Completion, Finding, Question
-from radpref.tasks.answers import statement
+from radpref.tasks.answers import matches, statement
 
 NOT_RIGHT = "the text to be changed is not right itself"
 NOT_ONE = "more than one attribute has changed"
@@ -57,7 +57,9 @@ def against_own(questions: Sequence[Question], completions: Iterable[Completion]
     made = {}
     for question in questions:
         words = own.get(question.id, "").strip()
-        wrong = bool(words) and not right(case_of(question, words), words, EditSection())
+        wrong = bool(words) and not (
+            right(case_of(question, words), words, EditSection()) or matches(words, question.answer, question.closed)
+        )
         made[question.id] = (
             Edited(id=question.id, chosen=question.reference, rejected=words, was_right=False)
             if wrong

@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from radpref import config
 from radpref.errors import RadprefError
-from radpref.files import StoreError, append_lines, write_atomically
+from radpref.files import StoreError, append_lines, replacing, write_atomically
 from radpref.records import Record
 from radpref.runs.stage import Basis, TableOf
 from radpref.runs.table import Table
@@ -101,7 +101,7 @@ class Run:
 
     def write_json(self, value: Any, *parts: str) -> None:
         if self.main:
-            write_atomically(self.path(*parts), json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+            write_atomically(self.path(*parts), _as_json(value))
 
     def read_json(self, *parts: str) -> Any:
         path = self.path(*parts)
@@ -191,8 +191,14 @@ class Run:
     def note_recipe(self) -> None:
         """Write down the recipe and how the run was made; called when all checks have passed."""
         if self.main:
-            self.write_json(about(self.loaded), "run.json")
-            write_atomically(self.path("recipe.yaml"), config.dump(self.loaded))
+            with replacing(self.path("run.json")) as made, replacing(self.path("recipe.yaml")) as recipe:
+                made.write(_as_json(about(self.loaded)).encode())
+                made.flush()  # where there is no room for either, neither is replaced
+                recipe.write(config.dump(self.loaded).encode())
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def _inside(fact: Any) -> Iterator[str]:

@@ -201,7 +201,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._prepared.objective.unpaired and batches:
             ratios = torch.cat([self._mismatched(self._prepare_inputs(batch.pop("mismatched"))) for batch in batches])
-            counts = torch.cat([torch.full((len(batch["weight"]),), bool(batch[SHARE])) for batch in batches])
+            counts = torch.cat([torch.full((len(batch["weight"]),), bool(batch.get(SHARE, 1.0))) for batch in batches])
             own = ratios.masked_fill(~counts.to(ratios.device), torch.nan)
             # processes may have another number of items each in a short batch
             everyone = self.accelerator.gather(self.accelerator.pad_across_processes(own, pad_index=torch.nan))
