@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from radpref.config import Recipe, RecipeError, fields, marked, nearest, objectives, value_of
+from radpref.config import Loaded, Recipe, RecipeError, fields, marked, nearest, objectives, value_of
 from radpref.rooms import data, images, judges
 from radpref.runs.engine import engine_of
 from radpref.runs.folder import Run, RunError
@@ -81,7 +81,7 @@ def run_stage_alone(run: Run, name: str, *, limit: int | None = None, redo: bool
 def _run(run: Run, road: Road, only: Stage | None, redo: bool, limit: int | None = None) -> None:
     engine = engine_of(run.recipe)
     run.main = engine.processes.first
-    check_names(run)
+    check_names(run.loaded)
     recipe = engine.processes.share(settled(run))
     wanted = road if only is None else [only]
     check(wanted, recipe)
@@ -134,13 +134,13 @@ _NAMES: dict[str, Callable[[], Iterable[str]]] = {
 """The names of each group that a key of the recipe may take, ours and those of other packages."""
 
 
-def check_names(run: Run) -> None:
+def check_names(loaded: Loaded) -> None:
     """Whether every name that the recipe takes from a list is on it, and what no stage could see by itself.
 
     Raises:
         RecipeError: a source, judge or objective that does not exist, with the nearest one; pairs that no stage reads.
     """
-    recipe = run.recipe
+    recipe = loaded.recipe
     for key, field in fields():
         group, name = marked(field, "names"), value_of(recipe, key)
         if group is None or name is None:
@@ -148,7 +148,7 @@ def check_names(run: Run) -> None:
         known = [*_NAMES[group](), *([NO_STUDIES] if key == "data.source" and recipe.method == "pairs" else [])]
         if name not in known:
             raise RecipeError(
-                f"`{key}` from {run.loaded.provenance.get(key, 'the recipe')} is {name!r}, which does not exist"
+                f"`{key}` from {loaded.provenance.get(key, 'the recipe')} is {name!r}, which does not exist"
                 f"{nearest(name, known) or '.'} There are: {', '.join(known)}."
             )
     if recipe.method != "pairs":

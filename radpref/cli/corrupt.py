@@ -63,9 +63,14 @@ def _of_source(recipe: str, words: list[str], operators: list[str], count: int, 
     import tempfile
 
     from radpref.pairs.preview import as_pair, made_sheet
+    from radpref.pipeline import check_names
     from radpref.stages.corrupt import check_corrupt, providers_of
 
-    loaded = config.load(recipe, overrides=words).recipe
+    words_of = [[*words, f"corrupt.operator={name}"] for name in operators] or [words]
+    recipes = [config.load(recipe, overrides=one) for one in words_of]
+    for one in recipes:
+        check_names(one)
+    loaded, sections = recipes[0].recipe, [one.recipe.corrupt for one in recipes]
     section = loaded.corrupt
     check_corrupt(section)
     if "evidence" in section.masks:
@@ -73,9 +78,6 @@ def _of_source(recipe: str, words: list[str], operators: list[str], count: int, 
             "evidence is of a model and a pair's words; preview a run that has both: "
             "radpref corrupt preview --run FOLDER"
         )
-    sections = [
-        config.load(recipe, overrides=[*words, f"corrupt.operator={name}"]).recipe.corrupt for name in operators
-    ] or [section]
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary).resolve()
         chosen = [as_pair(study) for study in _studies(loaded, home, count)]
@@ -89,11 +91,6 @@ def _studies(recipe: Recipe, home: Path, count: int) -> list[Study]:
     from radpref.records import Study
 
     section = recipe.data
-    if section.source not in SOURCES:
-        raise DataError(
-            f"data.source {section.source!r} does not exist{config.nearest(section.source, SOURCES) or '.'} "
-            f"There are: {', '.join(SOURCES)}."
-        )
     rows = SOURCES[section.source].read(_drawn(section, count), home, recipe.run.seed).studies
     found = [row for row in rows if isinstance(row, Study)]
     if not found:
