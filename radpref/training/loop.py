@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor
 from torch.optim import Optimizer
@@ -251,12 +252,16 @@ class Means:
 
         ``items`` is how many values there were of ``loss``, where that is among them.
         """
-        if not self._sums:
+        # a process whose shares of the last batches were empty has fewer names, or none, and must not stay away
+        names = sorted(set(gather_object(list(self._sums))))
+        if not names:
             return {}
-        sums = accelerator.reduce(torch.stack(list(self._sums.values())), reduction="sum")
-        means = {name: total / count for name, (total, count) in zip(self._sums, sums.tolist(), strict=True) if count}
-        if "loss" in self._sums:
-            means["items"] = dict(zip(self._sums, sums.tolist(), strict=True))["loss"][1]
+        nothing = torch.zeros(2, device=accelerator.device)
+        sums = accelerator.reduce(torch.stack([self._sums.get(name, nothing) for name in names]), reduction="sum")
+        found = dict(zip(names, sums.tolist(), strict=True))
+        means = {name: total / count for name, (total, count) in found.items() if count}
+        if "loss" in found:
+            means["items"] = found["loss"][1]
         self._sums.clear()
         return means
 
