@@ -188,7 +188,9 @@ def main() -> None:
                             raise SystemExit(f"{method} {step} of {rows} rows failed")
                         one = json.loads(Path(out.name).read_text())
                         found.setdefault((method, step), []).append(one)
-                        print(f"{rows:,} {method} {step}: {one['seconds']:.1f} CPU s, {one['peak']:.0f} MiB", flush=True)
+                        print(
+                            f"{rows:,} {method} {step}: {one['seconds']:.1f} CPU s, {one['peak']:.0f} MiB", flush=True
+                        )
     few, many = given.rows
     print(f"| stage | CPU s, {few:,} | CPU s, {many:,} | ratio | MiB, {few:,} | MiB, {many:,} | ratio |")
     print("|---" * 7 + "|")
