@@ -50,13 +50,17 @@ def alone(method: str, out: Path, *more: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+LIMIT = ("timeout", "900")
+"""Processes that wait for each other for ever fail the test; torchrun takes its own with it when it is told to end."""
+
+
 def launcher(count: int = 2) -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m"]
 
 
 def together(method: str, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*launcher(), "radpref", *words(method, out)], env=ENVIRONMENT, capture_output=True, text=True
+        [*LIMIT, *launcher(), "radpref", *words(method, out)], env=ENVIRONMENT, capture_output=True, text=True
     )
 
 
@@ -163,7 +167,7 @@ def _children(pid: int) -> list[int]:
 
 def test_what_stops_one_process_is_told_without_a_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
-        [*launcher(), "radpref", *words("chexalign", tmp_path / "r"), "--pair.margin", "1e9"],
+        [*LIMIT, *launcher(), "radpref", *words("chexalign", tmp_path / "r"), "--pair.margin", "1e9"],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -227,7 +231,7 @@ def test_fsdp2_trains_as_one_process_saves_and_loads_again(rank: int, tmp_path: 
     script.write_text(_SHARDED)
     for start, extra in (([sys.executable], {}), (launcher()[:-1], {"ACCELERATE_USE_FSDP": "true", **settings})):
         done = subprocess.run(
-            [*start, str(script), str(tmp_path), str(rank)],
+            [*LIMIT, *start, str(script), str(tmp_path), str(rank)],
             env={**ENVIRONMENT, **extra, "PYTHONPATH": str(Path(radpref.__file__).parents[1])},
             capture_output=True, text=True,
         )  # fmt: skip
