@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from itertools import compress
 from typing import NamedTuple
 
-from radpref.config import Recipe, declared_values, narrowed
+from radpref.config import Recipe, UndeclaredKeyError, declared_values, narrowed
 from radpref.errors import RadprefError
 from radpref.files import UNFINISHED, disk_errors
 from radpref.records import Record, reasons
@@ -72,6 +72,8 @@ def states(run: Run, road: Road, recipe: Recipe | None = None) -> dict[str, Stat
         behind = [name for name in needs if found[name].finished != "yes"]
         try:
             basis = None if behind else basis_of(stage, road, marks, recipe)
+        except UndeclaredKeyError:  # a mistake in a stage, not something that has gone
+            raise
         except RadprefError as error:
             found[stage.name] = State("unknown" if mark else "no", (" ".join(str(error).split()),))
             continue
