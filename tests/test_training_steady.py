@@ -177,7 +177,7 @@ def test_a_training_that_changed_nothing_is_an_error_each_time(pairs: list[Pair]
 
 @pytest.mark.parametrize("way", ["align", "sft"])
 def test_a_step_may_be_divided_otherwise_when_training_is_resumed(
-    way: str, pairs: list[Pair], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, pairs: list[Pair], base: Path, tmp_path: Path
 ) -> None:
     """Four items a step, in one batch or in two: no item is skipped or seen twice. Another number is refused."""
     lora = LoraSection(rank=2)
@@ -193,10 +193,8 @@ def test_a_step_may_be_divided_otherwise_when_training_is_resumed(
 
     whole = toys.weights(train("whole", 4, 1))
     train("parts", 4, 1, max_steps=3)
-    with monkeypatch.context() as two:
-        two.setenv("WORLD_SIZE", "2")
-        with pytest.raises(TrainingError, match=r"batch x accumulate x processes was 4, is 8.*as many processes"):
-            train("parts", 4, 1)
+    with pytest.raises(TrainingError, match=r"was 4, is 8"):
+        train("parts", 4, 2)
     parts = toys.weights(train("parts", 2, 2))
     assert all(torch.allclose(whole[name], parts[name], atol=1e-5) for name in whole)
 

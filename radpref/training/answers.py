@@ -123,14 +123,14 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of an optimiser step, each with what its tokens' sum is multiplied with."""
         batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = [[len(batch["batch"]["targets"]) if batch[SHARE] else 0, batch["rows"]] for batch in batches]
+        counts = [[len(batch["batch"]["targets"]) if batch.get(SHARE, 1.0) else 0, batch["rows"]] for batch in batches]
         here = torch.tensor(counts, device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32).sum(
             0
         )
         tokens, rows = self.accelerator.reduce(here, reduction="sum").tolist() if batches else (1.0, 1.0)
         for batch in batches:  # gradients of several processes are averaged, not summed
             whole = rows / self._full_step() / tokens * self.args.world_size
-            batch["factor"] = whole if batch[SHARE] else 0.0
+            batch["factor"] = whole if batch.get(SHARE, 1.0) else 0.0
         return batches, count
 
     def compute_loss(
