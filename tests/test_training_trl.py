@@ -25,7 +25,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 
-from radpref.config import LoraSection
+from radpref.config import LoraSection, SftSection
 from radpref.images import read_image
 from radpref.losses import objective
 from radpref.models import Vlm, attach_lora, collate, encode_answer, freeze, language_targets
@@ -296,7 +296,8 @@ def test_fine_tuning_is_trls_sft(family: str, accumulate: int, rank: int, tmp_pa
     size = len(rows) // accumulate
     settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulate, "report_to": "none"}
     settings |= {"output_dir": str(tmp_path / "out"), "use_cpu": True, "remove_unused_columns": False}
-    mine = AnswerTrainer(ours, TrainingArguments(**settings), rows, prompts, way, kept, "cosine")
+    section = SftSection(batch=size, accumulate=accumulate)
+    mine = AnswerTrainer(ours, TrainingArguments(**settings), rows, prompts, way, kept, section)
 
     def collator(batch: list[dict[str, int]]) -> dict[str, Tensor]:
         some = [rows[entry["row"]] for entry in batch]
