@@ -16,12 +16,12 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from radpref.config import SftSection
-from radpref.models import Vlm, autocast, save, save_beside
+from radpref.models import Vlm, autocast
 from radpref.training.cache import Cache
 from radpref.training.division import SHARE, Batches, loader
 from radpref.training.features import encode, joined, split
 from radpref.training.layout import PIXELS, Batch, Group, image_tokens, images_of, pack
-from radpref.training.loop import Means, check_device, schedule_of
+from radpref.training.loop import Means, check_device, save_trained, schedule_of
 from radpref.training.prepare import identity
 from radpref.training.rows import Prompts, Row, answer_ids
 from radpref.training.scoring import Way, score
@@ -158,10 +158,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         """A checkpoint that ``radpref.models.load`` reads."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)  # the weights must be gathered first
-            if self.args.should_save:
-                save_beside(self._vlm, Path(output_dir or self.args.output_dir))
-        elif self.args.should_save:
-            save(self._vlm, Path(output_dir or self.args.output_dir))
+        save_trained(self, self._vlm, output_dir)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: it would walk through all parameters at every step."""

@@ -11,7 +11,6 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,11 +19,11 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from radpref.config import GrpoSection, SampleSection
-from radpref.models import Vlm, autocast, decode, pad, sampler, save, text_positions, unwrapped
+from radpref.models import Vlm, autocast, decode, pad, sampler, text_positions, unwrapped
 from radpref.records import Question
 from radpref.training.division import SHARE, Batches, Shuffled, loader
 from radpref.training.errors import TrainingError
-from radpref.training.loop import Means, check_device, schedule_of
+from radpref.training.loop import Means, check_device, save_trained, schedule_of
 from radpref.training.rows import Prompts, Row
 
 Reward = Callable[..., list[float | None]]
@@ -276,8 +275,7 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """A checkpoint that ``radpref.models.load`` reads."""
-        if self.args.should_save:
-            save(self._vlm, Path(output_dir or self.args.output_dir))
+        save_trained(self, self._vlm, output_dir)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: it would walk through all parameters at every step."""

@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from radpref.config import AlignSection, Schedule, SftSection
 from radpref.files import write_atomically
-from radpref.models import Vlm, trainable_summary
+from radpref.models import Vlm, save, save_beside, trainable_summary
 from radpref.training.division import part, processes
 from radpref.training.errors import TrainingError
 
@@ -264,6 +264,16 @@ class Means:
             means["items"] = found["loss"][1]
         self._sums.clear()
         return means
+
+
+def save_trained(trainer: Any, vlm: Vlm, output_dir: str | None) -> None:
+    """Write a checkpoint that ``radpref.models.load`` reads, on the process that saves.
+
+    Where FSDP or DeepSpeed has gathered and written the weights, only what belongs beside them.
+    """
+    if trainer.args.should_save:
+        write = save_beside if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled else save
+        write(vlm, Path(output_dir or trainer.args.output_dir))
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +12,12 @@ from torch.utils.data import Sampler
 from transformers import Trainer, TrainingArguments
 
 from radpref.losses import Evaluated, Scored, Sides, evaluate, nll
-from radpref.models import Vlm, save, save_beside
+from radpref.models import Vlm
 from radpref.training.division import SHARE, Batches, loader
 from radpref.training.features import encode, joined
 from radpref.training.head import Against, Head
 from radpref.training.layout import Batch, Group, pack
-from radpref.training.loop import Means, check_device, schedule_of
+from radpref.training.loop import Means, check_device, save_trained, schedule_of
 from radpref.training.prepare import Prepared, hidden_name, kl_places
 from radpref.training.rows import Item, Prompts, Row, answer_ids, rewarded
 from radpref.training.scoring import score
@@ -314,10 +313,7 @@ class PairTrainer(Trainer):  # type: ignore[misc]
         """A checkpoint that ``radpref.models.load`` reads: with the base's fingerprint, or with the processor."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super().save_model(output_dir, _internal_call)  # the weights must be gathered first
-            if self.args.should_save:
-                save_beside(self._vlm, Path(output_dir or self.args.output_dir))
-        elif self.args.should_save:
-            save(self._vlm, Path(output_dir or self.args.output_dir))
+        save_trained(self, self._vlm, output_dir)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: it would walk through all parameters at every step."""
