@@ -153,7 +153,7 @@ def matrix(rows: int) -> None:
 def questions(rows: int) -> None:
     """The recipe's own vectors of questions that are made from phantoms: templated, as instruction sets are."""
     from radpref import config
-    from radpref.mining import finding_vectors, findings_of, text_vectors
+    from radpref.mining import as_tensor, finding_vectors, findings_of, names_of, text_vectors
     from radpref.pipeline import run_stage_alone
     from radpref.runs.folder import Run
     from radpref.stages.ports import TRAIN
@@ -164,8 +164,11 @@ def questions(rows: int) -> None:
         run = Run(Path(folder) / "run", config.load("chexpo", overrides=set_))
         run_stage_alone(run, "studies")
         asked = list(run.table("studies", TRAIN))[:rows]
-    texts = [text_vectors([q.prompt for q in asked]), text_vectors([q.reference for q in asked])]
-    found_signs = finding_vectors([findings_of(q) for q in asked])[0]
+    everyone = slice(None)
+    texts = [
+        as_tensor(text_vectors(own), everyone) for own in zip(*((q.prompt, q.reference) for q in asked), strict=True)
+    ]
+    found_signs = as_tensor(finding_vectors([names_of(findings_of(q)) for q in asked])[0], everyone)
     alike = len({(q.prompt, q.reference) for q in asked})
     print(f"{len(asked)} questions of {studies} phantoms, {alike} distinct pairs of question and rationale")
     search([Part(texts[0][:64], texts[0][:4096])], K)

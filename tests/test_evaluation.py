@@ -332,6 +332,8 @@ def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say() -> Non
         right = generator.binomial(studies, skill)
         drawn = resampling.draws(patients, 400, seed=run)
         limits = resampling.interval((drawn @ right) / (drawn @ studies))
+        both = resampling.resampled(np.stack([right, studies], 1).astype(np.float64), 400, seed=run)
+        np.testing.assert_array_equal(both, np.stack([drawn @ right, drawn @ studies], 1))
         assert limits is not None
         covered += limits[0] <= truth <= limits[1]
     assert 0.90 <= covered / runs <= 0.985

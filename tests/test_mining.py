@@ -13,8 +13,12 @@ from hypothesis import strategies as st
 
 from radpref.config import MineSection
 from radpref.mining import (
+    Asked,
+    Rows,
+    Vectors,
     answer_span,
     apportion,
+    as_tensor,
     calibration,
     cell,
     cells,
@@ -23,14 +27,18 @@ from radpref.mining import (
     cut,
     finding_vectors,
     mine,
+    names_of,
     rate,
+    remembered,
     retrieval_hits,
     sensitivity,
     tail_names,
     tempered,
     text_vectors,
+    unit,
 )
 from radpref.mining.hits import random_rates
+from radpref.mining.vectors import _bucket
 from radpref.records import Finding, ImageFile, Judgement, Question, ReportError, Span, TokenScores
 
 # ---------------------------------------------------------------------------------------------- confidence
@@ -243,6 +251,10 @@ def test_the_tail_is_the_rarest_findings_up_to_a_share() -> None:
 # ---------------------------------------------------------------------------------------------- vectors
 
 
+def everything(rows: Vectors) -> torch.Tensor:
+    return as_tensor(rows, slice(None))
+
+
 def test_text_vectors_tell_like_from_unlike_and_do_not_depend_on_company_of_equals() -> None:
     texts = [
         "Is there an effusion?",
@@ -251,27 +263,60 @@ def test_text_vectors_tell_like_from_unlike_and_do_not_depend_on_company_of_equa
         "is there AN effusion",
         "",
     ]
-    vectors = text_vectors(texts, 256)
+    vectors = everything(text_vectors(texts, 256))
     cosine = vectors @ vectors.T
     assert torch.equal(vectors[0], vectors[3])
     assert cosine[0, 1] > cosine[0, 2]
     assert (vectors[4] == 0).all()
-    assert torch.equal(vectors, text_vectors(texts, 256))
+    assert torch.equal(vectors, everything(text_vectors(texts, 256)))
+
+
+def test_texts_that_come_again_count_as_often_as_they_come() -> None:
+    """Repeats are stored once, and weigh in the rarity of terms as if each stood there."""
+    texts = ["an effusion", "a nodule", "an effusion", "an effusion", "no nodule"]
+    vectors = text_vectors(texts, 64)
+    dense = everything(vectors)
+    for number, text in enumerate(texts):
+        row = torch.zeros(64, dtype=torch.float64)
+        words = text.split()
+        for term in (*words, " ".join(words)):
+            having = sum(term in (*own.split(), own) for own in texts)
+            place, sign = _bucket(term, 64)
+            row[place] += sign * (1 + math.log((1 + len(texts)) / (1 + having)))
+        torch.testing.assert_close(dense[number], unit(row[None].float())[0], atol=2e-6, rtol=0)
+    assert isinstance(vectors, Rows)
+    assert torch.equal(as_tensor(vectors, torch.tensor([4, 0, 2])), dense[[4, 0, 2]])
+    assert torch.equal(everything(vectors.take(np.array([3, 1]))), dense[[3, 1]])
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.data())
+@settings(deadline=None, max_examples=50)
+def test_rows_in_a_file_are_read_as_a_tensor_is(of: list[int], data: st.DataObject) -> None:
+    distinct = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    rows = Rows([distinct[:4], distinct[4:]], np.array(of, dtype=np.int64))
+    whole = distinct[of] if of else distinct[:0]
+    assert rows.shape == tuple(whole.shape)
+    assert torch.equal(everything(rows), whole)
+    start, stop = sorted(data.draw(st.tuples(st.integers(0, 40), st.integers(0, 40))))
+    assert torch.equal(as_tensor(rows, slice(start, stop)), whole[start:stop])
+    if of:
+        which = torch.tensor(data.draw(st.lists(st.integers(0, len(of) - 1), min_size=1)))
+        assert torch.equal(as_tensor(rows, which), whole[which])
 
 
 def test_finding_vectors_hold_what_is_not_absent() -> None:
     edema, no_nodule = Finding(name="edema"), Finding(name="nodule", presence="absent")
     perhaps = Finding(name="nodule", presence="uncertain")
     rows = [(edema, no_nodule), (perhaps,), ()]
-    vectors, names = finding_vectors(rows)
+    vectors, names = finding_vectors([names_of(row) for row in rows])
     assert names == ["edema", "nodule"]
-    assert vectors.tolist() == [[1, -1], [-1, 1], [-1, -1]]
+    assert everything(vectors).tolist() == [[1, -1], [-1, 1], [-1, -1]]
 
 
 # ---------------------------------------------------------------------------------------------- mining as a whole
 
 
-World = tuple[list[Question], dict[str, bool], dict[str, float], dict[str, torch.Tensor]]
+World = tuple[list[Asked], dict[str, bool], dict[str, float], dict[str, Vectors]]
 """Questions, correct, confidences, vectors."""
 
 
@@ -299,11 +344,11 @@ def pool(n: int = 60, seed: int = 0) -> World:
         )
         correct[f"q{i:03d}"] = bool(generator.random() < (0.2 if name == "nodule" else 0.8))
         sure[f"q{i:03d}"] = float(generator.random())
-    vectors = {
+    vectors: dict[str, Vectors] = {
         "question": text_vectors([q.prompt for q in questions], 64),
         "rationale": text_vectors([q.reference for q in questions], 64),
     }
-    return questions, correct, sure, vectors
+    return remembered(questions), correct, sure, vectors
 
 
 def test_mining_says_why_each_question_was_taken() -> None:
@@ -358,7 +403,7 @@ def test_quotas_bring_the_tail_in() -> None:
 def test_quotas_of_the_pool_keep_the_shares_of_yes_and_no() -> None:
     questions, _, sure, vectors = pool(300)
     said = ["yes" if i % 3 == 0 else "no" for i in range(300)]
-    questions = [q.model_copy(update={"answer": a, "closed": True}) for q, a in zip(questions, said, strict=True)]
+    questions = [q._replace(answer=a) for q, a in zip(questions, said, strict=True)]
     correct = {q.id: q.answer == "no" or i % 2 == 0 for i, q in enumerate(questions)}  # only yes is missed
     for quota, share in (("proportional", 1.0), ("pool", 1 / 3)):
         section = MineSection(k=60, budget=30, quota=quota, strata=("answer",))

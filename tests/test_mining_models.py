@@ -14,7 +14,7 @@ from PIL import Image
 
 from radpref import config
 from radpref.images import ImageError
-from radpref.mining import Summary, image_vectors, mean_vectors, tower
+from radpref.mining import Summary, as_tensor, image_vectors, mean_vectors, tower
 from radpref.mining.encoders import EncoderError, image_encoder, sentence_vectors
 from radpref.models import collate, encode_prompt, generate
 from radpref.pipeline import run_stage_alone
@@ -128,7 +128,7 @@ def test_a_broken_image_is_told_and_the_others_have_vectors() -> None:
     own = {name: row for name, row in rows.items() if isinstance(row, torch.Tensor)}
     both, one = question(1, ""), question(2, "")
     asked = [both.model_copy(update={"images": tuple(images)}), one.model_copy(update={"images": (images[1],)})]
-    vectors = mean_vectors(asked, own)
+    vectors = as_tensor(mean_vectors(asked, own.items()), slice(None))
     directions = sum(v / v.norm() for v in own.values())
     torch.testing.assert_close(vectors[0], directions / directions.norm(), atol=1e-5, rtol=0)  # type: ignore[union-attr, operator]
     assert (vectors[1] == 0).all()

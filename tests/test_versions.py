@@ -22,7 +22,7 @@ from radpref.files import content_key
 from radpref.findings import labels, read
 from radpref.images import corrupt
 from radpref.judges import FREE, JUDGES, Case
-from radpref.mining import apportion, text_vectors
+from radpref.mining import apportion, as_tensor, text_vectors
 from radpref.pairs import EDITORS, case_of, edit, rank
 from radpref.records import Completion, Judgement, Question, Study
 from radpref.tasks import matches, report_question
@@ -93,7 +93,10 @@ def _evaluation() -> Any:
 
 
 def _mining() -> Any:
-    return [round(float(text_vectors([REPORT, OTHER], 64).abs().sum()), 4), apportion([1.0, 2.0, 3.0], [5, 5, 5], 6)]
+    return [
+        round(float(as_tensor(text_vectors([REPORT, OTHER], 64), slice(None)).abs().sum()), 4),
+        apportion([1.0, 2.0, 3.0], [5, 5, 5], 6),
+    ]
 
 
 def _data() -> Any:

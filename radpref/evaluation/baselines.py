@@ -7,14 +7,17 @@ think. They stand in every table.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
 from radpref.evaluation.counts import claimed
 from radpref.findings import read
-from radpref.records import Finding, Question
+from radpref.records import Question
 
 Answers = dict[str, str]
 
@@ -50,9 +53,10 @@ def baselines(train: Iterable[Question], test: Sequence[Question], seed: int) ->
     - ``nearest length``: the training reference whose length is nearest to the test reference's. It is told
       the right length, which no system is, and nothing else.
 
-    A baseline that needs training references, or a second patient, is left out where there is none.
+    A baseline that needs training references, or a second patient, is left out where there is none. ``train`` is gone
+    through more than once, as a stream; of a reference some numbers are kept, and no text.
     """
-    references = [question.reference for question in train]
+    references = _References(train)
     made = (
         _constant(test, NORMAL_REPORT),
         _constant(test, most_frequent_report(references)),
@@ -63,57 +67,84 @@ def baselines(train: Iterable[Question], test: Sequence[Question], seed: int) ->
     return {name: answers for name, answers in zip(BASELINES, made, strict=True) if answers is not None}
 
 
+@dataclass(frozen=True)
+class _References:
+    """The references of questions, as often as they are asked for."""
+
+    questions: Iterable[Question]
+
+    def __iter__(self) -> Iterator[str]:
+        return (question.reference for question in self.questions)
+
+
 def most_frequent_report(references: Iterable[str]) -> str | None:
-    """The most frequent text, as first written; None where there is no text."""
-    texts: dict[str, str] = {}
-    times: Counter[str] = Counter()
-    for reference in references:
-        key = " ".join(reference.casefold().split())
+    """The most frequent text, as first written; None where there is no text. It goes through them twice."""
+    hashes, lengths = array("q"), array("q")
+    for key in map(_plain, references):
         if key:
-            texts.setdefault(key, reference)
-            times[key] += 1
-    if not times:
+            hashes.append(_hashed(key))
+            lengths.append(len(key.split()))
+    if not hashes:
         return None
-    top = max(times.values())
-    usual = float(np.median([len(key.split()) for key in times.elements()]))
-    best = min((key for key in times if times[key] == top), key=lambda key: (abs(len(key.split()) - usual), key))
-    return texts[best]
+    texts, times = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
+    top, usual = set(texts[times == times.max()].tolist()), float(np.median(np.frombuffer(lengths, dtype=np.int64)))
+    best: tuple[float, str, str] | None = None
+    for reference in references:
+        key = _plain(reference)
+        if key and _hashed(key) in top:
+            found = (abs(len(key.split()) - usual), key, reference)
+            best = found if best is None or found[:2] < best[:2] else best
+    assert best is not None
+    return best[2]
 
 
-def most_frequent_findings(references: Sequence[str]) -> str | None:
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _hashed(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little", signed=True)
+
+
+def most_frequent_findings(references: Iterable[str]) -> str | None:
     """The constant report with the best name-level micro F1 on ``references``; None where there are none.
 
     Of the findings sorted by frequency, stating the first k gives 2 sum(c_1..c_k) / (k n + sum(c)); the best k
     is taken. Side, place and severity are each finding's most frequent ones.
     """
-    reports = [read(reference) for reference in references]
+    reports = 0
+    times: Counter[str] = Counter()
+    denied_times: Counter[str] = Counter()
+    looks: defaultdict[str, tuple[Counter[str | None], ...]] = defaultdict(lambda: (Counter(), Counter(), Counter()))
+    for report in map(read, references):
+        reports += 1
+        stated_here = claimed(report)
+        times.update(stated_here)
+        denied_times.update({finding.name for finding in report if finding.presence == "absent"} - stated_here)
+        for finding in report:
+            if finding.presence != "absent":
+                for seen, value in zip(
+                    looks[finding.name], (finding.severity, finding.side, finding.place), strict=True
+                ):
+                    seen[value] += 1
     if not reports:
         return None
-    times = Counter(name for report in reports for name in claimed(report))
     ranked = sorted(times, key=lambda name: (-times[name], name))
     hits = np.cumsum([times[name] for name in ranked])
-    f1 = 2 * hits / (len(reports) * np.arange(1, len(ranked) + 1) + hits[-1]) if ranked else np.zeros(0)
+    f1 = 2 * hits / (reports * np.arange(1, len(ranked) + 1) + hits[-1]) if ranked else np.zeros(0)
     stated = ranked[: int(np.argmax(f1)) + 1] if ranked else []
-    denied_times = Counter(
-        name for report in reports for name in {f.name for f in report if f.presence == "absent"} - claimed(report)
-    )
     denied = [
         name
         for name, count in sorted(denied_times.items(), key=lambda item: (-item[1], item[0]))
-        if count > len(reports) / 2 and name not in stated
+        if count > reports / 2 and name not in stated
     ]
-    sentences = [_statement(name, [f for report in reports for f in report if f.name == name]) for name in stated]
+    sentences = [_statement(name, *(seen.most_common(1)[0][0] for seen in looks[name])) for name in stated]
     sentences += [f"There is no {name}." for name in denied]
     return " ".join(sentences) or NORMAL_REPORT
 
 
-def _statement(name: str, seen: Sequence[Finding]) -> str:
+def _statement(name: str, severity: str | None, side: str | None, place: str | None) -> str:
     """``There is a mild left pleural effusion.``: the finding with its most usual qualities."""
-    seen = [finding for finding in seen if finding.presence != "absent"]
-    severity, side, place = (
-        Counter(getattr(finding, attribute) for finding in seen).most_common(1)[0][0]
-        for attribute in ("severity", "side", "place")
-    )
     words = " ".join(word for word in (severity, side, name) if word)
     where = f" in the {place}" if place else ""
     article = "" if name in _SOLITARY or side == "bilateral" else "an " if words[0] in "aeiou" else "a "
@@ -140,10 +171,14 @@ def _shuffled(test: Sequence[Question], seed: int) -> Answers | None:
     return {q.id: ordered[(index + shift) % len(ordered)].reference for index, q in enumerate(ordered)}
 
 
-def _nearest_length(references: Sequence[str], test: Sequence[Question], seed: int) -> Answers | None:
-    if not references:
+def _nearest_length(references: Iterable[str], test: Sequence[Question], seed: int) -> Answers | None:
+    counted = array("q", (len(text.split()) for text in references))
+    if not counted:
         return None
     generator = np.random.default_rng(seed)
-    order = generator.permutation(len(references))  # ties go to any, not to the first by id
-    lengths = np.array([len(references[index].split()) for index in order])
-    return {q.id: references[order[int(np.argmin(np.abs(lengths - len(q.reference.split()))))]] for q in test}
+    order = generator.permutation(len(counted))  # ties go to any, not to the first by id
+    lengths = np.frombuffer(counted, dtype=np.int64)[order]
+    wanted = {q.id: int(order[np.argmin(np.abs(lengths - len(q.reference.split())))]) for q in test}
+    rows = set(wanted.values())
+    texts = {row: text for row, text in enumerate(references) if row in rows}
+    return {id: texts[row] for id, row in wanted.items()}

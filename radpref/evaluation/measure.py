@@ -248,7 +248,7 @@ def metrics_of(
     grouped = _by_patient(patients, values)
     total = _sums(columns, grouped.sum(0))
     enough = len(grouped) >= 2
-    drawn = _sums(columns, resampling.draws(len(grouped), resamples, seed) @ grouped) if enough else None
+    drawn = _sums(columns, resampling.resampled(grouped, resamples, seed)) if enough else None
     rows = []
     for name, definition in definitions.items():
         value = _number(definition.value(total))

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+_HELD = 1 << 22
+"""Draws in memory at a time."""
 _TOLERANCE = 1e-12
 """Differences closer than this are ties: the order of a sum must not decide a test."""
 
@@ -20,6 +22,19 @@ def draws(patients: int, resamples: int, seed: int) -> Array:
     """How often each patient is drawn in each bootstrap resample: float64 ``(resamples, patients)``."""
     generator = np.random.default_rng([seed, patients, 0])
     return generator.multinomial(patients, np.full(patients, 1 / patients), size=resamples).astype(np.float64)
+
+
+def resampled(values: Array, resamples: int, seed: int) -> Array:
+    """The sums of ``values`` (patients, columns) over each resample of ``draws``, float64 ``(resamples, columns)``.
+
+    Memory holds some million numbers of the draws, however many patients there are.
+    """
+    patients = len(values)
+    generator = np.random.default_rng([seed, patients, 0])
+    share, block = np.full(patients, 1 / patients), max(1, _HELD // patients)
+    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
+    return np.concatenate([generator.multinomial(patients, share, size=size).astype(np.float64) @ values
+                           for size in sizes])  # fmt: skip
 
 
 def swaps(patients: int, resamples: int, seed: int) -> tuple[Array, bool]:

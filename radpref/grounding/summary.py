@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from radpref.evaluation.resampling import draws, interval, permutation_p, swaps
+from radpref.evaluation.resampling import interval, permutation_p, resampled, swaps
 from radpref.records import Comparison, Metric
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ def mean_metric(
     """
     table = _by_patient(values)
     value = float(table[:, 0].sum() / table[:, 1].sum()) if len(table) else None
-    limits = interval(_means(draws(len(table), resamples, seed) @ table)) if len(table) > 1 else None
+    limits = interval(_means(resampled(table, resamples, seed))) if len(table) > 1 else None
     low, high = limits or (None, None)
     n = int(table[:, 1].sum()) if len(table) else 0
     return Metric(
@@ -58,7 +58,7 @@ def paired_mean(
         return None
     n = table[:, 1].sum()
     difference = float(table[:, 0].sum() / n)
-    limits = interval(_means(draws(len(table), resamples, seed) @ table))
+    limits = interval(_means(resampled(table, resamples, seed)))
     assert limits is not None  # every resample holds a value
     flips, exact = swaps(len(table), resamples, seed)
     p = permutation_p(difference, ((1 - 2 * flips) @ table[:, 0]) / n, exact)

@@ -21,14 +21,16 @@ from radpref.mining.confidence import (
 )
 from radpref.mining.encoders import EncoderError, image_encoder, sentence_vectors
 from radpref.mining.hits import Rate, Retrieval, rate, retrieval_hits, tail_names, tail_shares
-from radpref.mining.mine import Mined, Stratum, Summary, finding_of, mine, neighbours
+from radpref.mining.mine import Asked, Mined, Stratum, Summary, mine, neighbours, remembered
 from radpref.mining.quotas import apportion, tempered
+from radpref.mining.rows import Rows, Vectors, as_tensor
 from radpref.mining.search import Neighbours, Part, SearchError, search
 from radpref.mining.vectors import (
     finding_vectors,
     findings_of,
     image_vectors,
     mean_vectors,
+    names_of,
     packed,
     signs,
     text_vectors,
@@ -40,6 +42,7 @@ from radpref.mining.vectors import (
 __all__ = [
     "CELLS",
     "RULES",
+    "Asked",
     "Bin",
     "Calibration",
     "EncoderError",
@@ -49,28 +52,32 @@ __all__ = [
     "Part",
     "Rate",
     "Retrieval",
+    "Rows",
     "SearchError",
     "Stratum",
     "Summary",
+    "Vectors",
     "answer_span",
     "apportion",
     "approximate",
+    "as_tensor",
     "calibration",
     "cell",
     "cells",
     "confidence",
     "correct_reports",
     "cut",
-    "finding_of",
     "finding_vectors",
     "findings_of",
     "image_encoder",
     "image_vectors",
     "mean_vectors",
     "mine",
+    "names_of",
     "neighbours",
     "packed",
     "rate",
+    "remembered",
     "retrieval_hits",
     "search",
     "sensitivity",

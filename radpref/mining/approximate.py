@@ -7,6 +7,7 @@ from math import sqrt
 
 import torch
 
+from radpref.mining.rows import as_tensor
 from radpref.mining.search import (
     BLOCK,
     Groups,
@@ -14,7 +15,6 @@ from radpref.mining.search import (
     Part,
     SearchError,
     _checked,
-    _rows,
     _scaled,
     _similarity,
 )
@@ -45,17 +45,17 @@ def approximate(
     queries, gallery = parts[0].queries.shape[0], parts[0].gallery.shape[0]
     lists = max(1, min(round(4 * sqrt(gallery)), gallery // 39))  # faiss wants 39 rows a list to learn from
     drawn = torch.randperm(gallery, generator=torch.Generator().manual_seed(seed))[: lists * TRAINED]
-    sample = _scaled(parts, [_rows(part.gallery, drawn.sort().values) for part in parts], False)
+    sample = _scaled(parts, [as_tensor(part.gallery, drawn.sort().values) for part in parts], False)
     kind = faiss.ScalarQuantizer.QT_fp16
     coarse = faiss.IndexFlatIP(sample.shape[1])
     index = faiss.IndexIVFScalarQuantizer(coarse, sample.shape[1], lists, kind, faiss.METRIC_INNER_PRODUCT)
     index.train(sample.numpy())
     for start in range(0, gallery, BLOCK):
         some = slice(start, min(start + BLOCK, gallery))
-        index.add(_scaled(parts, [_rows(part.gallery, some) for part in parts], False).numpy())
+        index.add(_scaled(parts, [as_tensor(part.gallery, some) for part in parts], False).numpy())
     index.nprobe = probes
     everyone = torch.arange(queries)
-    asking = _scaled(parts, [_rows(part.queries, everyone) for part in parts], True)
+    asking = _scaled(parts, [as_tensor(part.queries, everyone) for part in parts], True)
     row = torch.from_numpy(index.search(asking.numpy(), min(k + spare, gallery))[1])
     out = row < 0
     for of_query, of_row in exclude:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from radpref.evaluation.resampling import draws, interval
+from radpref.evaluation.resampling import interval, resampled
 from radpref.records import Record
 
 Array = NDArray[np.float64]
@@ -50,7 +50,7 @@ class Calibration(Record):
 def calibration(
     confidences: Sequence[float],
     correct: Sequence[bool],
-    patients: Sequence[str],
+    patients: Sequence[Hashable],
     *,
     bins: int = 10,
     resamples: int = 1000,
@@ -72,7 +72,6 @@ def calibration(
         return None
     p, y = np.asarray(confidences, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     names, unit = np.unique(np.asarray(patients), return_inverse=True)
-    weights = draws(len(names), resamples, seed)
     width = np.linspace(0, 1, bins + 1)
     mass = np.unique(np.quantile(p, np.linspace(0, 1, bins + 1)))
     found: dict[str, Any] = {}
@@ -80,18 +79,19 @@ def calibration(
         place = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, len(edges) - 2)
         sums = _sums(place, unit, p, y, len(edges) - 1, len(names))
         found[f"ece_{kind}"] = float(_ece(sums.sum(0)[None])[0])
-        spread = _ece(np.tensordot(weights, sums, axes=1))
+        spread = _ece(resampled(sums.reshape(len(names), -1), resamples, seed).reshape(-1, *sums.shape[1:]))
         found[f"ece_{kind}_interval"] = interval(spread)
         found[f"bins_{kind}"] = tuple(_bins(edges, sums.sum(0)))
-    square = np.bincount(unit, (p - y) ** 2, len(names))
-    counts = np.bincount(unit, minlength=len(names)).astype(np.float64)
+    parts = [np.bincount(unit, values, len(names)) for values in ((p - y) ** 2, np.ones_like(p))]
+    squares = np.stack(parts, 1).astype(np.float64)
+    drawn = resampled(squares, resamples, seed)
     return Calibration(
         n=len(p),
         patients=len(names),
         accuracy=float(y.mean()),
         confidence=float(p.mean()),
         brier=float(np.mean((p - y) ** 2)),
-        brier_interval=interval((weights @ square) / (weights @ counts)),
+        brier_interval=interval(drawn[:, 0] / drawn[:, 1]),
         **found,
     )
 

@@ -8,7 +8,7 @@ different things in different models.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import exp
 from statistics import fmean
 from typing import get_args
@@ -68,17 +68,18 @@ def answer_span(text: str, reference: str) -> Span | None:
     return Span(start=start, end=start + len(said))
 
 
-def correct_reports(judgements: Sequence[Judgement], rule: str, quantile: float = 0.5) -> dict[str, bool]:
+def correct_reports(judgements: Iterable[Judgement], rule: str, quantile: float = 0.5) -> dict[str, bool]:
     """Question id to whether its report counts as right; reports without a score are left out.
 
     ``rule`` ``errors``: a report with any significant error is wrong. ``score``: one below the ``quantile`` of the
     scores is. A judge that names no errors knows only the second rule.
     """
-    scored = [row for row in judgements if row.score is not None]
     if rule == "errors":
+        scored = (row for row in judgements if row.score is not None)
         return {row.question: not any(error.significant for error in row.errors) for row in scored}
-    low = float(np.quantile([row.score for row in scored], quantile)) if scored else 0.0
-    return {row.question: row.score >= low for row in scored if row.score is not None}
+    scores = {row.question: row.score for row in judgements if row.score is not None}
+    low = float(np.quantile(list(scores.values()), quantile)) if scores else 0.0
+    return {question: score >= low for question, score in scores.items()}
 
 
 def cut(confidences: Sequence[float], quantile: float) -> float:

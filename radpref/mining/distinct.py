@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from radpref.mining.rows import as_tensor
+
 _BLOCK = 16384
 """Rows at a time."""
 _PROBE = 4096
@@ -51,12 +53,12 @@ def distinct(parts: Sequence[Any], *, always: bool = False) -> Distinct | None:
     if not always and rows > 8 * _PROBE:
         probe = torch.randint(rows, (_PROBE,), generator=torch.Generator().manual_seed(0))
         probe = torch.from_numpy(np.unique(probe.numpy()))
-        seen = len(np.unique(_hashed([_taken(part, probe) for part in parts]).numpy()))
+        seen = len(np.unique(_hashed([as_tensor(part, probe) for part in parts]).numpy()))
         # of U rows alike in number, n draws meet about n(n - 1) / 2U twice
         if (len(probe) - seen) * 2 * rows < _WORTH * len(probe) * (len(probe) - 1):
             return None
     hashes = torch.cat(
-        [torch.empty(0, dtype=torch.int64), *(_hashed([_taken(p, some) for p in parts]) for some in _blocks(rows))]
+        [torch.empty(0, dtype=torch.int64), *(_hashed([as_tensor(p, some) for p in parts]) for some in _blocks(rows))]
     )
     _, at, like = np.unique(hashes.numpy(), return_index=True, return_inverse=True)
     first, inverse = torch.from_numpy(at), torch.from_numpy(like)
@@ -66,19 +68,13 @@ def distinct(parts: Sequence[Any], *, always: bool = False) -> Distinct | None:
         return None
     for some in _blocks(rows):
         twin = found.first[found.of[some]]
-        if not all(torch.equal(_taken(part, some), _taken(part, twin)) for part in parts):
+        if not all(torch.equal(as_tensor(part, some), as_tensor(part, twin)) for part in parts):
             return Distinct(torch.arange(rows), torch.arange(rows)) if always else None  # a collision of hashes
     return found
 
 
 def _blocks(rows: int) -> list[slice]:
     return [slice(start, min(start + _BLOCK, rows)) for start in range(0, rows, _BLOCK)]
-
-
-def _taken(part: Any, which: slice | Tensor) -> Tensor:
-    if isinstance(part, Tensor):
-        return part[which]
-    return torch.from_numpy(part[which if isinstance(which, slice) else which.numpy()])
 
 
 def _hashed(parts: Sequence[Tensor]) -> Tensor:

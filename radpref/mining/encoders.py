@@ -5,7 +5,7 @@ Only safetensors are read, and no code of a checkpoint is run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from radpref.errors import RadprefError
+from radpref.mining.rows import DistinctTexts, Rows
 from radpref.mining.vectors import Encode, unit
 
 OPEN_CLIP = "open_clip:"
@@ -23,7 +24,7 @@ class EncoderError(RadprefError, ValueError):
     """An encoder that cannot be used; the message says why and what to do."""
 
 
-def sentence_vectors(texts: Sequence[str], model: str, *, device: str = "cpu", batch: int = 64) -> Tensor:
+def sentence_vectors(texts: Iterable[str], model: str, *, device: str = "cpu", batch: int = 64) -> Rows:
     """``unit`` rows (N, D) by a sentence-transformers model, a folder or a name on the hub.
 
     Raises:
@@ -42,7 +43,11 @@ def sentence_vectors(texts: Sequence[str], model: str, *, device: str = "cpu", b
         )
     except (OSError, ValueError) as error:
         raise EncoderError(f"mine.text_model is {model!r}, which cannot be loaded: {error}") from error
-    return unit(torch.from_numpy(encoder.encode(list(texts), batch_size=batch, show_progress_bar=False)))
+
+    def encode(some: list[str]) -> Tensor:
+        return unit(torch.from_numpy(encoder.encode(some, batch_size=batch, show_progress_bar=False)))
+
+    return DistinctTexts(texts).vectors(encode)
 
 
 def image_encoder(model: str, device: torch.device) -> Encode:

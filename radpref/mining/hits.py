@@ -6,12 +6,12 @@ Intervals of 95 % are bootstrap over patients: of the questions that ask, where 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radpref.evaluation.resampling import draws, interval
+from radpref.evaluation.resampling import interval, resampled
 from radpref.records import Record
 
 Array = NDArray[np.float64]
@@ -30,7 +30,7 @@ class Rate(Record):
 
 
 def rate(
-    name: str, hits: Sequence[float], patients: Sequence[str], sizes: Sequence[float] | None = None, *,
+    name: str, hits: Sequence[float], patients: Sequence[Hashable], sizes: Sequence[float] | None = None, *,
     resamples: int = 1000, seed: int = 0,
 ) -> Rate:  # fmt: skip
     """``sum(hits) / sum(sizes)`` with its interval.
@@ -41,22 +41,22 @@ def rate(
     """
     if not len(hits):
         return Rate(name=name, rate=None)
-    top, bottom, units = _by_patient(hits, patients, sizes)
-    spread = interval(_ratio(top, bottom, draws(units, resamples, seed)))
-    whole = bottom.sum()
+    sums = _by_patient(hits, patients, sizes)
+    spread = interval(_ratio(resampled(sums, resamples, seed)))
+    top, whole = sums.sum(0)
     low, high = spread or (None, None)
     return Rate(
         name=name,
-        rate=float(top.sum() / whole) if whole else None,
+        rate=float(top / whole) if whole else None,
         low=low,
         high=high,
         n=round(whole),
-        patients=units,
+        patients=len(sums),
     )
 
 
 def difference(
-    name: str, hits: Sequence[float], other: Sequence[float], patients: Sequence[str], sizes: Sequence[float], *,
+    name: str, hits: Sequence[float], other: Sequence[float], patients: Sequence[Hashable], sizes: Sequence[float], *,
     resamples: int = 1000, seed: int = 0,
 ) -> Rate:  # fmt: skip
     """The difference of two rates over the same rows, paired: both meet the same resamples."""
@@ -66,7 +66,7 @@ def difference(
 
 
 def random_rates(
-    correct: Sequence[bool | None], excluded: Sequence[Sequence[str]], queries: Sequence[int]
+    correct: Sequence[bool | None], excluded: Sequence[Sequence[Hashable]], queries: Sequence[int]
 ) -> list[float]:
     """For each query the share of wrong answers among all that it could have been given at random.
 
@@ -109,8 +109,8 @@ class Retrieval(Record):
 
 def retrieval_hits(
     correct: Sequence[bool | None],
-    patients: Sequence[str],
-    excluded: Sequence[Sequence[str]],
+    patients: Sequence[Hashable],
+    excluded: Sequence[Sequence[Hashable]],
     queries: Sequence[int],
     neighbours: Sequence[Sequence[int]],
     *,
@@ -159,7 +159,7 @@ def tail_names(findings: Sequence[str], share: float) -> tuple[str, ...]:
 
 
 def tail_shares(
-    sets: Mapping[str, Sequence[int]], findings: Sequence[str], patients: Sequence[str], tail: Sequence[str], *,
+    sets: Mapping[str, Sequence[int]], findings: Sequence[str], patients: Sequence[Hashable], tail: Sequence[str], *,
     resamples: int = 1000, seed: int = 0,
 ) -> list[Rate]:  # fmt: skip
     """The share of each set of questions (row numbers) whose finding is in the tail."""
@@ -176,16 +176,16 @@ def tail_shares(
     ]
 
 
-def _by_patient(
-    hits: Sequence[float], patients: Sequence[str], sizes: Sequence[float] | Array | None
-) -> tuple[Array, Array, int]:
+def _by_patient(hits: Sequence[float], patients: Sequence[Hashable], sizes: Sequence[float] | Array | None) -> Array:
+    """Sums of hits and sizes, (patients, 2)."""
     names, unit = np.unique(np.asarray(patients), return_inverse=True)
     sizes = np.ones(len(unit)) if sizes is None else sizes
-    top, bottom = (np.bincount(unit, np.asarray(values, dtype=np.float64), len(names)) for values in (hits, sizes))
-    return top.astype(np.float64), bottom.astype(np.float64), len(names)
+    return np.stack(
+        [np.bincount(unit, np.asarray(values, dtype=np.float64), len(names)) for values in (hits, sizes)], 1
+    )
 
 
-def _ratio(top: Array, bottom: Array, weights: Array) -> Array:
+def _ratio(sums: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
-        result: Array = (weights @ top) / (weights @ bottom)
+        result: Array = sums[:, 0] / sums[:, 1]
     return result

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +16,14 @@ from radpref.mining.calibration import Calibration, calibration
 from radpref.mining.confidence import CELLS, Moved, cells, sensitivity
 from radpref.mining.hits import Rate, Retrieval, rate, retrieval_hits, tail_names, tail_shares
 from radpref.mining.quotas import MODES, apportion, tempered
+from radpref.mining.rows import Rows, Vectors
 from radpref.mining.search import Neighbours, Part, search
-from radpref.mining.vectors import findings_of
+from radpref.mining.vectors import findings_of, names_of
 from radpref.records import Cell, MinedQuestion, Question, Record
 from radpref.tasks import normalise, polarity
 
+T = TypeVar("T", bound=Hashable)
+STRATA = ("task", "kind", "finding", "answer")
 Key = tuple[str, str, str, str]
 """A stratum: task, kind, finding, answer."""
 
@@ -86,18 +89,58 @@ class Near(NamedTuple):
     rank: int
 
 
-def finding_of(question: Question) -> str:
-    """The finding that a question counts for: what it is about, else the first finding in truth or texts, else ""."""
-    named = question.about or findings_of(question)
-    present = [finding.name for finding in named if finding.presence != "absent"]
-    return (present or [finding.name for finding in named] or [""])[0]
+class Asked(NamedTuple):
+    """What mining remembers of a question."""
+
+    id: str
+    study: str
+    patient: str
+    prompt: int
+    """A hash of it: whether prompts are the same is all that is asked."""
+    task: str
+    kind: str
+    finding: str
+    """What the question counts for: what it is about, else the first finding in truth or texts, else ""."""
+    answer: str
+    """Of closed questions, in its plain form."""
+    names: frozenset[str]
+    """Of findings that are not absent, from truth or texts."""
+
+
+def remembered(questions: Iterable[Question]) -> list[Asked]:
+    """What mining needs of each question; words that come again are held once."""
+    kept: dict[Any, Any] = {}
+
+    def once(value: T) -> T:
+        found: T = kept.setdefault(value, value)
+        return found
+
+    rows = []
+    for question in questions:
+        findings = findings_of(question)
+        named = question.about or findings
+        present = [finding.name for finding in named if finding.presence != "absent"]
+        rows.append(
+            Asked(
+                id=question.id,
+                study=once(question.study),
+                patient=once(question.patient),
+                prompt=hash(question.prompt),
+                task=once(question.task),
+                kind=once(question.kind),
+                finding=once((present or [finding.name for finding in named] or [""])[0]),
+                answer=once((polarity(question.answer) or normalise(question.answer)) if question.closed else ""),
+                names=once(names_of(findings)),
+            )
+        )
+    return rows
 
 
 def mine(
-    questions: Sequence[Question],
+    questions: Sequence[Asked],
     correct: Mapping[str, bool],
     confidences: Mapping[str, float],
-    vectors: Mapping[str, Tensor],
+    vectors: Mapping[str, Vectors],
     section: MineSection,
     *,
     seed: int,
@@ -117,7 +160,7 @@ def mine(
     reported alike.
 
     Args:
-        questions: the pool; ids are unique.
+        questions: the pool (`remembered`); ids are unique.
         correct: question id to whether the answer is right; without one a question is never hard.
         confidences: question id to the answer's confidence in [0, 1].
         vectors: ``question``, ``rationale``, ``image``: unit vectors, ``finding``: signs, each (questions, D);
@@ -134,8 +177,8 @@ def mine(
     asking = [place[id] for id in hard[: section.queries]]
     found = neighbours(questions, asking, vectors, section)
     near = _nearest(asking, found, {place[id] for id in hard})
-    findings = [finding_of(question) for question in questions]
-    strata = [_stratum(question, name, section) for question, name in zip(questions, findings, strict=True)]
+    findings = [question.finding for question in questions]
+    strata = [_stratum(question, section) for question in questions]
     budget = _budget(section.budget, len(questions))
     rows_of_hard = [place[id] for id in hard]
     ordered = sorted(near, key=lambda i: (near[i].distance, _drawn(seed, ids[i])))
@@ -163,9 +206,9 @@ def mine(
         for i in sorted(taken)
     ]
 
-    patients = [question.patient for question in questions]
+    order = {name: number for number, name in enumerate(sorted({question.patient for question in questions}))}
+    patients = [order[question.patient] for question in questions]
     known = [id for id in ids if id in cell_of]
-    own = {id: patients[place[id]] for id in known}
     drawn: dict[str, Any] = {"resamples": resamples, "seed": seed}
     sets = {
         "pool": list(range(len(ids))),
@@ -201,7 +244,10 @@ def mine(
         budget=budget,
         taken=len(rows),
         calibration=calibration(
-            [confidences[id] for id in known], [correct[id] for id in known], list(own.values()), **drawn
+            [confidences[id] for id in known],
+            [correct[id] for id in known],
+            [patients[place[id]] for id in known],
+            **drawn,
         ),
         found=(
             wrong("random", ids),
@@ -235,7 +281,7 @@ WEIGHTS = ("question", "rationale", "image", "finding")
 
 
 def neighbours(
-    questions: Sequence[Question], asking: Sequence[int], vectors: Mapping[str, Tensor], section: MineSection
+    questions: Sequence[Asked], asking: Sequence[int], vectors: Mapping[str, Vectors], section: MineSection
 ) -> Neighbours:
     """The ``section.k`` nearest questions of those in the rows ``asking``, never themselves.
 
@@ -247,7 +293,7 @@ def neighbours(
         return Neighbours(torch.empty(shape, dtype=torch.int64), torch.empty(shape, dtype=torch.float64), {})
     rows = torch.tensor(asking)
     parts = [
-        Part(vectors[name][rows], vectors[name], weight, "signs" if name == "finding" else "cosine")
+        Part(_taken(vectors[name], rows), vectors[name], weight, "signs" if name == "finding" else "cosine")
         for name in WEIGHTS
         if (weight := getattr(section, name))
     ]
@@ -256,11 +302,15 @@ def neighbours(
     return find(parts, section.k, exclude=[(group[rows], group) for group in groups])
 
 
-def _excluded(questions: Sequence[Question], section: MineSection) -> list[list[str]]:
+def _taken(vectors: Vectors, rows: Tensor) -> Vectors:
+    return vectors.take(rows.numpy()) if isinstance(vectors, Rows) else vectors[rows]
+
+
+def _excluded(questions: Sequence[Asked], section: MineSection) -> list[list[Hashable]]:
     return [[getattr(question, name) for question in questions] for name in section.exclude]
 
 
-def _numbered(column: Sequence[str]) -> Tensor:
+def _numbered(column: Sequence[Hashable]) -> Tensor:
     number = {value: i for i, value in enumerate(dict.fromkeys(column))}
     return torch.tensor([number[value] for value in column])
 
@@ -290,14 +340,8 @@ def _budget(budget: float, questions: int) -> int:
     return max(1, round(budget * questions)) if budget <= 1 else round(budget)
 
 
-def _stratum(question: Question, finding: str, section: MineSection) -> Key:
-    values = {
-        "task": question.task,
-        "kind": question.kind,
-        "finding": finding,
-        "answer": (polarity(question.answer) or normalise(question.answer)) if question.closed else "",
-    }
-    task, kind, name, answer = (values[part] if part in section.strata else "" for part in values)
+def _stratum(question: Asked, section: MineSection) -> Key:
+    task, kind, name, answer = (getattr(question, part) if part in section.strata else "" for part in STRATA)
     return task, kind, name, answer
 
 

@@ -27,6 +27,7 @@ from torch.nn.functional import pad
 
 from radpref.errors import RadprefError
 from radpref.mining.distinct import Distinct, distinct
+from radpref.mining.rows import as_tensor
 
 BLOCK = 16384
 """Rows of the gallery at a time."""
@@ -53,8 +54,9 @@ class SearchError(RadprefError, ValueError):
 class Part(NamedTuple):
     """One kind of vector by which rows are compared.
 
-    ``queries`` (Q, D) and ``gallery`` (N, D) are tensors, NumPy arrays or memory maps of any float type: rows as
-    ``vectors.unit`` (``cosine``) or ``vectors.signs`` (``signs``, compared by mean Hamming distance) make them.
+    ``queries`` (Q, D) and ``gallery`` (N, D) are tensors, NumPy arrays, memory maps (of any float type) or
+    ``mining.Rows``: rows as ``vectors.unit`` (``cosine``) or ``vectors.signs`` (``signs``, compared by mean Hamming
+    distance) make them.
     """
 
     queries: Any
@@ -155,7 +157,7 @@ def _among_distinct(
     asking = alike if same else distinct([part.queries for part in parts], always=True)
     assert asking is not None
     few = [
-        part._replace(queries=_rows(part.queries, asking.first), gallery=_rows(part.gallery, alike.first))
+        part._replace(queries=as_tensor(part.queries, asking.first), gallery=as_tensor(part.gallery, alike.first))
         for part in parts
     ]
     keep = min(k + _EXTRA, len(alike.first))
@@ -193,13 +195,6 @@ def _checked(parts: list[Part], k: int) -> list[Part]:
                 "the same gallery, in vectors of one length each"
             )
     return parts
-
-
-def _rows(rows: Any, key: slice | Tensor) -> Tensor:
-    """Some rows as a tensor."""
-    if isinstance(rows, Tensor):
-        return rows[key]
-    return torch.from_numpy(rows[key if isinstance(key, slice) else key.numpy()])
 
 
 # ---------------------------------------------------------------------------------------------- arithmetics
@@ -308,7 +303,7 @@ def _similarity(parts: Sequence[Part], queries: Tensor, gallery: Tensor) -> Tens
         products = [
             part.factor
             * torch.linalg.vecdot(
-                _rows(part.queries, queries[some]).double(), _rows(part.gallery, gallery[some]).double()
+                as_tensor(part.queries, queries[some]).double(), as_tensor(part.gallery, gallery[some]).double()
             )
             for part in parts
         ]
@@ -341,14 +336,14 @@ def _scan(
 ) -> _Kept:
     best = _first_best if arithmetic is _Exact else _best
     tiles = torch.split(which, tile)
-    asking = [arithmetic.operand(parts, [_rows(part.queries, own) for part in parts], True) for own in tiles]
+    asking = [arithmetic.operand(parts, [as_tensor(part.queries, own) for part in parts], True) for own in tiles]
     dtype = torch.float64 if arithmetic is _Exact else torch.float32
     kept = [(torch.empty(len(own), 0, dtype=dtype), torch.empty(len(own), 0, dtype=torch.int64)) for own in tiles]
     slack = [0.0] * len(tiles)
     gallery = parts[0].gallery.shape[0]
     for start in range(0, gallery, block):
         some = slice(start, min(start + block, gallery))
-        given = arithmetic.operand(parts, [_rows(part.gallery, some) for part in parts], False)
+        given = arithmetic.operand(parts, [as_tensor(part.gallery, some) for part in parts], False)
         for number, own in enumerate(tiles):
             products = arithmetic.product(asking[number], given)
             for of_query, of_row in exclude:

@@ -11,17 +11,20 @@ import base64
 import hashlib
 import inspect
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import log
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from radpref.findings import read
 from radpref.images import ImageError, read_image
+from radpref.mining.rows import DistinctTexts, Rows, as_tensor, batched
 from radpref.models import Vlm, autocast, encode_prompt, image_token_ids, unwrapped
 from radpref.models.chat import pad
 from radpref.records import Finding, ImageFile, ImageVector, Quarantined, Question
@@ -48,25 +51,31 @@ def signs(members: Tensor) -> Tensor:
     return members.float() * 2 - 1
 
 
-def text_vectors(texts: Sequence[str], dims: int = 512) -> Tensor:
+def text_vectors(texts: Iterable[str], dims: int = 512) -> Rows:
     """Hashed TF-IDF of words and pairs of words: (N, dims) ``unit`` rows.
 
     A term's weight is (1 + ln count) * (1 + ln((1 + N) / (1 + texts that have it))), as in scikit-learn with
     sublinear counts; its bucket and sign follow from a hash (Weinberger et al., 2009), so that the same texts give
     the same vectors on every machine. Terms that meet in a bucket add up with their signs, which is noise of mean 0.
     """
-    counts = [Counter(_terms(text)) for text in texts]
-    having = Counter(term for own in counts for term in own)
-    place = {term: _bucket(term, dims) for term in having}
-    rarity = {term: 1 + log((1 + len(texts)) / (1 + n)) for term, n in having.items()}
-    vectors = torch.zeros(len(texts), dims)
-    for number, own in enumerate(counts):
+    distinct = DistinctTexts(texts)
+    having: Counter[str] = Counter()
+    for text, times in zip(distinct, distinct.times, strict=True):
+        having.update(dict.fromkeys(_terms(text), int(times)))
+    weight = {
+        term: (place, sign * (1 + log((1 + len(distinct.of)) / (1 + n))))
+        for term, n in having.items()
+        for place, sign in [_bucket(term, dims)]
+    }
+
+    def vector(text: str) -> list[float]:
         row = [0.0] * dims
-        for term, n in sorted(own.items()):
-            bucket, sign = place[term]
-            row[bucket] += sign * (1 + log(n)) * rarity[term]
-        vectors[number] = torch.tensor(row)
-    return unit(vectors)
+        for term, n in sorted(Counter(_terms(text)).items()):
+            bucket, rarity = weight[term]
+            row[bucket] += (1 + log(n)) * rarity
+        return row
+
+    return distinct.vectors(lambda some: unit(torch.tensor([vector(text) for text in some])))
 
 
 def _terms(text: str) -> list[str]:
@@ -86,18 +95,20 @@ def findings_of(question: Question) -> tuple[Finding, ...]:
     return question.about or read(f"{question.prompt}\n{question.answer}\n{question.reference}", questions=True)
 
 
-def finding_vectors(rows: Sequence[Iterable[Finding]]) -> tuple[Tensor, list[str]]:
-    """Multi-hot vectors of the findings present or uncertain: ``signs`` (N, C), and the C names in their order.
+def names_of(findings: Iterable[Finding]) -> frozenset[str]:
+    """The names of the findings present or uncertain."""
+    return frozenset(finding.name for finding in findings if finding.presence != "absent")
+
+
+def finding_vectors(rows: Sequence[frozenset[str]]) -> tuple[Rows, list[str]]:
+    """Multi-hot vectors of sets of names (``names_of``): ``signs`` (N, C), and the C names in their order.
 
     C is the number of names that occur, at least 1.
     """
-    named = [{finding.name for finding in row if finding.presence != "absent"} for row in rows]
-    names = sorted(set().union(*named)) or [""]
-    place = {name: number for number, name in enumerate(names)}
-    members = torch.zeros(len(rows), len(names), dtype=torch.bool)
-    for number, own in enumerate(named):
-        members[number, [place[name] for name in own]] = True
-    return signs(members), names
+    names = sorted(frozenset().union(*set(rows))) or [""]
+    sets = {own: number for number, own in enumerate(dict.fromkeys(rows))}
+    members = torch.tensor([[name in own for name in names] for own in sets], dtype=torch.bool).view(-1, len(names))
+    return Rows([signs(members)], np.array([sets[own] for own in rows], dtype=np.int64)), names
 
 
 Encode = Callable[[Sequence[Image.Image]], Tensor]
@@ -158,19 +169,35 @@ def _refused(image: ImageFile, reason: str) -> Quarantined:
     return Quarantined(id=image.digest, stage="mine", reason=reason)
 
 
-def mean_vectors(questions: Sequence[Question], images: dict[str, Tensor]) -> Tensor:
+def mean_vectors(questions: Iterable[Question], images: Iterable[tuple[str, Tensor]]) -> Rows:
     """One ``unit`` vector a question: the mean over its images' own vectors, scaled to the same length.
 
-    ``images`` is keyed by ``ImageFile.digest``; images that are not in it are left out, and a question without any has
-    zeros.
+    ``images`` are vectors (D,) with their images' ``ImageFile.digest``; images that are not there are left out, and a
+    question without any has zeros.
     """
-    width = len(next(iter(images.values()))) if images else 1
-    rows = torch.zeros(len(questions), width)
-    for number, question in enumerate(questions):
-        own = [images[image.digest] for image in question.images if image.digest in images]
-        if own:
-            rows[number] = torch.stack([vector / max(float(vector.norm()), 1e-20) for vector in own]).mean(0)
-    return unit(rows)
+    place: dict[str, int] = {}
+
+    def scaled() -> Iterator[Tensor]:
+        for some in batched(images):
+            place.update({digest: number for number, (digest, _) in enumerate(some, len(place))})
+            vectors = torch.stack([vector for _, vector in some])
+            yield vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-20)
+
+    stored = Rows(scaled())
+    sets: dict[tuple[int, ...], int] = {}
+    of = array("q")
+    for question in questions:
+        own = tuple(place[image.digest] for image in question.images if image.digest in place)
+        of.append(sets.setdefault(own, len(sets)))
+
+    def means(some: Sequence[tuple[int, ...]]) -> Tensor:
+        rows = torch.zeros(len(some), stored.shape[1])
+        for number, own in enumerate(some):
+            if own:
+                rows[number] = as_tensor(stored, torch.tensor(own)).mean(0)
+        return unit(rows)
+
+    return Rows(map(means, batched(sets)), np.array(of, dtype=np.int64))
 
 
 def packed(digest: str, vector: Tensor) -> ImageVector:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from radpref.models import Vlm
 
 Row = TypeVar("Row", bound=Record)
+K = TypeVar("K")
 T = TypeVar("T")
 
 QUARANTINED = TableOf("quarantined", Quarantined)
@@ -102,6 +105,16 @@ class Context:
         if not self._run.main:
             return 0
         return self._run.table(self._stage.name, port).write(rows)
+
+    def write_each(self, ports: Mapping[K, TableOf[Row]], rows: Iterable[tuple[K, Row]]) -> Counter[K]:
+        """Make several tables of this stage in one pass: of each row, which one is its; returns the rows of each."""
+        counts: Counter[K] = Counter()
+        with ExitStack() as open_:
+            add = {key: open_.enter_context(self.own(port).writing()) for key, port in ports.items()}
+            for key, row in rows:
+                add[key](row)
+                counts[key] += 1
+        return counts
 
     def own(self, port: TableOf[Row]) -> Table[Row]:
         """A table of this stage, to read what was written."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -85,21 +85,33 @@ class Table(Generic[Row]):
         """A hash of the file's content; of no file, that of no rows."""
         return _digest(self.path)
 
-    def write(self, rows: Iterable[Row]) -> int:
-        """Make ``rows``, in their order, the whole content; returns their number.
+    @contextmanager
+    def writing(self) -> Iterator[Callable[[Row], None]]:
+        """A function that takes one row after the other, of which the whole content is made when the block ends.
 
         Raises:
             StoreError: an id stands twice, or the disk is full or not writable; the old content is then untouched.
         """
         ids = array("Q")
         with replacing(self.path) as file:
-            for row in rows:
+
+            def add(row: Row) -> None:
                 ids.append(_hash(str(row.id)))  # type: ignore[attr-defined]
                 file.write(self._line(row))
+
+            yield add
             twice = len(ids) - len(np.unique(np.frombuffer(ids, dtype=np.uint64))) if ids else 0
             if twice:
                 raise StoreError(f"{self.path.name} was given {twice} ids twice; ids are unique.")
-        return len(ids)
+
+    def write(self, rows: Iterable[Row]) -> int:
+        """Make ``rows``, in their order, the whole content; returns their number. Raises StoreError as `writing`."""
+        count = 0
+        with self.writing() as add:
+            for row in rows:
+                add(row)
+                count += 1
+        return count
 
     def _line(self, row: Record) -> bytes:
         return json.dumps(self._plain(row), ensure_ascii=False).encode("utf-8", "replace") + b"\n"

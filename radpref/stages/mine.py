@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from radpref.config import MineSection
-from radpref.records import Candidate, ImageVector, Quarantined, Question, Shown
+from radpref.records import Candidate, ImageVector, Quarantined, Shown
 from radpref.rooms import mining, models, tasks
 from radpref.runs.context import Context
 from radpref.runs.folder import RunError
@@ -14,9 +13,6 @@ from radpref.runs.stage import Outcome, Rows, Stage, Whole
 from radpref.stages.identities import COMPUTES, DEVICE, READER
 from radpref.stages.judge import candidates
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, MINED, MODEL, TRAIN, VECTORS
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def _images(context: Context) -> Iterator[Shown]:
@@ -65,8 +61,8 @@ EMBED = Stage(
 
 def _mine(context: Context) -> Outcome:
     """Which training questions are hard, what lies near them, and how many of each to take."""
-    recipe, section = context.config, context.config.mine
-    questions = list(context.read(TRAIN))
+    section = context.config.mine
+    questions = mining.remembered(context.read(TRAIN))
     correct, confidences = _answered(context, section)
     if not correct:
         raise RunError(
@@ -79,8 +75,8 @@ def _mine(context: Context) -> Outcome:
         confidences,
         _vectors(context, questions, section),
         section,
-        seed=recipe.run.seed,
-        resamples=recipe.evaluate.resamples,
+        seed=context.config.run.seed,
+        resamples=context.config.evaluate.resamples,
     )
     context.write(MINED, found.rows)
     summary = found.summary
@@ -107,7 +103,7 @@ def _answered(context: Context, section: MineSection) -> tuple[dict[str, bool], 
         if (sure := _confidence(row, section)) is not None:
             confidences[question.id] = sure
     if reports:
-        rows = [row for row in context.read(JUDGEMENTS) if row.question in reports]
+        rows = (row for row in context.read(JUDGEMENTS) if row.question in reports)
         correct |= mining.correct_reports(rows, section.report_wrong, section.report_quantile)
     return correct, confidences
 
@@ -122,29 +118,26 @@ def _confidence(row: Candidate, section: MineSection) -> float | None:
     return mining.confidence(answer.scores, section.confidence, over)
 
 
-def _vectors(context: Context, questions: Sequence[Question], section: MineSection) -> dict[str, Tensor]:
+def _vectors(context: Context, asked: Sequence[mining.Asked], section: MineSection) -> dict[str, mining.Vectors]:
     """What questions are compared by, as far as the recipe weighs it."""
 
-    def of(texts: Iterable[str]) -> Tensor:
+    def of(texts: Iterable[str]) -> mining.Rows:
         if section.text_model is None:
-            return mining.text_vectors(list(texts), section.text_dims)
+            return mining.text_vectors(texts, section.text_dims)
         device = str(models.pick_device(context.config.run.device))
-        return mining.sentence_vectors(list(texts), section.text_model, device=device)
+        return mining.sentence_vectors(texts, section.text_model, device=device)
 
-    vectors: dict[str, Tensor] = {}
-    if not section.k:
-        return vectors
-    if section.question:
-        vectors["question"] = of(question.prompt for question in questions)
-    if section.rationale:
-        vectors["rationale"] = of(question.reference for question in questions)
-    if section.finding:
-        vectors["finding"] = mining.finding_vectors([mining.findings_of(question) for question in questions])[0]
-    if section.image:
-        vectors["image"] = mining.mean_vectors(
-            questions, {row.id: mining.unpacked(row) for row in context.read(VECTORS)}
-        )
-    return vectors
+    def images() -> mining.Rows:
+        stored = ((row.id, mining.unpacked(row)) for row in context.read(VECTORS))
+        return mining.mean_vectors(context.read(TRAIN), stored)
+
+    make: dict[str, Callable[[], mining.Rows]] = {
+        "question": lambda: of(question.prompt for question in context.read(TRAIN)),
+        "rationale": lambda: of(question.reference for question in context.read(TRAIN)),
+        "finding": lambda: mining.finding_vectors([question.names for question in asked])[0],
+        "image": images,
+    }
+    return {name: made() for name, made in make.items() if section.k and getattr(section, name)}
 
 
 MINE = Stage(

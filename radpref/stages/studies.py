@@ -14,7 +14,7 @@ from radpref.runs.stage import Outcome, Stage, TableOf, Whole
 from radpref.stages.identities import READER
 from radpref.stages.ports import STUDIES, TEST, TRAIN, TWINS, VALIDATION
 
-SPLITS: tuple[tuple[Split, TableOf[Question]], ...] = (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
+SPLITS: dict[Split, TableOf[Question]] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
 
 
 def _studies(context: Context) -> Outcome:
@@ -41,7 +41,7 @@ def _studies(context: Context) -> Outcome:
             yield study
 
     context.write(STUDIES, counted())
-    for split, _ in SPLITS:
+    for split in SPLITS:
         if not counts[split]:
             raise RunError(
                 f"no usable study in the {split} split ({counts.total()} usable, {told}). See "
@@ -57,7 +57,7 @@ def _studies(context: Context) -> Outcome:
     composition = _questions(context)
     for note in loaded.notes:
         context.note(note)
-    line = ", ".join(f"{counts[split]} {split}" for split, _ in SPLITS) + f"; {told}"
+    line = ", ".join(f"{counts[split]} {split}" for split in SPLITS) + f"; {told}"
     if recipe.task.kind == "questions":
         kinds = ", ".join(f"{kind} {count}" for kind, count in composition.most_common())
         context.note(f"{composition.total():,} questions: {kinds}")
@@ -68,23 +68,22 @@ def _studies(context: Context) -> Outcome:
 def _questions(context: Context) -> Counter[str]:
     """Write the questions of each split; returns how many there are of each task and kind."""
     recipe = context.config
-    found: Counter[str] = Counter()
-    for split, port in SPLITS:
-        asked = tasks.questions(
+    kinds: Counter[str] = Counter()
+
+    def asked() -> Iterator[tuple[Split, Question]]:
+        for question in tasks.questions(
             context.own(STUDIES),
             recipe.task,
-            split=split,
             max_images=recipe.data.max_images,
             folder=context.folder / "marked",
             seed=recipe.run.seed,
-        )
+        ):
+            kinds[f"{question.task} {question.kind}".strip()] += 1
+            yield question.split, question
 
-        def counted(asked: Iterator[Question] = asked) -> Iterator[Question]:
-            for question in asked:
-                found[f"{question.task} {question.kind}".strip()] += 1
-                yield question
-
-        if not context.write(port, counted()):
+    found = context.write_each(SPLITS, asked())
+    for split in SPLITS:
+        if not found[split]:
             raise RunError(
                 f"the studies of the {split} split give no question: nothing is known of their findings. Add to "
                 "task.asks what they can answer (region needs masks or boxes, comparison priors), or more studies."
@@ -92,7 +91,7 @@ def _questions(context: Context) -> Counter[str]:
     wanted = recipe.evaluate.controls if recipe.task.kind == "questions" else ()
     test = list(context.own(TEST)) if wanted else []
     context.write(TWINS, tasks.twins(test, wanted, context.folder / "blank", recipe.run.seed))
-    return found
+    return kinds
 
 
 def _check(recipe: Recipe) -> None:
