@@ -15,7 +15,7 @@ from rich.text import Text
 
 from radpref.plugins import GROUPS
 from radpref.plugins import found as found_plugins
-from radpref.runs.folder import LIBRARIES
+from radpref.versions import LIBRARIES
 
 EXTRAS = {
     "dicom": (("pydicom", "gdcm"), "images in DICOM files"),

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +116,45 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write to that becomes ``folder`` in one step when the block ends, and not at all if it fails.
+
+    It is made beside it under a name that nothing has: what is not ours is never removed.
+
+    Raises:
+        StoreError: there is something at ``folder`` that is not an empty folder; or the disk is full or not writable.
+    """
+    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+        raise StoreError(f"{folder} is there already; give a new or an empty folder.")
+    folder = folder.absolute()
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        home = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            part = home / "part"
+            part.mkdir()  # with the rights that umask leaves, which mkdtemp does not ask
+            yield part
+            part.replace(folder)
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file of a run folder.
+
+    Raises:
+        StoreError: it was changed by hand into something that is no JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}); it was changed by hand. Move the file away and give the command that "
+            "writes it again."
+        ) from error
 
 
 @contextmanager

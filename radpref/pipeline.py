@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
-from rich.markup import escape
-from rich.table import Table as RichTable
-
-from radpref.config import Loaded, Recipe, RecipeError, fields, marked, nearest, objectives, value_of
-from radpref.rooms import data, images, judges
+from radpref.config import Recipe
+from radpref.names import NO_STUDIES, check_names
 from radpref.runs.engine import engine_of
 from radpref.runs.folder import Run, RunError
 from radpref.runs.runner import State, check, keep_precision, run_stage, settled, states
@@ -39,9 +36,6 @@ METHODS: dict[str, Road] = {
 }  # fmt: skip
 PAIRS_ALONE: Road = [SFT, GIVEN, PREPARE, ALIGN, LAST]
 """Method pairs where there are no studies: nothing can be measured, so nothing is."""
-
-NO_STUDIES = "none"
-"""The ``data.source`` of a run that has pairs and nothing else."""
 
 
 def road_of(recipe: Recipe) -> Road:
@@ -123,58 +117,6 @@ def refuse_loss(run: Run, wanted: Sequence[Stage], found: dict[str, State]) -> N
             + "\n  ".join(why)
             + f"\nGiven up would be: {', '.join(gone)}. Add --redo to make them anew, or give another --out."
         )
-
-
-_NAMES: dict[str, Callable[[], Iterable[str]]] = {
-    "judges": lambda: judges.JUDGES,
-    "sources": lambda: data.SOURCES,
-    "objectives": objectives,
-    "corruptions": lambda: images.OPERATORS,
-}
-"""The names of each group that a key of the recipe may take, ours and those of other packages."""
-
-
-def check_names(loaded: Loaded) -> None:
-    """Whether every name that the recipe takes from a list is on it, and what no stage could see by itself.
-
-    Raises:
-        RecipeError: a source, judge or objective that does not exist, with the nearest one; pairs that no stage reads.
-    """
-    recipe = loaded.recipe
-    for key, field in fields():
-        group, name = marked(field, "names"), value_of(recipe, key)
-        if group is None or name is None:
-            continue
-        known = [*_NAMES[group](), *([NO_STUDIES] if key == "data.source" and recipe.method == "pairs" else [])]
-        if name not in known:
-            raise RecipeError(
-                f"`{key}` from {loaded.provenance.get(key, 'the recipe')} is {name!r}, which does not exist"
-                f"{nearest(name, known) or '.'} There are: {', '.join(known)}."
-            )
-    if recipe.method != "pairs":
-        if recipe.pair.file is not None:
-            raise RecipeError(
-                f"`pair.file` names pairs that were made elsewhere, which {recipe.method} does not read: it makes "
-                "its own. Set method: pairs, or leave pair.file out."
-            )
-        return
-    if recipe.pair.file is None:
-        raise RecipeError("method pairs aligns with pairs that are there already; say where with pair.file.")
-    if recipe.data.source == NO_STUDIES and (recipe.sft.enabled or len(recipe.select.betas) > 1):
-        what = "sft.enabled: true" if recipe.sft.enabled else "several select.betas"
-        raise RecipeError(f"{what} needs studies, and data.source is {NO_STUDIES}. Name a source, or leave it out.")
-
-
-def status_table(run: Run) -> RichTable:
-    """A row a stage: finished or behind which change, the last result line, the seconds it took in all sittings."""
-    finished = [event for event in run.events() if event["event"] == "finished" and event["result"] != "up to date"]
-    last = {event["stage"]: event["result"] for event in finished}
-    spent, road = run.seconds(), road_of(run.recipe)
-    table = RichTable("stage", "finished", "result", "seconds", title=escape(str(run.folder)), title_justify="left")
-    for name, state in states(run, road).items():
-        line = last.get(name, "") if state.finished in ("yes", "no") else "; ".join(state.why)
-        table.add_row(name, state.finished, escape(line), f"{spent.get(name, 0.0):.1f}")
-    return table
 
 
 def _names(road: Road) -> str:

@@ -41,6 +41,11 @@ def found(group: str) -> Mapping[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"radpref.{group}")}
 
 
+def versions(group: str) -> str:
+    """What other packages add to a group, with the packages' versions."""
+    return " ".join(f"{name} {point.dist.version if point.dist else ''}" for name, point in found(group).items())
+
+
 def load(group: str, name: str) -> Any:
     """What a package adds under a name. Raises PluginError where it cannot be imported."""
     point = found(group)[name]

@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from radpref import config
 from radpref.errors import RadprefError
-from radpref.files import content_key, write_atomically
+from radpref.files import content_key, read_json, write_atomically
 from radpref.pipeline import road_of, run_all, run_stage_alone
 from radpref.runs.context import Left
-from radpref.runs.folder import Run, read_json
+from radpref.runs.folder import Run
 from radpref.runs.rows import batched
 from radpref.stages.ports import AFTER, MINED, PAIRS
 

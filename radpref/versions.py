@@ -5,6 +5,8 @@ A stage names the rooms that make its results, and is outdated when one of their
 stand here and not in the rooms, so that ``radpref status`` need not load torch to know them.
 """
 
+from importlib import metadata
+
 ROOMS: dict[str, int] = {
     "data": 1,
     "evaluation": 1,
@@ -20,3 +22,17 @@ ROOMS: dict[str, int] = {
     "tasks": 1,
     "training": 1,
 }
+
+LIBRARIES = ("radpref", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "spacy")
+"""What numbers depend on besides our own code."""
+
+
+def installed() -> dict[str, str]:
+    """The versions of ``LIBRARIES`` that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

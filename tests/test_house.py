@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"mining", "grounding"},
     {"report"},
     {"rooms"},
-    {"runs"},
+    {"runs", "names"},
     {"stages", "bulk", "doctor"},
     {"bench"},
     {"pipeline"},

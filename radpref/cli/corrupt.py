@@ -62,9 +62,10 @@ def _of_source(recipe: str, words: list[str], operators: list[str], count: int, 
     """Raises RecipeError and its kin: a source, operator or provider that cannot be used."""
     import tempfile
 
+    from radpref.grounding import providers_of
+    from radpref.names import check_names
+    from radpref.pairs import check_corrupt
     from radpref.pairs.preview import as_pair, made_sheet
-    from radpref.pipeline import check_names
-    from radpref.stages.corrupt import check_corrupt, providers_of
 
     words_of = [[*words, f"corrupt.operator={name}"] for name in operators] or [words]
     recipes = [config.load(recipe, overrides=one) for one in words_of]

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
+from rich.table import Table
 
 from radpref.cli.terminal import err, friendly, out
 from radpref.evaluation.tables import markdown_table, markdown_tests, terminal_table
-from radpref.pipeline import road_of, status_table
+from radpref.files import read_json
+from radpref.pipeline import road_of
 from radpref.records import Comparison, Metric
-from radpref.runs.folder import Run, RunError, read_json
+from radpref.runs.folder import Run, RunError
 from radpref.runs.runner import states
 
 RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
@@ -20,7 +23,7 @@ RunArgument = Annotated[Path, typer.Argument(help="The run folder.")]
 def status(folder: RunArgument) -> None:
     """What is finished in a run folder, what is behind which change, with counts and times."""
     with friendly():
-        out.print(status_table(Run(folder)))
+        out.print(_status_table(Run(folder)))
 
 
 def results(
@@ -54,3 +57,15 @@ def print_results(run: Run, markdown: bool = False) -> None:
     out.print(f"report: {folder / 'report.html'}   numbers: {path}", highlight=False, markup=False, soft_wrap=True)
     if limited or states(run, road_of(run.recipe))["evaluate"].finished not in ("yes", "unknown"):
         err.print("these numbers are of a part of the studies, or older than a later change of this run.")
+
+
+def _status_table(run: Run) -> Table:
+    """A row a stage: finished or behind which change, the last result line, the seconds it took in all sittings."""
+    finished = [event for event in run.events() if event["event"] == "finished" and event["result"] != "up to date"]
+    last = {event["stage"]: event["result"] for event in finished}
+    spent, road = run.seconds(), road_of(run.recipe)
+    table = Table("stage", "finished", "result", "seconds", title=escape(str(run.folder)), title_justify="left")
+    for name, state in states(run, road).items():
+        line = last.get(name, "") if state.finished in ("yes", "no") else "; ".join(state.why)
+        table.add_row(name, state.finished, escape(line), f"{spent.get(name, 0.0):.1f}")
+    return table

@@ -7,6 +7,7 @@ picture, stands on both sides of a split. What has to be held until the last row
 """
 
 from radpref.data.gate import MAX_CHARACTERS, ImageCheck
+from radpref.data.held_out import HeldOut
 from radpref.data.inspect import Inspection, section_for
 from radpref.data.inspect import inspect as inspect_data
 from radpref.data.load import SOURCES, check, load_studies
@@ -20,6 +21,7 @@ __all__ = [
     "SOURCES",
     "DataError",
     "Found",
+    "HeldOut",
     "ImageCheck",
     "Inspection",
     "Loaded",

@@ -9,6 +9,7 @@ names its averaging and uncertain rule in its key; its ``definition`` states the
 from radpref.evaluation.baselines import BASELINES, NORMAL_REPORT, baselines
 from radpref.evaluation.counts import ERROR_KINDS
 from radpref.evaluation.definitions import definition, headline
+from radpref.evaluation.everyone import details, measure_all
 from radpref.evaluation.measure import LabelScore, Measured, by_label, compare, error_totals, measure
 from radpref.evaluation.metrics import ERROR_METRICS, HEADLINE, METRICS, Definition
 from radpref.evaluation.tables import comparison_table, markdown_table, markdown_tests, metrics_json, terminal_table
@@ -30,11 +31,13 @@ __all__ = [
     "compare",
     "comparison_table",
     "definition",
+    "details",
     "error_totals",
     "headline",
     "markdown_table",
     "markdown_tests",
     "measure",
+    "measure_all",
     "measure_questions",
     "metrics_json",
     "question_baselines",

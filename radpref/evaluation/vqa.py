@@ -88,8 +88,7 @@ def question_baselines(train: Iterable[Question], test: Sequence[Question]) -> d
 
 
 def _judgement(question: Question, said: str) -> Judgement:
-    case = Case(question.id, question.id, question.reference, said, question.answer, question.closed, question.prompt)
-    return short_answer([case])[0]
+    return short_answer([Case.of(question, said)])[0]
 
 
 def _keys(question: Question) -> tuple[Hashable, Hashable, Hashable]:

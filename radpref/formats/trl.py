@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache, partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from radpref.pairs import unpair
 from radpref.records import ImageFile, Pair, Quarantined
 
 FILE = "train.parquet"
-_BATCH = 32
-"""Rows in memory; each may hold its images."""
+_PAIRS = 1024
+"""Pairs in a row group of the file. Of each group some kilobytes stay in memory until the end."""
+_HELD = 1 << 26
+"""Bytes of images in a row group at most: 64 MiB, and one pair's more."""
 
 
 def write(pairs: Iterable[Pair], folder: Path, *, copy_images: bool = False, unpaired: bool = False) -> Written:
@@ -102,5 +104,13 @@ def _features(unpaired: bool) -> Any:
 
 
 def _batches(made: Iterator[tuple[Pair, list[Row]]]) -> Iterator[list[tuple[Pair, list[Row]]]]:
-    while batch := list(islice(made, _BATCH)):
+    batch: list[tuple[Pair, list[Row]]] = []
+    held = 0
+    for pair, rows in made:
+        batch.append((pair, rows))
+        held += sum(len(image["bytes"] or b"") for row in rows for image in row["images"])
+        if len(batch) == _PAIRS or held >= _HELD:
+            yield batch
+            batch, held = [], 0
+    if batch:
         yield batch

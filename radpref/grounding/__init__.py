@@ -23,7 +23,9 @@ from radpref.grounding.measure import (
     pass_metrics,
 )
 from radpref.grounding.metrics import attention_ratio, js, kl, pass_at, pointing, relative, reward_share
+from radpref.grounding.providers import providers_of
 from radpref.grounding.summary import Value, mean_metric, paired_mean
+from radpref.grounding.table import tabled
 from radpref.grounding.targets import Target, targets
 
 __all__ = [
@@ -56,8 +58,10 @@ __all__ = [
     "pass_at",
     "pass_metrics",
     "pointing",
+    "providers_of",
     "relative",
     "reward_share",
+    "tabled",
     "targets",
     "to_grid",
     "to_image",

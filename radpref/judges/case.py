@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from radpref.errors import RadprefError
-from radpref.records import Finding, ReportError
+from radpref.records import Finding, Question, ReportError
 
 _BLANKED = re.compile(r"\[[^\[\]]*\]|\*\*")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -32,6 +32,19 @@ class Case:
     closed: bool = False
     prompt: str = ""
     """What was asked; empty where that is not known."""
+
+    @classmethod
+    def of(cls, question: Question, candidate: str, id: str | None = None) -> Case:
+        """The case of a question that was answered with ``candidate``; its id is the question's where none is given."""
+        return cls(
+            id=id or question.id,
+            question=question.id,
+            reference=question.reference,
+            candidate=candidate,
+            answer=question.answer,
+            closed=question.closed,
+            prompt=question.prompt,
+        )
 
 
 @dataclass(frozen=True)

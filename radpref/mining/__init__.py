@@ -38,6 +38,7 @@ from radpref.mining.vectors import (
     unit,
     unpacked,
 )
+from radpref.mining.verdicts import verdicts
 
 __all__ = [
     "CELLS",
@@ -90,4 +91,5 @@ __all__ = [
     "tower",
     "unit",
     "unpacked",
+    "verdicts",
 ]

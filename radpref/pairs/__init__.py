@@ -5,7 +5,7 @@ makes them minimally wrong (FiRe-MPO); ``counterfactual`` changes one attribute 
 write, by rule or by a chat model; nothing that they write is believed before it has been judged again.
 """
 
-from radpref.pairs.corrupt import Corrupted, Locate, by_prompt, corrupt_pair, own
+from radpref.pairs.corrupt import Corrupted, Locate, by_prompt, check_corrupt, corrupt_content, corrupt_pair, own
 from radpref.pairs.counterfactual import against_own, counterfactuals, single
 from radpref.pairs.edit import Built, EditCase, Edited, Editor, case_of, edit, edit_pairs, verify
 from radpref.pairs.editors import EDITORS, check_editor, editor_version
@@ -27,7 +27,9 @@ __all__ = [
     "against_own",
     "by_prompt",
     "case_of",
+    "check_corrupt",
     "check_editor",
+    "corrupt_content",
     "corrupt_pair",
     "counterfactuals",
     "distance",

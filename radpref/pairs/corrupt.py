@@ -19,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from radpref.config import CorruptSection
+from radpref.config import CorruptSection, RecipeError
 from radpref.files import content_key
 from radpref.findings import lexicon
 from radpref.images import (
+    ImageError,
     Located,
     corrupt,
     grown,
@@ -49,6 +50,31 @@ KEYS = ("corruption", "corruption_path", "corruption_why", "corruption_area")
 
 Locate = Callable[[Pair, Sequence[Image.Image]], list[Located]]
 """A provider: (pair, its images as read) -> where it sees the lesion on each image."""
+
+
+def check_corrupt(section: CorruptSection) -> None:
+    """What can be known of the section before any work. Raises RecipeError."""
+    if "segmenter" in section.masks and section.segmenter is None:
+        raise RecipeError(
+            "`corrupt.masks` names the segmenter, but `corrupt.segmenter` is not set; give the folder of a SAM 3 "
+            "checkpoint or its name on the hub, or leave segmenter out of corrupt.masks."
+        )
+
+
+def corrupt_content(pair: Pair) -> list[object]:
+    """What a pair's images and masks follow from, wherever the files lie."""
+    return [pair.model_dump(exclude={"images", "corrupted"}), [_marks(image) for image in pair.images]]
+
+
+def _marks(image: ImageFile) -> list[object]:
+    def hashed(path: str) -> str:
+        try:
+            return image_hash(ImageFile(path=path))
+        except ImageError:
+            return ""
+
+    boxes = {name: [box.model_dump() for box in drawn] for name, drawn in image.boxes.items()}
+    return [image_key(image), {name: hashed(path) for name, path in image.masks.items()}, boxes]
 
 
 class Corrupted(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, Protocol
@@ -20,7 +20,7 @@ from radpref.findings.rewrite import contradictions
 from radpref.judges import Verdict, compare, compare_truth
 from radpref.pairs.backing import unbacked, vaguer
 from radpref.pairs.spans import Marked, changes, fault, marked, same_words, size, spliced
-from radpref.records import Completion, Finding, Pair, Question, Record, ReportError, Span
+from radpref.records import Completion, Finding, Pair, Quarantined, Question, Record, ReportError, Span
 from radpref.tasks.answers import EXCLUSIVE, matches
 
 NO_ANSWER = "no answer of the model"
@@ -109,6 +109,14 @@ class Built(NamedTuple):
     """Reason to the number of questions without a pair."""
     edits: list[Edited]
     """Every edit, failed ones with their reason, in the order of the questions."""
+
+    def of(self, questions: Iterable[Question]) -> Iterator[list[Pair] | Quarantined]:
+        """Of each question its pair, or why there is none."""
+        made = {pair.question: pair for pair in self.pairs}
+        why = {one.id: one.failed or "" for one in self.edits}
+        for question in questions:
+            pair = made.get(question.id)
+            yield [pair] if pair else Quarantined(id=question.id, stage="pair", reason=why[question.id])
 
 
 def case_of(question: Question, words: str) -> EditCase:

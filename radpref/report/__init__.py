@@ -17,9 +17,11 @@ from radpref.report.data import (
 )
 from radpref.report.render import CURVES, render
 from radpref.report.verdict import Check, Verdict, verdict
+from radpref.report.views import TITLES, choices, pair_views, settings, split_count, study_views
 
 __all__ = [
     "CURVES",
+    "TITLES",
     "Check",
     "Choice",
     "PairStatistics",
@@ -30,6 +32,11 @@ __all__ = [
     "StudyView",
     "TrainingLog",
     "Verdict",
+    "choices",
+    "pair_views",
     "render",
+    "settings",
+    "split_count",
+    "study_views",
     "verdict",
 ]

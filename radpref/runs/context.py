@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from radpref.config import ModelSection, Recipe, narrowed
+from radpref.config import ModelSection, Recipe, ServerSection, narrowed
 from radpref.files import content_key, write_atomically
 from radpref.records import Quarantined, Record, Weights
 from radpref.rooms import models
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row", bound=Record)
 K = TypeVar("K")
+Server = TypeVar("Server", bound=ServerSection)
 T = TypeVar("T")
 
 QUARANTINED = TableOf("quarantined", Quarantined)
@@ -138,6 +139,10 @@ class Context:
         """A model of one's own, which may be trained in place."""
         return models.load(section_of(weights), self.config.run)
 
+    def cached(self, section: Server) -> Server:
+        """A section with a server: where it names no cache, answers are kept in the stage's folder."""
+        return section.model_copy(update={"cache": section.cache or str(self.folder / "answers")})
+
     def once(self, name: str, make: Callable[[], T]) -> T:
         """Something that is costly to make, made when it is first asked for."""
         if name not in self._made:
@@ -190,9 +195,17 @@ class Context:
         """A progress bar, on the first process alone."""
         return progress(total=total, unit=unit, what=what or self._stage.name, done=done, shown=self._run.main)
 
-    def steps(self, what: str = "") -> Steps:
-        """A progress bar over the steps of a training, fed by its log."""
-        return Steps(what or self._stage.name, shown=self._run.main)
+    @contextmanager
+    def training(self, what: str = "") -> Iterator[dict[str, Any]]:
+        """What every training is told of the run: seed, limit, trackers, and as its log a bar over its steps."""
+        bar = Steps(what or self._stage.name, shown=self._run.main)
+        yield {
+            "seed": self.config.run.seed,
+            "max_steps": self.limit,
+            "log": bar,
+            "trackers": self.config.run.trackers,
+        }
+        bar.close()
 
     # -------------------------------------------------------------------------------------- for the report alone
 

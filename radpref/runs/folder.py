@@ -20,11 +20,9 @@ from __future__ import annotations
 import json
 import platform
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,14 +31,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from radpref import config
 from radpref.errors import RadprefError
-from radpref.files import StoreError, append_lines, replacing, write_atomically
+from radpref.files import StoreError, append_lines, read_json, replacing, write_atomically
 from radpref.records import Record
 from radpref.runs.stage import Basis, TableOf
 from radpref.runs.table import Table
+from radpref.versions import installed
 
 Row = TypeVar("Row", bound=Record)
 
-LIBRARIES = ("radpref", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "spacy")
 FORMAT = 2
 """Of run folders; raised when an older folder can no longer be read."""
 
@@ -210,21 +208,6 @@ def _inside(fact: Any) -> Iterator[str]:
         yield fact
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file of a run folder.
-
-    Raises:
-        StoreError: it was changed by hand into something that is no JSON.
-    """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise StoreError(
-            f"{path} cannot be read ({error}); it was changed by hand. Move the file away and give the command that "
-            "writes it again."
-        ) from error
-
-
 def read_recipe(folder: Path) -> config.Loaded:
     """The recipe that a run folder was made with, with where its values came from.
 
@@ -262,27 +245,7 @@ def about(loaded: config.Loaded) -> dict[str, Any]:
         "command": sys.argv[1:],
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": loaded.recipe.run.seed,
-        "versions": versions(),
+        "versions": installed(),
         "machine": {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},
         "provenance": loaded.provenance,
     }
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the libraries that numbers depend on."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-@contextmanager
-def stopwatch() -> Iterator[list[float]]:
-    """Yields a list that holds the seconds when the block has ended."""
-    seconds: list[float] = []
-    began = time.monotonic()
-    yield seconds
-    seconds.append(round(time.monotonic() - began, 2))

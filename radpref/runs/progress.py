@@ -1,8 +1,11 @@
-"""Progress bars on standard error: count, rate and time left."""
+"""Progress bars on standard error (count, rate and time left), and a stopwatch."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -41,3 +44,12 @@ class Steps:
         """End the bar, if it ever began."""
         if self._bar is not None:
             self._bar.close()
+
+
+@contextmanager
+def stopwatch() -> Iterator[list[float]]:
+    """Yields a list that holds the seconds when the block has ended."""
+    seconds: list[float] = []
+    began = time.monotonic()
+    yield seconds
+    seconds.append(round(time.monotonic() - began, 2))

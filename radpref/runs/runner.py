@@ -19,7 +19,8 @@ from radpref.records import Record, reasons
 from radpref.rooms import models
 from radpref.runs.context import QUARANTINED, Context, before, writer
 from radpref.runs.engine.local import Engine
-from radpref.runs.folder import Mark, Run, RunError, stopwatch
+from radpref.runs.folder import Mark, Run, RunError
+from radpref.runs.progress import stopwatch
 from radpref.runs.rows import Batch, batches, ids_of
 from radpref.runs.stage import Basis, Outcome, Ranks, Road, Rows, Stage, TableOf
 from radpref.versions import ROOMS

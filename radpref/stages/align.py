@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from radpref.config import AlignSection, Recipe, SftSection
-from radpref.records import Pair, Question, System, Systems, Weights, reasons
+from radpref.config import Recipe, SftSection
+from radpref.records import Question, System, Systems, reasons
 from radpref.rooms import judges, losses, training
 from radpref.runs.context import QUARANTINED, Context
 from radpref.runs.stage import Outcome, Ranks, Stage
 from radpref.stages.identities import COMPUTES, DEVICE, JUDGE, NEEDS
 from radpref.stages.judge import check_judge, section_of
 from radpref.stages.ports import CHECKPOINTS, CONTROLS, MODEL, PAIRS, TRAIN
+from radpref.stages.sft import unfinished
 
 if TYPE_CHECKING:
-    from radpref.training import Prepared
+    from radpref.training import Aligned, Prepared, Training, Tuned
+
+T = TypeVar("T", bound="Training")
 
 
 def _check_objective(recipe: Recipe) -> None:
     losses.objective(recipe.align)
-
-
-PREPARED = ("align.batch", "align.max_length", "align.train_tower", "align.train_projector")
-
-
-# ------------------------------------------------------------------------------------------ prepare
 
 
 def _prepared(context: Context) -> Prepared:
@@ -64,65 +63,64 @@ PREPARE = Stage(
     help="Compute the reference log-probabilities of the pairs.",
     work=Ranks(_prepare),
     reads=(PAIRS, MODEL),
-    config=(*PREPARED, *COMPUTES),
+    config=("align.batch", "align.max_length", "align.train_tower", "align.train_projector", *COMPUTES),
     identities=(DEVICE, NEEDS),
     rooms=("models", "training", "losses"),
     check=_check_objective,
 )
 
 
-# ------------------------------------------------------------------------------------------ align
+# ------------------------------------------------------------------------------------------ align, control
+
+
+def _for_each(
+    context: Context, key: str, values: Sequence[float], among: str, train: Callable[[float, Path], T]
+) -> list[T]:
+    """Train once for every value of a key of the recipe, of which ``among`` lists several, each in a folder of its own.
+
+    The list ends with the first training that the limit stopped.
+    """
+    name, found = key.rpartition(".")[2], list[T]()
+    for value in values:
+        own = context.key(without=(key, among), **{name: value})
+        folder = context.checkpoints(f"{name}-{value:g}", own, among=[f"{name}-{other:g}" for other in values])
+        found.append(train(value, folder))
+        if not found[-1].finished:
+            break
+    return found
 
 
 def _align(context: Context) -> Outcome:
     """Train on the pairs, once for every beta of the selection."""
-    recipe = context.config
-    start = context.fact(MODEL)
+    recipe, start = context.config, context.fact(MODEL)
     betas = recipe.select.betas or (recipe.align.beta,)
     prepared = _prepared(context)
     vlm = context.load(start)
-    found: list[System] = []
-    for beta in betas:
+
+    def train(beta: float, folder: Path) -> Aligned:
         section = recipe.align.model_copy(update={"beta": beta})
-        bar = context.steps(f"align {beta:g}")
-        key = context.key(without=("select.betas", "align.beta"), beta=beta)
-        folder = context.checkpoints(f"beta-{beta:g}", key, among=[f"beta-{other:g}" for other in betas])
-        result = training.align(
-            vlm,
-            prepared,
-            section,
-            folder,
-            seed=recipe.run.seed,
-            max_steps=context.limit,
-            log=bar,
-            trackers=recipe.run.trackers,
-        )
-        bar.close()
-        if not result.finished:
-            return Outcome(f"beta {beta:g}: step {result.step} of {result.steps} (--limit)", finished=False)
-        found += [
-            System(
-                id=f"beta-{beta:g}-step-{one.step}",
-                weights=_checkpoint(context, start, recipe.align, one),
-                beta=beta,
-                step=one.step,
+        with context.training(f"align {beta:g}") as more:
+            return training.align(vlm, prepared, section, folder, **more)
+
+    results = _for_each(context, "align.beta", betas, "select.betas", train)
+    last, found = results[-1], list[System]()
+    if not last.finished:
+        return unfinished(last, f"beta {betas[len(results) - 1]:g}: ")
+    for beta, result in zip(betas, results, strict=True):
+        for one in result.checkpoints:  # an adapter on the fine-tuned model, or a model of its own
+            weights = (
+                context.weights(start.path, adapter=one.path, revision=start.revision)
+                if recipe.align.lora.rank
+                else context.weights(one.path)
             )
-            for one in result.checkpoints
-        ]
+            found.append(System(id=f"beta-{beta:g}-step-{one.step}", weights=weights, beta=beta, step=one.step))
     shown = {"loss": "loss", "reward_margin": "margin", "reward_accuracy": "accuracy"}
-    facts = ", ".join(f"{word} {result.last[name]:.3f}" for name, word in shown.items() if name in result.last)
+    facts = ", ".join(f"{word} {last.last[name]:.3f}" for name, word in shown.items() if name in last.last)
     return Outcome(
-        f"{result.steps} steps on {len(prepared.items)} items, betas {', '.join(f'{b:g}' for b in betas)}; {facts}",
+        f"{last.steps} steps on {len(prepared.items)} items, betas {', '.join(f'{b:g}' for b in betas)}; {facts}",
         {"checkpoints": Systems(rows=tuple(found))},
-        {"trainable": result.trainable, "steps": result.steps, "items": len(prepared.items)},
+        {"trainable": last.trainable, "steps": last.steps, "items": len(prepared.items)},
     )
-
-
-def _checkpoint(context: Context, start: Weights, align: AlignSection, one: training.Checkpoint) -> Weights:
-    """How a checkpoint is loaded: as an adapter on the fine-tuned model, or as a model of its own."""
-    if not align.lora.rank:
-        return context.weights(one.path)
-    return context.weights(start.path, adapter=one.path, revision=start.revision)
 
 
 ALIGN = Stage(
@@ -137,8 +135,9 @@ ALIGN = Stage(
     check=_check_objective,
 )
 
-
-# ------------------------------------------------------------------------------------------ control
+SHARED = ("lora", "warmup", "epochs", "batch", "accumulate", "weight_decay", "schedule", "optimizer",
+          "gradient_checkpointing", "save_steps")  # fmt: skip
+"""What the control has of the alignment, beside its learning rate where none is given."""
 
 
 def _control(context: Context) -> Outcome:
@@ -146,61 +145,31 @@ def _control(context: Context) -> Outcome:
 
     It has the adapter, batch and epochs of the alignment. Several learning rates are chosen among like checkpoints.
     """
-    recipe = context.config
+    recipe, start = context.config, context.fact(MODEL)
     if not recipe.evaluate.control:
         return Outcome("off", {"controls": Systems()})
-    start = context.fact(MODEL)
     rates = recipe.evaluate.control_lrs or (recipe.align.lr,)
-    lessons = [_lesson(pair) for pair in context.read(PAIRS)]
-    found: list[System] = []
-    for lr in rates:
-        bar = context.steps(f"control {lr:g}")
-        key = context.key(without=("evaluate.control_lrs", "align.lr"), lr=lr)
-        result = training.sft(
-            context.fresh(start),
-            lessons,
-            _lessons_section(recipe.align, lr),
-            context.checkpoints(f"lr-{lr:g}", key, among=[f"lr-{other:g}" for other in rates]),
-            seed=recipe.run.seed,
-            max_steps=context.limit,
-            log=bar,
-            trackers=recipe.run.trackers,
-        )
-        bar.close()
-        if not result.finished:
-            return Outcome(f"lr {lr:g}: step {result.step} of {result.steps} (--limit)", finished=False)
-        found.append(System(id=f"control-lr-{lr:g}", weights=context.weights(result.path), lr=lr, step=result.steps))
+    shared = {name: getattr(recipe.align, name) for name in SHARED}
+    lessons = [
+        Question(id=pair.id, study=pair.question, patient=pair.patient, split="train", images=pair.images,
+                 prompt=pair.prompt, reference=pair.chosen)
+        for pair in context.read(PAIRS)
+    ]  # fmt: skip
+
+    def train(lr: float, folder: Path) -> Tuned:
+        section = SftSection(**shared, lr=lr, train_projector=False)
+        with context.training(f"control {lr:g}") as more:
+            return training.sft(context.fresh(start), lessons, section, folder, **more)
+
+    results = _for_each(context, "align.lr", rates, "evaluate.control_lrs", train)
+    if not results[-1].finished:
+        return unfinished(results[-1], f"lr {rates[len(results) - 1]:g}: ")
+    found = [
+        System(id=f"control-lr-{lr:g}", weights=context.weights(result.path), lr=lr, step=result.steps)
+        for lr, result in zip(rates, results, strict=True)
+    ]
     rates_told = ", ".join(f"{lr:g}" for lr in rates)
-    return Outcome(f"{result.steps} steps, lr {rates_told}", {"controls": Systems(rows=tuple(found))})
-
-
-def _lesson(pair: Pair) -> Question:
-    return Question(
-        id=pair.id,
-        study=pair.question,
-        patient=pair.patient,
-        split="train",
-        images=pair.images,
-        prompt=pair.prompt,
-        reference=pair.chosen,
-    )
-
-
-def _lessons_section(align: AlignSection, lr: float) -> SftSection:
-    return SftSection(
-        lora=align.lora,
-        lr=lr,
-        warmup=align.warmup,
-        epochs=align.epochs,
-        batch=align.batch,
-        accumulate=align.accumulate,
-        weight_decay=align.weight_decay,
-        schedule=align.schedule,
-        optimizer=align.optimizer,
-        gradient_checkpointing=align.gradient_checkpointing,
-        train_projector=False,
-        save_steps=align.save_steps,
-    )
+    return Outcome(f"{results[-1].steps} steps, lr {rates_told}", {"controls": Systems(rows=tuple(found))})
 
 
 CONTROL = Stage(
@@ -209,27 +178,11 @@ CONTROL = Stage(
     work=Ranks(_control),
     reads=(PAIRS, MODEL),
     writes=(CONTROLS,),
-    config=(
-        "evaluate.control",
-        "evaluate.control_lrs",
-        "align.lora",
-        "align.lr",
-        "align.warmup",
-        "align.epochs",
-        "align.batch",
-        "align.accumulate",
-        "align.weight_decay",
-        "align.schedule",
-        "align.optimizer",
-        "align.gradient_checkpointing",
-        "align.save_steps",
-        "run.seed",
-        "run.trackers",
-        *COMPUTES,
-    ),
+    config=("evaluate.control", "evaluate.control_lrs", "align.lr", *(f"align.{name}" for name in SHARED), "run.seed",
+            "run.trackers", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models", "training"),
-)
+)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------ grpo
@@ -237,36 +190,22 @@ CONTROL = Stage(
 
 def _grpo(context: Context) -> Outcome:
     """Train on the judge's score of the model's own answers."""
-    recipe = context.config
-    section = section_of(context)
+    recipe, section = context.config, section_of(context)
     reward = (
         judges.chexpo
         if recipe.grpo.reward == "chexpo"
         else judges.reward_function(judges.JUDGES[section.name](section), name=section.name)
     )
-    bar = context.steps()
-    result = training.grpo(
-        context.fresh(context.fact(MODEL)),
-        list(context.read(TRAIN)),
-        reward,
-        recipe.grpo,
-        recipe.sample,
-        context.checkpoints("training", context.key()),
-        seed=recipe.run.seed,
-        max_steps=context.limit,
-        log=bar,
-        trackers=recipe.run.trackers,
-    )
-    bar.close()
+    folder = context.checkpoints("training", context.key())
+    with context.training("grpo") as more:
+        model, questions = context.fresh(context.fact(MODEL)), list(context.read(TRAIN))
+        result = training.grpo(model, questions, reward, recipe.grpo, recipe.sample, folder, **more)
     context.write(QUARANTINED, result.quarantined)
     if not result.finished:
-        return Outcome(f"step {result.step} of {result.steps} (--limit)", finished=False)
-    trained = System(
-        id=f"step-{result.step}", weights=context.weights(result.path), step=result.step, beta=recipe.grpo.beta
-    )
-    rewards = [entry["reward"] for entry in result.history if "reward" in entry]
-    tenth = max(len(rewards) // 10, 1)
-    first, last = (sum(part) / tenth for part in (rewards[:tenth], rewards[-tenth:]))
+        return unfinished(result)
+    weights = context.weights(result.path)
+    trained = System(id=f"step-{result.step}", weights=weights, step=result.step, beta=recipe.grpo.beta)
+    first, last = result.rewards
     return Outcome(
         f"{result.steps} steps, reward {first:.3f} to {last:.3f} on its own answers",
         {"checkpoints": Systems(rows=(trained,))},
@@ -285,18 +224,9 @@ GRPO = Stage(
     work=Ranks(_grpo),
     reads=(TRAIN, MODEL),
     writes=(CHECKPOINTS,),
-    config=(
-        "grpo",
-        "sample.temperature",
-        "sample.top_p",
-        "sample.max_new_tokens",
-        "run.seed",
-        "run.trackers",
-        *COMPUTES,
-    ),
+    config=("grpo", "sample.temperature", "sample.top_p", "sample.max_new_tokens", "run.seed", "run.trackers",
+            *COMPUTES),
     identities=(DEVICE, JUDGE),
     rooms=("models", "training", "judges", "findings"),
     check=_check_grpo,
-)
-
-__all__ = ["ALIGN", "CONTROL", "GRPO", "PREPARE"]
+)  # fmt: skip

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
-from radpref.records import Completion, Posed, Quarantined, Question, System, Weights
+from radpref.records import Completion, Posed, Quarantined, Question, Record, System, Weights
 from radpref.rooms import models
 from radpref.runs.context import Context
-from radpref.runs.stage import Outcome, Rows, Stage
+from radpref.runs.stage import Outcome, Rows, Stage, TableOf
 from radpref.runs.table import Merged
+from radpref.stages import ports
 from radpref.stages.identities import BASE, COMPUTES, DEVICE, shown
-from radpref.stages.ports import (
-    AFTER,
-    BEFORE,
-    CHECKPOINTS,
-    CHOICE,
-    COMPLETIONS,
-    CONTROL,
-    CONTROLS,
-    MODEL,
-    PREDICTED,
-    TEST,
-    TRAIN,
-    TWINS,
-    VALIDATED,
-    VALIDATION,
-)
+from radpref.stages.ports import CHECKPOINTS, CHOICE, COMPLETIONS, CONTROLS, MODEL, TEST, TRAIN, TWINS, VALIDATION
 from radpref.stages.sft import base
 
 Answers = Sequence[Completion] | Quarantined
@@ -34,38 +21,24 @@ Answers = Sequence[Completion] | Quarantined
 
 def _sampled(batch: Sequence[Question], context: Context) -> Iterator[Answers]:
     section = context.config.sample
-    return (
-        answers
-        for _, answers in models.generate(
-            context.load(context.fact(MODEL)),
-            batch,
-            n=section.n,
-            temperature=section.temperature,
-            top_p=section.top_p,
-            max_new_tokens=section.max_new_tokens,
-            batch=len(batch),
-            seed=context.config.run.seed,
-        )
+    found = models.generate(
+        context.load(context.fact(MODEL)),
+        batch,
+        n=section.n,
+        temperature=section.temperature,
+        top_p=section.top_p,
+        max_new_tokens=section.max_new_tokens,
+        batch=len(batch),
+        seed=context.config.run.seed,
     )
+    return (answers for _, answers in found)
 
 
 def _greedy(context: Context, weights: Weights, questions: Sequence[Question], scores: bool = False) -> list[Answers]:
-    """Greedy answers to a batch of questions."""
-    return [
-        answers
-        for _, answers in models.generate(
-            context.load(weights),
-            questions,
-            max_new_tokens=context.config.sample.max_new_tokens,
-            batch=len(questions),
-            seed=0,  # nothing is drawn
-            scores=scores,
-        )
-    ]
-
-
-def _train(context: Context) -> Iterator[Question]:
-    return iter(context.read(TRAIN))
+    """Greedy answers to a batch of questions; nothing is drawn."""
+    tokens, vlm = context.config.sample.max_new_tokens, context.load(weights)
+    found = models.generate(vlm, questions, max_new_tokens=tokens, batch=len(questions), seed=0, scores=scores)
+    return [answers for _, answers in found]
 
 
 def _answered(context: Context, merged: Merged) -> Outcome:
@@ -73,76 +46,79 @@ def _answered(context: Context, merged: Merged) -> Outcome:
     return Outcome(f"{merged.rows} answers for {merged.items} studies, {cut} cut")
 
 
+_SAMPLING = Rows(
+    make=_sampled,
+    item=Question,
+    items=lambda context: context.read(TRAIN),
+    total=lambda context: len(context.read(TRAIN)),
+    into=COMPLETIONS,
+    content=shown,
+    batch=lambda recipe: recipe.sample.batch,
+    close=_answered,
+)
+_ANSWERING = replace(
+    _SAMPLING,
+    make=lambda batch, context: _greedy(context, context.fact(MODEL), batch, scores=True),
+    batch=lambda recipe: recipe.evaluate.batch,
+)
 SAMPLE = Stage(
     name="sample",
     help="Sample candidate reports from the fine-tuned model.",
-    work=Rows(
-        make=_sampled,
-        item=Question,
-        items=_train,
-        total=lambda context: len(context.read(TRAIN)),
-        into=COMPLETIONS,
-        content=shown,
-        batch=lambda recipe: recipe.sample.batch,
-        close=_answered,
-    ),
+    work=_SAMPLING,
     reads=(TRAIN, MODEL),
     writes=(COMPLETIONS,),
     config=("sample", "run.seed", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models",),
 )
-
-ANSWER = Stage(
+ANSWER = replace(
+    SAMPLE,
     name="answer",
     help="The fine-tuned model's own greedy answers to the training questions.",
-    work=Rows(
-        make=lambda batch, context: _greedy(context, context.fact(MODEL), batch, scores=True),
-        item=Question,
-        items=_train,
-        total=lambda context: len(context.read(TRAIN)),
-        into=COMPLETIONS,
-        content=shown,
-        batch=lambda recipe: recipe.evaluate.batch,
-        close=_answered,
-    ),
-    reads=(TRAIN, MODEL),
-    writes=(COMPLETIONS,),
+    work=_ANSWERING,
     config=("sample.max_new_tokens", "evaluate.batch", *COMPUTES),
-    identities=(DEVICE,),
-    rooms=("models",),
 )
 
 
 # ------------------------------------------------------------------------------------------ several systems
 
 
-def answer_posed(batch: Sequence[Posed], context: Context) -> Iterator[Answers]:
+def _answer_posed(batch: Sequence[Posed], context: Context) -> Iterator[Answers]:
     """Greedy answers of the systems that a batch's questions are put to."""
     for _, group in groupby(batch, key=lambda one: one.system.id):
-        posed = list(group)
-        for one, answers in zip(
-            posed, _greedy(context, posed[0].system.weights, [p.question for p in posed]), strict=True
-        ):
+        some = list(group)
+        system = some[0].system
+        for one, answers in zip(some, _greedy(context, system.weights, [p.question for p in some]), strict=True):
             if isinstance(answers, Quarantined):
                 yield answers.model_copy(update={"id": one.id})
             else:
-                yield [
-                    row.model_copy(update={"id": f"{one.system.id}:{row.id}", "system": one.system.id})
-                    for row in answers
-                ]
+                own = [(row, {"id": f"{system.id}:{row.id}", "system": system.id}) for row in answers]
+                yield [row.model_copy(update=named) for row, named in own]
 
 
-def _content(one: Posed) -> list[object]:
-    return [one.system.weights.fingerprint, shown(one.question)]
+def posing(
+    systems: Callable[[Context], Sequence[System]], questions: Callable[[Context], Iterable[Question]],
+    into: TableOf[Record],
+) -> Rows[Posed]:  # fmt: skip
+    """The work of putting every question to every system, one system after the other."""
 
+    def posed(context: Context) -> Iterator[Posed]:
+        rows = list(questions(context))
+        for system in systems(context):
+            for question in rows:
+                yield Posed(id=f"{system.id}:{question.id}", system=system, question=question)
 
-def posed(systems: Sequence[System], questions: Iterable[Question]) -> Iterator[Posed]:
-    """Every question put to every system, one system after the other."""
-    rows = list(questions)
-    for system in systems:
-        for question in rows:
-            yield Posed(id=f"{system.id}:{question.id}", system=system, question=question)
+    return Rows(
+        make=_answer_posed,
+        item=Posed,
+        items=posed,
+        total=lambda context: len(systems(context)) * sum(1 for _ in questions(context)),
+        into=into,
+        content=lambda one: [one.system.weights.fingerprint, shown(one.question)],
+        batch=lambda recipe: recipe.evaluate.batch,
+        close=lambda context, merged: Outcome(f"{merged.rows} answers of {len(systems(context))} models"),
+        unit="answers",
+    )
 
 
 def validated_systems(context: Context) -> list[System]:
@@ -151,26 +127,16 @@ def validated_systems(context: Context) -> list[System]:
     if not context.config.select.checkpoints:
         checkpoints = tuple({row.beta: row for row in checkpoints}.values())  # the last of each beta
     controls = context.fact(CONTROLS).rows if context.has(CONTROLS) else ()
-    return [System(id=BEFORE, weights=context.fact(MODEL)), *checkpoints, *controls]
+    return [System(id=ports.BEFORE, weights=context.fact(MODEL)), *checkpoints, *controls]
 
 
 VALIDATE = Stage(
     name="validate",
     help="Greedy answers of every checkpoint to the validation questions.",
-    work=Rows(
-        make=answer_posed,
-        item=Posed,
-        items=lambda context: posed(validated_systems(context), context.read(VALIDATION)),
-        total=lambda context: len(validated_systems(context)) * len(context.read(VALIDATION)),
-        into=VALIDATED,
-        content=_content,
-        batch=lambda recipe: recipe.evaluate.batch,
-        close=lambda context, merged: Outcome(f"{merged.rows} answers of {len(validated_systems(context))} models"),
-        unit="answers",
-    ),
+    work=posing(validated_systems, lambda context: context.read(VALIDATION), ports.VALIDATED),
     reads=(VALIDATION, MODEL, CHECKPOINTS),
     may_read=(CONTROLS,),
-    writes=(VALIDATED,),
+    writes=(ports.VALIDATED,),
     config=("sample.max_new_tokens", "evaluate.batch", "select.checkpoints", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models",),
@@ -180,42 +146,28 @@ VALIDATE = Stage(
 def measured_systems(context: Context) -> list[System]:
     """The models that are measured: base, sft, aligned, the control."""
     choice = context.fact(CHOICE)
-    named = {BEFORE: context.fact(MODEL), AFTER: choice.chosen.weights}
+    named = {ports.BEFORE: context.fact(MODEL), ports.AFTER: choice.chosen.weights}
     if choice.control is not None:
-        named[CONTROL] = choice.control.weights
+        named[ports.CONTROL] = choice.control.weights
     given = base(context.config)
-    if given.fingerprint != named[BEFORE].fingerprint:
+    if given.fingerprint != named[ports.BEFORE].fingerprint:
         named = {"base": given, **named}
     return [System(id=name, weights=weights) for name, weights in named.items()]
-
-
-def _asked(context: Context) -> list[Question]:
-    return [*context.read(TEST), *context.read(TWINS)]
 
 
 PREDICT = Stage(
     name="predict",
     help="Greedy answers of every measured system to the test questions.",
-    work=Rows(
-        make=answer_posed,
-        item=Posed,
-        items=lambda context: posed(measured_systems(context), _asked(context)),
-        total=lambda context: len(measured_systems(context)) * len(_asked(context)),
-        into=PREDICTED,
-        content=_content,
-        batch=lambda recipe: recipe.evaluate.batch,
-        close=lambda context, merged: Outcome(f"{merged.rows} answers of {len(measured_systems(context))} systems"),
-        unit="answers",
-    ),
+    work=posing(measured_systems, lambda context: [*context.read(TEST), *context.read(TWINS)], ports.PREDICTED),
     reads=(TEST, TWINS, MODEL, CHOICE),
-    writes=(PREDICTED,),
+    writes=(ports.PREDICTED,),
     config=("sample.max_new_tokens", "evaluate.batch", *COMPUTES),
     identities=(BASE, DEVICE),
     rooms=("models",),
 )
 
 
-def texts_of(rows: Iterator[Completion], questions: Sequence[Question], system: str) -> dict[str, str]:
+def texts_of(rows: Iterable[Completion], questions: Sequence[Question], system: str) -> dict[str, str]:
     """A system's answers by question id; one that could not be made is an empty text, which scores as one."""
     said = {row.question: row.text for row in rows if row.system == system}
     return {question.id: said.get(question.id, "") for question in questions}

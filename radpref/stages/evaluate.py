@@ -7,25 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from radpref import plugins
-from radpref.records import Comparison, Grounded, Judgement, Metric, Question
+from radpref.records import Judgement, Metric, Question
 from radpref.rooms import evaluation, grounding
 from radpref.runs.context import Context
 from radpref.runs.stage import Outcome, Stage, Whole
+from radpref.stages import ports
 from radpref.stages.answers import texts_of
 from radpref.stages.identities import ADDED_METRICS, FREE_JUDGES, READER
-from radpref.stages.ports import (
-    AFTER,
-    BEFORE,
-    COMPARISONS,
-    GROUNDED,
-    METRICS,
-    PREDICTED,
-    STUDIES,
-    TEST,
-    TEST_JUDGEMENTS,
-    TRAIN,
-    TWINS,
-)
+from radpref.stages.ports import AFTER, BEFORE, GROUNDED, PREDICTED, STUDIES, TEST, TRAIN, TWINS
 from radpref.stages.select import shown
 
 if TYPE_CHECKING:
@@ -37,10 +26,11 @@ MAIN = {"report": ("green_mean", "green", "studies"), "questions": ("vqa_accurac
 
 def _evaluate(context: Context) -> Outcome:
     """Measure base, sft, aligned, the control and the trivial baselines on the held-out patients."""
-    recipe = context.config
-    questions = list(context.read(TEST))[: context.limit]
-    measured = _measured(context, questions)
-    resamples, seed = recipe.evaluate.resamples, recipe.run.seed
+    kind, resamples, seed = context.config.task.kind, context.config.evaluate.resamples, context.config.run.seed
+    questions, twins = list(context.read(TEST))[: context.limit], list(context.read(TWINS))
+    systems = dict.fromkeys(row.system for row in context.read(PREDICTED))
+    said = {name: texts_of(context.read(PREDICTED), [*questions, *twins], name) for name in systems}
+    measured = evaluation.measure_all(kind, said, context.read(TRAIN), questions, twins, resamples=resamples, seed=seed)
     others = [BEFORE, *(name for name in measured if name not in (BEFORE, AFTER))]
     heading = evaluation.headline(row.name for row in measured[AFTER].metrics)
     comparisons = [
@@ -48,60 +38,31 @@ def _evaluate(context: Context) -> Outcome:
         for name in others
         for row in evaluation.compare(measured[name], measured[AFTER], metrics=heading, resamples=resamples, seed=seed)
     ]
-    metrics = [row for one in measured.values() for row in one.metrics]
-    metrics += list(_added(context, questions))
-    seen, changed = _grounding(context)
-    metrics += seen
+    seen, changed = grounding.tabled(list(context.read(GROUNDED)), AFTER, resamples=resamples, seed=seed)
+    metrics = [*(row for one in measured.values() for row in one.metrics), *_added(context, said, questions), *seen]
     comparisons += changed
-    context.write(METRICS, metrics)
-    context.write(COMPARISONS, comparisons)
-    context.write(TEST_JUDGEMENTS, _judgements(measured))
+    context.write(ports.METRICS, metrics)
+    context.write(ports.COMPARISONS, comparisons)
+    context.write(ports.TEST_JUDGEMENTS, _judgements(measured))
     counts = context.counts(STUDIES).get("studies", {})
     content = evaluation.metrics_json(metrics, comparisons, limited=context.limit is not None, counts=counts)
     context.publish("metrics.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    main, title, what = MAIN[recipe.task.kind]
+    main, title, what = MAIN[kind]
     before, after = measured[BEFORE].value(main), measured[AFTER].value(main)
+    told = {name: evaluation.details(one) for name, one in measured.items()} if kind == "report" else {}
     return Outcome(
         f"{len(questions)} {what}; {title} {shown(before)} before, {shown(after)} after",
-        counts={"systems": list(measured), "details": _details(measured) if recipe.task.kind == "report" else {}},
+        counts={"systems": list(measured), "details": told},
         finished=context.limit is None,
     )
 
 
-def _measured(context: Context, questions: Sequence[Question]) -> dict[str, Measured]:
-    """Every system and trivial baseline, measured as reports or as answers to questions."""
-    recipe = context.config
-    names = list(dict.fromkeys(row.system for row in context.read(PREDICTED)))
-    twins = list(context.read(TWINS))
-    asked = [*questions, *twins]
-    said = {name: texts_of(iter(context.read(PREDICTED)), asked, name) for name in names}
-    train, seed, resamples = context.read(TRAIN), recipe.run.seed, recipe.evaluate.resamples
-    if recipe.task.kind == "report":
-        own = {name: {question.id: texts[question.id] for question in questions} for name, texts in said.items()}
-        texts = own | evaluation.baselines(train, questions, seed)
-        return {
-            name: evaluation.measure(name, questions, answers, resamples=resamples, seed=seed)
-            for name, answers in texts.items()
-        }
-    measured = {
-        name: evaluation.measure_questions(name, questions, texts, controls=twins, resamples=resamples, seed=seed)
-        for name, texts in said.items()
-    }
-    return measured | {
-        name: evaluation.measure_questions(name, questions, answers, resamples=resamples, seed=seed)
-        for name, answers in evaluation.question_baselines(train, questions).items()
-    }
-
-
-def _added(context: Context, questions: Sequence[Question]) -> Iterator[Metric]:
+def _added(context: Context, said: Mapping[str, Mapping[str, str]], questions: Sequence[Question]) -> Iterator[Metric]:
     """Metrics that other packages add, of every system: means over the questions, with intervals over patients."""
-    names = list(dict.fromkeys(row.system for row in context.read(PREDICTED))) if plugins.found("metrics") else []
     resamples, seed = context.config.evaluate.resamples, context.config.run.seed
-    for system in names:
-        texts = texts_of(iter(context.read(PREDICTED)), questions, system)
-        answers = [texts[question.id] for question in questions]
+    for system, texts in said.items():
         for name in plugins.found("metrics"):
-            values = plugins.load("metrics", name)(questions, answers)
+            values = plugins.load("metrics", name)(questions, [texts[question.id] for question in questions])
             rows = [grounding.Value(q.patient, value) for q, value in zip(questions, values, strict=True)]
             yield grounding.mean_metric(system, name, rows, resamples=resamples, seed=seed)
 
@@ -114,61 +75,13 @@ def _judgements(measured: Mapping[str, Measured]) -> Iterator[Judgement]:
                 yield row.model_copy(update={"id": f"{name}:{row.judge}:{row.id}"})
 
 
-def _details(measured: Mapping[str, Measured]) -> dict[str, object]:
-    return {
-        name: {
-            "errors": evaluation.error_totals(one),
-            "unscored": one.unscored(),
-            "labels": [vars(label) for label in evaluation.by_label(one)],
-        }
-        for name, one in measured.items()
-    }
-
-
-# ------------------------------------------------------------------------------------------ grounding
-
-
-def _grounding(context: Context) -> tuple[list[Metric], list[Comparison]]:
-    """What stands in the table of results of grounding: the causal test, and attention against the masks."""
-    rows: list[Grounded] = list(context.read(GROUNDED))
-    if not rows:
-        return [], []
-    drawn = {"resamples": context.config.evaluate.resamples, "seed": context.config.run.seed}
-    drops = {name: [drop for row in rows if row.system == name for drop in row.drops] for name in _systems(rows)}
-    metrics = grounding.look_metrics([look for row in rows for look in row.looks], **drawn)
-    metrics += grounding.drop_metrics([drop for some in drops.values() for drop in some], **drawn)
-    compared = [
-        grounding.compare_effects(drops[name], drops[AFTER], resamples=drawn["resamples"])
-        for name in drops
-        if name != AFTER
-    ]
-    return _headline(metrics, list(drops)), [row for row in compared if row]
-
-
-def _systems(rows: Sequence[Grounded]) -> list[str]:
-    return list(dict.fromkeys(row.system for row in rows))
-
-
-def _headline(metrics: Sequence[Metric], systems: Sequence[str]) -> list[Metric]:
-    """The causal test, and attention relative to that for a general question."""
-    causal = ("effect_words", "won_words", "drop_words", "control_words")
-    looked = {"ratio_mean": "attention_ratio", "hit_mean": "attention_hit"}
-    rows = [row for row in metrics if row.system in systems and row.name in causal]
-    for system in systems:
-        for row in metrics:
-            if row.system == f"{system}: relative" and row.name in looked:
-                name = looked[row.name]
-                rows.append(row.model_copy(update={"id": f"{system}/{name}", "system": system, "name": name}))
-    return rows
-
-
 STAGE = Stage(
     name="evaluate",
     help="Measure every system on the held-out patients.",
     work=Whole(_evaluate),
     reads=(TRAIN, TEST, TWINS, PREDICTED),
     may_read=(STUDIES, GROUNDED),
-    writes=(METRICS, COMPARISONS, TEST_JUDGEMENTS),
+    writes=(ports.METRICS, ports.COMPARISONS, ports.TEST_JUDGEMENTS),
     config=("task.kind", "evaluate.resamples", "run.seed"),
     identities=(READER, FREE_JUDGES, ADDED_METRICS),
     rooms=("evaluation", "judges", "findings", "grounding"),

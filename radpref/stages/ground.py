@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from radpref.records import Grounded, Posed, Question
 from radpref.rooms import grounding, images
 from radpref.runs.context import Context
-from radpref.runs.stage import Outcome, Rows, Stage
+from radpref.runs.stage import Outcome, Stage
 from radpref.runs.table import Merged
-from radpref.stages.answers import measured_systems, posed
-from radpref.stages.identities import BASE, COMPUTES, DEVICE, READER, shown
+from radpref.stages.answers import measured_systems, posing
+from radpref.stages.identities import BASE, COMPUTES, DEVICE, READER
 from radpref.stages.ports import CHOICE, GROUNDED, MODEL, TEST
 
 BATCH = 8
@@ -56,19 +57,16 @@ def _close(context: Context, merged: Merged) -> Outcome:
     )
 
 
+_POSING = posing(measured_systems, _masked, GROUNDED)
 STAGE = Stage(
     name="ground",
     help="Measure whether the models look at the lesions and depend on them.",
-    work=Rows(
+    work=replace(
+        _POSING,
         make=_grounded,
-        item=Posed,
-        items=lambda context: posed(measured_systems(context), _masked(context)),
-        total=lambda context: len(measured_systems(context)) * len(_masked(context)),
-        into=GROUNDED,
-        content=lambda one: [one.system.weights.fingerprint, shown(one.question), one.question.reference],
+        content=lambda one: [*_POSING.content(one), one.question.reference],
         batch=lambda recipe: BATCH,
         close=_close,
-        unit="answers",
     ),
     reads=(TEST, MODEL, CHOICE),
     writes=(GROUNDED,),

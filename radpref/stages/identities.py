@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from radpref import plugins
 from radpref.config import JudgeSection
 from radpref.files import content_key
-from radpref.plugins import found
 from radpref.records import Question
 from radpref.rooms import findings, judges, losses, models
 from radpref.runs.stage import Identity
@@ -33,13 +33,7 @@ FREE_JUDGES = Identity(
     (),
     lambda recipe: content_key([judges.version(name, JudgeSection()) for name in judges.FREE]),
 )
-ADDED_METRICS = Identity(
-    "the metrics of other packages",
-    (),
-    lambda recipe: " ".join(
-        f"{name} {point.dist.version if point.dist else ''}" for name, point in found("metrics").items()
-    ),
-)
+ADDED_METRICS = Identity("the metrics of other packages", (), lambda recipe: plugins.versions("metrics"))
 NEEDS = Identity(
     "what the objective reads of the reference", ("align",), lambda recipe: losses.objective(recipe.align).needs
 )

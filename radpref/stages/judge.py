@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from radpref.config import JudgeSection, Recipe
-from radpref.records import Candidate, Completion, Judgement, Question
+from radpref.records import Candidate, Judgement
 from radpref.rooms import judges
 from radpref.runs.context import Context
 from radpref.runs.stage import Outcome, Rows, Stage
+from radpref.runs.streams import candidates
 from radpref.runs.table import Merged
 from radpref.stages.identities import JUDGE
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, TRAIN
@@ -18,44 +19,22 @@ BATCH = 256
 """Candidates that are judged between two writes of the table."""
 
 
-def candidates(questions: Iterable[Question], completions: Iterable[Completion]) -> Iterator[Candidate]:
-    """Every answer with its question. Both come in the order of the questions; a question may have no answer."""
-    coming = iter(completions)
-    row = next(coming, None)
-    for question in questions:
-        while row is not None and row.question == question.id:
-            yield Candidate(id=row.id, question=question, completion=row)
-            row = next(coming, None)
-
-
 def section_of(context: Context, name: str | None = None) -> JudgeSection:
-    """The recipe's judge, or another one with its settings; answers of a server are kept in the stage's folder."""
-    section = context.config.judge
-    cache = section.cache or str(context.folder / "answers")
-    return section.model_copy(update={"name": name or section.name, "cache": cache})
+    """The recipe's judge, or another one with its settings."""
+    section = context.cached(context.config.judge)
+    return section.model_copy(update={"name": name or section.name})
 
 
-def scored(context: Context, name: str, rows: Iterable[Candidate]) -> list[Judgement]:
-    """What a judge says of some candidates."""
+def scored(context: Context, name: str, cases: Sequence[judges.Case]) -> Sequence[Judgement]:
+    """What a judge says of some answers."""
     section = section_of(context, name)
-    cases = [
-        judges.Case(
-            id=row.id,
-            question=row.question.id,
-            reference=row.question.reference,
-            candidate=row.completion.text,
-            answer=row.question.answer,
-            closed=row.question.closed,
-            prompt=row.question.prompt,
-        )
-        for row in rows
-        if row.completion is not None
-    ]
-    return list(judges.JUDGES[section.name](section)(cases))
+    return judges.JUDGES[section.name](section)(cases)
 
 
 def _judged(batch: Sequence[Candidate], context: Context) -> list[list[Judgement]]:
-    return [[row] for row in scored(context, context.config.judge.name, batch)]
+    answered = [(row, row.completion.text) for row in batch if row.completion is not None]
+    cases = [judges.Case.of(row.question, text, row.id) for row, text in answered]
+    return [[row] for row in scored(context, context.config.judge.name, cases)]
 
 
 def told(row: Candidate) -> list[object]:

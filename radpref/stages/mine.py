@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from radpref.config import MineSection
-from radpref.records import Candidate, ImageVector, Quarantined, Shown
-from radpref.rooms import mining, models, tasks
+from radpref.records import ImageVector, Quarantined, Shown
+from radpref.rooms import mining, models
 from radpref.runs.context import Context
 from radpref.runs.folder import RunError
 from radpref.runs.stage import Outcome, Rows, Stage, Whole
+from radpref.runs.streams import candidates
 from radpref.stages.identities import COMPUTES, DEVICE, READER
-from radpref.stages.judge import candidates
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, MINED, MODEL, TRAIN, VECTORS
 
 
@@ -63,7 +63,8 @@ def _mine(context: Context) -> Outcome:
     """Which training questions are hard, what lies near them, and how many of each to take."""
     section = context.config.mine
     questions = mining.remembered(context.read(TRAIN))
-    correct, confidences = _answered(context, section)
+    answered = candidates(context.read(TRAIN), context.read(COMPLETIONS))
+    correct, confidences = mining.verdicts(answered, context.read(JUDGEMENTS), section)
     if not correct:
         raise RunError(
             f"none of {len(questions)} answers could be scored, so that there is nothing to mine. Questions need an "
@@ -86,36 +87,6 @@ def _mine(context: Context) -> Outcome:
         f"{summary.unscored} unscored ({counts})",
         counts={"summary": summary.model_dump(mode="json")},
     )
-
-
-def _answered(context: Context, section: MineSection) -> tuple[dict[str, bool], dict[str, float]]:
-    """Question id to whether its answer is right, and to how sure the model was; without those that cannot be told."""
-    correct: dict[str, bool] = {}
-    confidences: dict[str, float] = {}
-    reports: set[str] = set()
-    for row in candidates(context.read(TRAIN), context.read(COMPLETIONS)):
-        question, answer = row.question, row.completion
-        assert answer is not None
-        if question.task == "report":
-            reports.add(question.id)
-        elif question.answer:
-            correct[question.id] = tasks.matches(answer.text, question.answer, question.closed, question.prompt)
-        if (sure := _confidence(row, section)) is not None:
-            confidences[question.id] = sure
-    if reports:
-        rows = (row for row in context.read(JUDGEMENTS) if row.question in reports)
-        correct |= mining.correct_reports(rows, section.report_wrong, section.report_quantile)
-    return correct, confidences
-
-
-def _confidence(row: Candidate, section: MineSection) -> float | None:
-    answer, question = row.completion, row.question
-    if answer is None or answer.scores is None:
-        return None
-    over = None
-    if section.tokens == "answer" and question.task != "report":
-        over = mining.answer_span(answer.text, question.answer)
-    return mining.confidence(answer.scores, section.confidence, over)
 
 
 def _vectors(context: Context, asked: Sequence[mining.Asked], section: MineSection) -> dict[str, mining.Vectors]:

@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
-from radpref.records import (
-    Choice,
-    Comparison,
-    Completion,
-    Grounded,
-    ImageVector,
-    Judgement,
-    Metric,
-    MinedQuestion,
-    Pair,
-    Question,
-    Study,
-    Systems,
-    Weights,
-)
+from radpref import records
 from radpref.runs.stage import Fact, TableOf
 
-STUDIES = TableOf("studies", Study)
-TRAIN = TableOf("train", Question)
-VALIDATION = TableOf("validation", Question)
-TEST = TableOf("test", Question)
+STUDIES = TableOf("studies", records.Study)
+TRAIN = TableOf("train", records.Question)
+VALIDATION = TableOf("validation", records.Question)
+TEST = TableOf("test", records.Question)
 """The questions of each split: a stage reads, and depends on, those that it uses."""
-TWINS = TableOf("twins", Question)
+TWINS = TableOf("twins", records.Question)
 """Altered questions of the test split, that show what an accuracy rests on."""
-COMPLETIONS = TableOf("completions", Completion)
+COMPLETIONS = TableOf("completions", records.Completion)
 """Answers of the fine-tuned model to the training questions: several drawn, or one greedy."""
-JUDGEMENTS = TableOf("judgements", Judgement)
-VECTORS = TableOf("vectors", ImageVector)
-MINED = TableOf("mined", MinedQuestion)
-PAIRS = TableOf("pairs", Pair)
-VALIDATED = TableOf("validated", Completion)
+JUDGEMENTS = TableOf("judgements", records.Judgement)
+VECTORS = TableOf("vectors", records.ImageVector)
+MINED = TableOf("mined", records.MinedQuestion)
+PAIRS = TableOf("pairs", records.Pair)
+VALIDATED = TableOf("validated", records.Completion)
 """Greedy answers of every checkpoint to the validation questions."""
-PREDICTED = TableOf("predicted", Completion)
+PREDICTED = TableOf("predicted", records.Completion)
 """Greedy answers of every measured system to the test questions."""
-GROUNDED = TableOf("grounded", Grounded)
-METRICS = TableOf("metrics", Metric)
-COMPARISONS = TableOf("comparisons", Comparison)
-TEST_JUDGEMENTS = TableOf("test-judgements", Judgement)
+GROUNDED = TableOf("grounded", records.Grounded)
+METRICS = TableOf("metrics", records.Metric)
+COMPARISONS = TableOf("comparisons", records.Comparison)
+TEST_JUDGEMENTS = TableOf("test-judgements", records.Judgement)
 
-MODEL = Fact("model", Weights)
+MODEL = Fact("model", records.Weights)
 """The fine-tuned model, which alignment starts from and is held against."""
-CHECKPOINTS = Fact("checkpoints", Systems)
+CHECKPOINTS = Fact("checkpoints", records.Systems)
 """What an alignment left behind, by beta and step."""
-CONTROLS = Fact("controls", Systems)
+CONTROLS = Fact("controls", records.Systems)
 """SFT on the chosen side of the same pairs, by learning rate."""
-CHOICE = Fact("choice", Choice)
+CHOICE = Fact("choice", records.Choice)
 
 BEFORE = "sft"
 AFTER = "aligned"

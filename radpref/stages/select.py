@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from radpref.config import Recipe
-from radpref.records import Candidate, Choice, Completion, Question, System
+from radpref.records import Choice, System
 from radpref.rooms import judges
 from radpref.runs.context import Context
 from radpref.runs.stage import Outcome, Stage, Whole
@@ -26,15 +26,9 @@ def _select(context: Context) -> Outcome:
         return max(rows, key=lambda row: rank_of(row.scores[by]))
 
     chosen = best(tried)
-    choice = Choice(
-        by=by,
-        before=before,
-        tried=tried,
-        chosen=chosen,
-        controls=controls,
-        control=best(controls) if controls else None,
-    )
-    other = f"; control {choice.control.id}, {shown(choice.control.scores[by])}" if choice.control else ""
+    control = best(controls) if controls else None
+    choice = Choice(by=by, before=before, tried=tried, chosen=chosen, controls=controls, control=control)
+    other = f"; control {control.id}, {shown(control.scores[by])}" if control else ""
     return Outcome(
         f"{chosen.id} of {len(tried)}, {by} {shown(chosen.scores[by])} ({shown(before.scores[by])} before) on "
         f"validation{other}",
@@ -49,18 +43,13 @@ def _with_scores(context: Context, system: System) -> System:
     """
     questions = context.once("questions", lambda: list(context.read(VALIDATION)))
     answers = texts_of(iter(context.read(VALIDATED)), questions, system.id)
-    rows = [_candidate(question, answers[question.id]) for question in questions]
+    cases = [judges.Case.of(question, answers[question.id]) for question in questions]
     scores: dict[str, float | None] = {}
     for name in dict.fromkeys((*judges.FREE, context.config.select.by)):
-        found = [row.score for row in scored(context, name, rows) if row.score is not None]
+        found = [row.score for row in scored(context, name, cases) if row.score is not None]
         scores[name] = sum(found) / len(found) if found else None
     scores["words"] = sum(len(text.split()) for text in answers.values()) / len(answers)
     return system.model_copy(update={"scores": scores})
-
-
-def _candidate(question: Question, text: str) -> Candidate:
-    answer = Completion(id=question.id, question=question.id, index=0, text=text, tokens=0, finished=True)
-    return Candidate(id=question.id, question=question, completion=answer)
 
 
 def rank_of(score: float | None) -> float:

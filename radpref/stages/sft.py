@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from radpref.config import Recipe
 from radpref.records import Weights
 from radpref.rooms import models, training
@@ -10,6 +12,9 @@ from radpref.runs.folder import RunError
 from radpref.runs.stage import Outcome, Ranks, Stage
 from radpref.stages.identities import BASE, COMPUTES, DEVICE
 from radpref.stages.ports import MODEL, TRAIN
+
+if TYPE_CHECKING:
+    from radpref.training import Training
 
 
 def base(recipe: Recipe) -> Weights:
@@ -23,6 +28,11 @@ def base(recipe: Recipe) -> Weights:
     )
 
 
+def unfinished(result: Training, what: str = "") -> Outcome:
+    """What is said of a training that the limit stopped."""
+    return Outcome(f"{what}step {result.step} of {result.steps} (--limit)", finished=False)
+
+
 def _sft(context: Context) -> Outcome:
     """Fine-tune on the training references, or take the model as it is where ``sft.enabled`` is false."""
     recipe = context.config
@@ -30,21 +40,12 @@ def _sft(context: Context) -> Outcome:
     if not recipe.sft.enabled:
         return Outcome("off: the model as it is", {"model": start})
     questions = list(context.read(TRAIN)) if context.has(TRAIN) else []
-    bar = context.steps()
-    result = training.sft(
-        models.merged(context.fresh(start)),
-        questions,
-        recipe.sft,
-        context.checkpoints("training", context.key()),
-        seed=recipe.run.seed,
-        max_steps=context.limit,
-        log=bar,
-        trackers=recipe.run.trackers,
-    )
-    bar.close()
+    folder = context.checkpoints("training", context.key())
+    with context.training() as more:
+        result = training.sft(models.merged(context.fresh(start)), questions, recipe.sft, folder, **more)
     context.write(QUARANTINED, result.quarantined)
     if not result.finished:
-        return Outcome(f"step {result.step} of {result.steps} (--limit)", finished=False)
+        return unfinished(result)
     made = context.weights(result.path)
     line = f"{result.steps} steps on {len(questions)} studies, loss {result.loss:.3f}"
     return Outcome(line, {"model": made}, {"steps": result.steps, "trainable": result.trainable})

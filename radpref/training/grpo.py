@@ -55,6 +55,14 @@ class Rewarded(Training):
     quarantined: list[Quarantined]
     """Questions that could not be trained on."""
 
+    @property
+    def rewards(self) -> tuple[float, float]:
+        """The mean reward of the first tenth of the steps, and of the last."""
+        told = [entry["reward"] for entry in self.history if "reward" in entry]
+        tenth = max(len(told) // 10, 1)
+        first, last = (sum(part) / tenth for part in (told[:tenth], told[-tenth:]))
+        return first, last
+
 
 def grpo(
     vlm: Vlm,

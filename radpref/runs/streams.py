@@ -1,0 +1,35 @@
+"""Tables that are read side by side: questions, and what was made of each of them, in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import TypeVar
+
+from radpref.records import Candidate, Completion, Judgement, Question
+
+Row = TypeVar("Row", Completion, Judgement)
+
+
+def grouped(questions: Iterable[Question], rows: Iterable[Row]) -> Iterator[tuple[Question, list[Row]]]:
+    """Every question with its rows, which come in the order of the questions; a question may have none."""
+    coming = groupby(rows, key=lambda row: row.question)
+    ahead = next(coming, None)
+    for question in questions:
+        own: list[Row] = []
+        if ahead is not None and ahead[0] == question.id:
+            own, ahead = list(ahead[1]), next(coming, None)
+        yield question, own
+
+
+def candidates(questions: Iterable[Question], completions: Iterable[Completion]) -> Iterator[Candidate]:
+    """Every answer with its question."""
+    for question, own in grouped(questions, completions):
+        for row in own:
+            yield Candidate(id=row.id, question=question, completion=row)
+
+
+def with_answers(questions: Iterable[Question], completions: Iterable[Completion]) -> Iterator[Candidate]:
+    """Every question with the model's first answer, or without one where it gave none."""
+    for question, own in grouped(questions, completions):
+        yield Candidate(id=question.id, question=question, completion=own[0] if own else None)
