@@ -153,6 +153,21 @@ def test_datasets_reads_what_was_written(pairs: list[Pair], tmp_path: Path, copy
     assert all(embedded) if copy_images else sum(embedded) == len(odd)
 
 
+def test_a_file_of_many_pairs_has_few_row_groups(
+    pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A group costs memory until the end, and readers a seek each; images inside bound it by their bytes."""
+    import pyarrow.parquet
+
+    many = [pairs[0].model_copy(update={"id": f"p{number}"}) for number in range(2500)]
+    written = write_pairs("trl", many, tmp_path / "out")
+    file = pyarrow.parquet.ParquetFile(tmp_path / "out" / "train.parquet")
+    assert (written.pairs, file.metadata.num_rows, file.num_row_groups) == (2500, 2500, 3)
+    monkeypatch.setattr("radpref.formats.trl._HELD", 1)
+    write_pairs("trl", many[:5], tmp_path / "copied", copy_images=True)
+    assert pyarrow.parquet.ParquetFile(tmp_path / "copied" / "train.parquet").num_row_groups == 5
+
+
 @pytest.mark.parametrize("family", ["llava", "idefics3", "gemma3", "qwen2_5_vl"])
 def test_trl_makes_the_tokens_of_it_that_we_make(family: str, pairs: list[Pair], tmp_path: Path) -> None:
     vlm = tiny.tiny_vlm(family)
