@@ -72,6 +72,11 @@ def run_stage_alone(run: Run, name: str, *, limit: int | None = None, redo: bool
     _run(run, road, stage, redo, limit)
 
 
+def run_road(run: Run, road: Road, *, redo: bool = False) -> None:
+    """Other stages than the method's own, in their order: what a command measures beside it. Raises as `run_all`."""
+    _run(run, road, None, redo)
+
+
 def _run(run: Run, road: Road, only: Stage | None, redo: bool, limit: int | None = None) -> None:
     engine = engine_of(run.recipe)
     run.main = engine.processes.first

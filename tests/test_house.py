@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"stages", "bulk", "doctor"},
     {"bench"},
     {"pipeline"},
-    {"sweep", "api"},
+    {"sweep", "api", "headroom"},
     {"cli"},
     {"__main__"},
 ]

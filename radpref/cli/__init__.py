@@ -20,6 +20,7 @@ from radpref.cli.data import data_app
 from radpref.cli.doctor import doctor
 from radpref.cli.export import export
 from radpref.cli.findings import findings_app
+from radpref.cli.headroom import headroom
 from radpref.cli.judges import judges_app
 from radpref.cli.models import models_app
 from radpref.cli.recipes import list_recipes
@@ -53,6 +54,7 @@ def main(
 
 app.command(context_settings=TAKES_OVERRIDES)(run)
 add_stage_commands(app, corrupt_app)
+app.command(context_settings=TAKES_OVERRIDES)(headroom)
 app.command()(status)
 app.command()(results)
 app.command()(export)

@@ -634,6 +634,10 @@ class GroundSection(Section):
     attention: bool = Field(True, description="attention against the masks too; the causal test needs none")
 
 
+class HeadroomSection(Section):
+    n: int = Field(16, ge=2, description="answers that `radpref headroom` draws to each validation question")
+
+
 class ReportSection(Section):
     studies: int = Field(40, ge=0, description="studies in the browser")
     pairs: int = Field(20, ge=0, description="pairs in the browser")
@@ -662,4 +666,5 @@ class Recipe(Section):
     select: SelectSection = SelectSection()
     evaluate: EvaluateSection = EvaluateSection()
     ground: GroundSection = GroundSection()
+    headroom: HeadroomSection = HeadroomSection()
     report: ReportSection = ReportSection()

@@ -10,6 +10,7 @@ from radpref.evaluation.baselines import BASELINES, NORMAL_REPORT, baselines
 from radpref.evaluation.counts import ERROR_KINDS
 from radpref.evaluation.definitions import definition, headline
 from radpref.evaluation.everyone import details, measure_all
+from radpref.evaluation.headroom import GREEDY, Answered, Way, as_plain, choices, headroom, headroom_verdict
 from radpref.evaluation.measure import LabelScore, Measured, by_label, compare, error_totals, measure
 from radpref.evaluation.metrics import ERROR_METRICS, HEADLINE, METRICS, Definition
 from radpref.evaluation.tables import comparison_table, markdown_table, markdown_tests, metrics_json, terminal_table
@@ -19,21 +20,28 @@ __all__ = [
     "BASELINES",
     "ERROR_KINDS",
     "ERROR_METRICS",
+    "GREEDY",
     "HEADLINE",
     "METRICS",
     "NORMAL_REPORT",
     "VQA_BASELINES",
+    "Answered",
     "Definition",
     "LabelScore",
     "Measured",
+    "Way",
+    "as_plain",
     "baselines",
     "by_label",
+    "choices",
     "compare",
     "comparison_table",
     "definition",
     "details",
     "error_totals",
     "headline",
+    "headroom",
+    "headroom_verdict",
     "markdown_table",
     "markdown_tests",
     "measure",

@@ -12,6 +12,7 @@ from radpref.config import JudgeSection
 from radpref.judges import chat as _chat
 from radpref.judges import radeval as _radeval
 from radpref.judges.case import Case, JudgeError, Verdict
+from radpref.judges.consensus import agreement
 from radpref.judges.contract import (
     Judge,
     LengthControlled,
@@ -122,6 +123,7 @@ __all__ = [
     "PairJudge",
     "Pairing",
     "Verdict",
+    "agreement",
     "answer_match",
     "check",
     "chexpo",

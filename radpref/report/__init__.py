@@ -15,6 +15,7 @@ from radpref.report.data import (
     StudyView,
     TrainingLog,
 )
+from radpref.report.headroom import headroom_page
 from radpref.report.render import CURVES, render
 from radpref.report.verdict import Check, Verdict, verdict
 from radpref.report.views import TITLES, choices, pair_views, settings, split_count, study_views
@@ -33,6 +34,7 @@ __all__ = [
     "TrainingLog",
     "Verdict",
     "choices",
+    "headroom_page",
     "pair_views",
     "render",
     "settings",
