@@ -168,6 +168,9 @@ def _coordinated(gap: Sequence[Item], index: int) -> bool:
     )
 
 
+_NOTHING_TOLD: Described = dict.fromkeys(("side", "place", "severity", "change", "size_mm", "stage"))
+
+
 def _describe(mention: Mention, around: Sequence[Item], words: Sequence[str]) -> dict[str, Any]:
     book = lexicon()
     state = mention.state
@@ -178,9 +181,14 @@ def _describe(mention: Mention, around: Sequence[Item], words: Sequence[str]) ->
         if state is None or (i.start, i.end) != (state.start, state.end) or state.value == "borderline"
     ]
 
+    if not mine:
+        return dict(_NOTHING_TOLD)
+
     def nearest(kind: str) -> Item | None:
         of_kind = [i for i in mine if i.kind == kind]
-        return min(of_kind, key=lambda i: max(mention.anchor - i.end, i.start - mention.end, 0), default=None)
+        if len(of_kind) < 2:
+            return of_kind[0] if of_kind else None
+        return min(of_kind, key=lambda i: max(mention.anchor - i.end, i.start - mention.end, 0))
 
     place, severity, change, stage = nearest("place"), nearest("severity"), nearest("change"), nearest("stage")
     sides = {i.value for i in mine if i.kind == "side"}

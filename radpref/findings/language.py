@@ -49,6 +49,7 @@ def unreadable(text: str) -> str | None:
     return "it only asks" if told and all(_question(part) for part in told) else None
 
 
+@lru_cache(maxsize=1 << 12)
 def not_english(made: str) -> str | None:
     """Why nothing can be read in a text without layout: it declines, or is of another language; else None."""
     if _SPEAKER.search(made, 0, _BEGINNING) and (refused := _refusal().search(made[:_BEGINNING])):

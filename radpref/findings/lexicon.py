@@ -1,4 +1,4 @@
-"""The lexicon: ``lexicon.yaml`` read once, and its phrases found in a sentence with spaCy's PhraseMatcher."""
+"""The lexicon: ``lexicon.yaml`` read once, and its phrases found in a sentence."""
 
 from __future__ import annotations
 
@@ -301,22 +301,28 @@ def _expanded(term: str) -> Iterator[str]:
         yield " ".join("".join(chosen).split())
 
 
-@cache
-def _matcher() -> tuple[Any, Any, dict[int, tuple[str, str]]]:
-    """spaCy's vocabulary, its PhraseMatcher filled with the lexicon, and what each match means."""
-    import spacy
-    from spacy.matcher import PhraseMatcher
-    from spacy.tokens import Doc
+class _Step:
+    """A word of a phrase: the words that may follow, and what the phrase means if it ends here."""
 
-    vocab = spacy.blank("en").vocab
-    matcher = PhraseMatcher(vocab, attr="ORTH")
-    meaning: dict[int, tuple[str, str]] = {}
+    __slots__ = ("following", "meanings")
+
+    def __init__(self) -> None:
+        self.following: dict[str, _Step] = {}
+        self.meanings: list[tuple[str, str]] = []
+
+
+@cache
+def _phrases() -> dict[str, _Step]:
+    """Every phrase of the lexicon by its words, those that begin alike together."""
+    start = _Step()
     for (kind, value), terms in lexicon().phrases.items():
-        key = f"{kind}:{value}"
-        forms = {form for term in terms for form in _forms(kind, term)}
-        matcher.add(key, [Doc(vocab, words=TOKEN.findall(f" {form} ")) for form in sorted(forms)])
-        meaning[vocab.strings[key]] = (kind, value)
-    return vocab, matcher, meaning
+        for form in {form for term in terms for form in _forms(kind, term)}:
+            step = start
+            for word in TOKEN.findall(f" {form} "):
+                step = step.following.setdefault(word, _Step())
+            if (kind, value) not in step.meanings:
+                step.meanings.append((kind, value))
+    return start.following
 
 
 def _forms(kind: str, term: str) -> Iterator[str]:
@@ -330,20 +336,22 @@ def items(words: list[str]) -> list[Item]:
 
     A phrase that means several things (``large``: a severity, and the state of a heart) yields an item for each.
     """
-    from spacy.tokens import Doc
-
-    vocab, matcher, meaning = _matcher()
-    found = sorted(
-        ((start, end, *meaning[key]) for key, start, end in matcher(Doc(vocab, words=words))),
-        key=lambda match: (match[0] - match[1], match[0]),
-    )
-    taken: dict[int, tuple[int, int]] = {}
-    kept = []
-    for start, end, kind, value in found:
-        holders = {taken.get(index) for index in range(start, end)}
-        if holders == {None}:
-            taken.update(dict.fromkeys(range(start, end), (start, end)))
-        elif holders != {(start, end)}:
-            continue
-        kept.append(Item(start, end, kind, value))
+    found = []
+    first = _phrases()
+    for start, word in enumerate(words):
+        step, end = first.get(word), start + 1
+        while step is not None:
+            if step.meanings:
+                found.append((start, end, step.meanings))
+            step = step.following.get(words[end]) if end < len(words) else None
+            end += 1
+    if len(found) > 1:
+        found.sort(key=lambda match: (match[0] - match[1], match[0]))
+    taken: set[int] = set()
+    kept: list[Item] = []
+    for start, end, meanings in found:
+        span = range(start, end)
+        if taken.isdisjoint(span):
+            taken.update(span)
+            kept += [Item(start, end, kind, value) for kind, value in meanings]
     return sorted(kept)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from html import unescape
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Plain(NamedTuple):
         return self.offsets[start], self.offsets[end - 1] + 1
 
 
+@lru_cache(maxsize=1 << 10)
 def plain(text: str) -> Plain:
     """The text of a report without its layout. Never raises on a string."""
     made = Plain(text)

@@ -40,7 +40,7 @@ from radpref.runs.table import Table
 
 Row = TypeVar("Row", bound=Record)
 
-LIBRARIES = ("radpref", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "spacy")
+LIBRARIES = ("radpref", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 FORMAT = 2
 """Of run folders; raised when an older folder can no longer be read."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from radpref.judges.distances import unlike
@@ -28,13 +28,6 @@ class Normals(NamedTuple):
     """(name, region) of others' denials to what this report says of them, as far as it was asked."""
 
 
-class Agreed(NamedTuple):
-    """A region of the reference: each of its denials, the candidate's that says so too, and its share, 0 to 1."""
-
-    name: str
-    items: list[tuple[Denial, Finding | None, float]]
-
-
 def normals_of(report: Told) -> Normals:
     """The report's denials but those that it contradicts itself."""
     book = weights()
@@ -55,13 +48,7 @@ def normals_of(report: Told) -> Normals:
     return Normals({name: tuple(d.values()) for name, d in regions.items()}, by_name, general, asserted, {})
 
 
-def agreed(ours: Normals, theirs: Normals) -> Iterator[Agreed]:
-    """Each region of the reference, with what the candidate says of it."""
-    for region, denials in ours.regions.items():
-        yield Agreed(region, [(denial, *_said(denial, region, ours, theirs)) for denial in denials])
-
-
-def _said(denial: Denial, region: str, ours: Normals, theirs: Normals) -> Said:
+def agreeing(denial: Denial, region: str, ours: Normals, theirs: Normals) -> Said:
     """The candidate's statement that agrees with a denial of the reference, and its share."""
     name = denial.name
     if name in ours.asserted:  # one side of what is there on the other: nothing general agrees with it

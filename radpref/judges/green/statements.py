@@ -162,11 +162,13 @@ def _diseases(lower: str) -> list[tuple[int, int]]:
     """Where words of disease stand."""
     book = words()
     found = [match.span() for match in book.diseases.finditer(lower)]
-    for match in _LETTERS.finditer(lower):
-        word = match[0]
-        if word in book.disease or (len(word) > 6 and word.endswith(book.endings) and word not in book.no_disease):
-            found.append(match.span())
-    return found
+    return found + [match.span() for match in _LETTERS.finditer(lower) if _is_disease(match[0])]
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_disease(word: str) -> bool:
+    book = words()
+    return word in book.disease or (len(word) > 6 and word.endswith(book.endings) and word not in book.no_disease)
 
 
 @lru_cache(maxsize=_REMEMBERED)
