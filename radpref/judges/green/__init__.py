@@ -26,10 +26,11 @@ from __future__ import annotations
 from functools import partial
 
 from radpref.config import JudgeSection
+from radpref.config.schema import NormalsRule
 from radpref.findings import lexicon, unreadable
 from radpref.judges.case import Verdict
 from radpref.judges.contract import Judge, judge_by
-from radpref.judges.green.scoring import NormalsRule, judged, report_of
+from radpref.judges.green.scoring import judged, report_of
 from radpref.judges.green.statements import unmasked
 from radpref.judges.green.weights import digest
 

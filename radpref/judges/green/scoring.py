@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from radpref.config.schema import NormalsRule
 from radpref.findings import COVERS
 from radpref.judges.case import Verdict
 from radpref.judges.distances import unlike
@@ -20,7 +21,6 @@ from radpref.records import ErrorKind, Finding, ReportError, Span
 
 _REMEMBERED = 1 << 12
 """Reports kept as read: a reference is read once for all its candidates."""
-NormalsRule = Literal["weigh", "count", "none"]
 NOTHING_READ = "no finding could be read in the reference"
 
 
