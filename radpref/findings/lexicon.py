@@ -99,6 +99,8 @@ class Lexicon:
     """Titles of what corrects the report."""
     values: Mapping[str, str]
     """What stands behind the name of a finding (``Effusion: none``) to its presence; ``unknown`` says nothing."""
+    list_headings: Mapping[str, str]
+    """What heads a list of findings (``Absent: effusion, edema``) to their presence."""
     elsewhere: frozenset[str]
     """Parts of the body that are not of the chest."""
     general_findings: frozenset[str]
@@ -277,6 +279,7 @@ def lexicon() -> Lexicon:
         run_in_capitals=frozenset(raw["run in capitals"]),
         addenda=frozenset(raw["addenda"]),
         values={term: presence for presence, terms in raw["values"].items() for term in terms},
+        list_headings={title: presence for presence, titles in raw["list headings"].items() for title in titles},
         elsewhere=frozenset(raw["elsewhere"]["parts"]),
         general_findings=frozenset(raw["elsewhere"]["findings"]),
         abbreviated=frozenset(raw["abbreviated"]),

@@ -70,6 +70,8 @@ def _denied_change(start: int, words: Sequence[str], found: Sequence[Item]) -> I
         before = [item for item in found if item.end <= start and item.kind in ("structure", "finding")]
         if words[at] == "increased" and before and before[-1].kind == "structure":
             return None
+        if words[at].startswith("enlarge") and words[start - 1 : start] not in (["has"], ["have"], ["had"]):
+            return None
     else:
         return None
     return Item(start, end, "change", "unchanged")
@@ -129,7 +131,8 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
             case "negation before":
                 if (item.start, "negation after") in cues and not _ahead(mentioned, item, found):
                     continue
-                negated, doubted = True, False
+                # "we cannot say that there is no effusion": neither is known
+                negated, doubted = not clausal, clausal
             case "negation near":
                 near = item.end
             case "uncertain before":
@@ -147,6 +150,9 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
                 if (item.start, other) in cues and _ahead(mentioned, item, found):
                     continue
                 value = "absent" if item.kind == "negation after" else "uncertain"
+                if not item.start:  # "absent pneumothorax": there is nothing to reach back to
+                    negated, doubted = value == "absent", value == "uncertain"
+                    continue
                 over = not lexicon().lists["over"].isdisjoint(words[item.start : item.end])
                 listed = joined is not None and joined.value == "comma" and joined.end > mentioned[0]
                 doubly = clausal or (negated and over and not listed)
@@ -270,6 +276,9 @@ def _valued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[
             result[index] = None if value.value == "unknown" else value.value
             settled = True
     if settled:
+        return
+    if ":" in words and (told := lexicon().list_headings.get(" ".join(words[: words.index(":")]))):
+        result[:] = [told if said == "present" else said for said in result]
         return
     sign_at = next((i for i, word in enumerate(words) if word in (":", "?")), None)
     if sign_at is None or sign_at + 1 >= len(words):

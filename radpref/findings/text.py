@@ -47,6 +47,10 @@ def plain(text: str) -> Plain:
         made = _json(made)
     if _MARKED.search(made.text):
         made = _edited(made, _MARKDOWN, _markdown)
+    if "...." in text or ">" in text:
+        made = _edited(made, _LEADER, lambda match: ": ")
+    if "\t" in text:
+        made = _edited(made, _TABS, lambda match: None, _tabbed)
     if "|" in made.text:
         made = _edited(made, _RULE, lambda match: BREAK)
         made = _edited(made, _ROW, lambda match: None, _cells)
@@ -231,6 +235,17 @@ def _cells(match: re.Match[str]) -> Edits:
         elif named and filled[1] <= index < filled[-1]:
             sign = ", "
         yield first + bar, first + bar + 1, sign
+
+
+_LEADER = re.compile(r"\s*(?:\.[. ]*\.\.\.[. ]*|[-=]+>)\s*(?=\w)")
+"""What leads from a name to its value: ``Effusion ...... none``, ``effusion -> none``."""
+_TABS = re.compile(r"(?m)^([^\t\n]+)(\t[\t ]*)([^\t\n]+)")
+
+
+def _tabbed(match: re.Match[str]) -> Edits:
+    """A name and its value with a tab between."""
+    if _is_name(match[1], framed=True) and _is_value(match[3]):
+        yield *match.span(2), ": "
 
 
 def _is_name(cell: str, framed: bool) -> bool:
