@@ -15,13 +15,20 @@ _SEPARATORS = frozenset(
 
 Described = dict[str, Any]
 """Attributes of a finding by their names in `Finding`."""
+_GRADES = frozenset({"severity", "size"})
 _TOLD = frozenset({"side", "place", "severity", "change", "size", "position", "stage"})
 
 
 def attributes(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[str]) -> list[list[Described]]:
     """What the words around each mention tell of it; twice where it names two (``large left and small right``)."""
     own: list[list[Item]] = [[] for _ in mentions]
-    useful = [item for item in found if item.kind in _TOLD or item.kind in _SEPARATORS]
+    once = lexicon().lists["once"]
+    useful = [
+        item
+        for item in found
+        if (item.kind in _TOLD and not (item.kind in _GRADES and words[item.start - 1] in once and item.start))
+        or item.kind in _SEPARATORS
+    ]
     bounds = _groups(mentions)
     for position, group in enumerate(bounds):
         start, end = mentions[group[0]].start, max(mentions[k].end for k in group)

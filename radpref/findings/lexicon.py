@@ -138,6 +138,11 @@ class Lexicon:
         )
 
     @cached_property
+    def structure_names(self) -> frozenset[str]:
+        """Every term of a part of the body."""
+        return frozenset(t for (kind, _), terms in self.phrases.items() if kind == "structure" for t in terms)
+
+    @cached_property
     def vocabulary(self) -> frozenset[str]:
         """Every word of every term."""
         forms = (form for (kind, _), terms in self.phrases.items() for term in terms for form in _forms(kind, term))

@@ -110,6 +110,8 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
     verb = -1  # end of the last verb
     for _, index, item in events:
         if item is None:
+            if negated and joined is not None and _begins_anew(joined, mentions[index], words):
+                negated = False
             if history:
                 result[index] = None
             elif (negated or mentions[index].anchor - near <= NEAR) and mentions[index].presence != "absent":
@@ -150,6 +152,8 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
                 if (item.start, other) in cues and _ahead(mentioned, item, found):
                     continue
                 value = "absent" if item.kind == "negation after" else "uncertain"
+                if words[item.start - 1] == "(" and any(i.kind == "value" and i.start == item.start for i in found):
+                    continue  # "effusion (left), pneumothorax (none)": of the one alone
                 if not item.start:  # "absent pneumothorax": there is nothing to reach back to
                     negated, doubted = value == "absent", value == "uncertain"
                     continue
@@ -180,6 +184,17 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
 _NO_CUE = frozenset(
     {"finding", "place", "side", "position", "stage", "count", "size", "value", "preference", "contrast"}
 )
+
+
+def _begins_anew(comma: Item, mention: Mention, words: Sequence[str]) -> bool:
+    """Whether the comma before a mention begins a statement: ``without pneumothorax, the left effusion is stable``."""
+    return (
+        comma.value == "comma"
+        and words[comma.end : comma.end + 1] == ["the"]
+        and mention.state is None
+        and words[mention.end : mention.end + 1] != []
+        and words[mention.end] in lexicon().lists["verbs"]
+    )
 
 
 def _ahead(mentioned: Sequence[int], item: Item, found: Sequence[Item]) -> bool:

@@ -54,6 +54,8 @@ def plain(text: str) -> Plain:
     if "|" in made.text:
         made = _edited(made, _RULE, lambda match: BREAK)
         made = _edited(made, _ROW, lambda match: None, _cells)
+    if "\n" in made.text:
+        made = _edited(made, _ALONE, _headed)
     if "-" in made.text or "_" in made.text:
         made = _edited(made, _HYPHENATED, _joined)
     return made
@@ -246,6 +248,18 @@ def _tabbed(match: re.Match[str]) -> Edits:
     """A name and its value with a tab between."""
     if _is_name(match[1], framed=True) and _is_value(match[3]):
         yield *match.span(2), ": "
+
+
+_ALONE = re.compile(r"(?m)^([A-Z][A-Za-z ]{3,30}?)[ \t]*\n(?=[A-Z][a-z])")
+
+
+def _headed(match: re.Match[str]) -> str | None:
+    """A line that only names a part of the body heads the line behind it."""
+    name = " ".join(word for word, _, _ in tokens(match[1]))
+    book = lexicon()
+    if name in book.structure_names and name not in book.sections and name not in book.other_sections:
+        return f"{match[1]}: "
+    return None
 
 
 def _is_name(cell: str, framed: bool) -> bool:

@@ -26,6 +26,8 @@ class Normals(NamedTuple):
     """Names that the report states as present or suspected."""
     said: dict[tuple[str, str], Said]
     """(name, region) of others' denials to what this report says of them, as far as it was asked."""
+    qualified: frozenset[str]
+    """Names of which only a kind is denied: ``no large effusion``."""
 
 
 def normals_of(report: Told) -> Normals:
@@ -45,7 +47,9 @@ def normals_of(report: Told) -> Normals:
         by_name.setdefault(denial.name, denial)
         if denial.name in book.general and (region not in sick or denial.otherwise()):
             general.setdefault(region, denial)
-    return Normals({name: tuple(d.values()) for name, d in regions.items()}, by_name, general, asserted, {})
+    every = {name: tuple(d.values()) for name, d in regions.items()}
+    qualified = frozenset(name for name, denial in by_name.items() if denial.qualified())
+    return Normals(every, by_name, general, asserted, {}, qualified)
 
 
 def agreeing(denial: Denial, region: str, ours: Normals, theirs: Normals) -> Said:
@@ -57,6 +61,8 @@ def agreeing(denial: Denial, region: str, ours: Normals, theirs: Normals) -> Sai
     known = theirs.said.get((name, region))
     if known is None:
         known = theirs.said[name, region] = _agreeing(name, region, theirs)
+    if name in theirs.qualified and name not in ours.qualified and name in theirs.by_name:
+        return known[0], weights().normals["of a kind"]
     return known
 
 

@@ -27,8 +27,9 @@ _STOP = re.compile(r"[.!?;](?=[\s<|\"]|$)|\n\s*(?:\n|(?:[-*•]|\d+[.)])\s)|\s-\
 _INSIDE = re.compile(r"(?:\w|\b(?:not|cannot|can't) )$")
 _LETTERS = re.compile(r"[a-z]+")
 _STEM = re.compile(r"(?:us|i|ism|ic|es|s|ed|a|is)$")
-_MENTION = "mass"
-"""A finding that stands in for a word of disease, so that the reader tells whether it is asserted."""
+_MENTION = "pneumoperitoneum"
+"""A finding that stands in for a word of disease, so that the reader tells whether it is asserted. No other part of the
+body can have it: what is claimed of the bowel is claimed."""
 
 
 class Unit(NamedTuple):
