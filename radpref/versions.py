@@ -8,10 +8,10 @@ stand here and not in the rooms, so that ``radpref status`` need not load torch 
 ROOMS: dict[str, int] = {
     "data": 1,
     "evaluation": 1,
-    "findings": 1,
+    "findings": 2,
     "grounding": 1,
     "images": 1,
-    "judges": 1,
+    "judges": 2,
     "losses": 1,
     "mining": 1,
     "models": 1,

@@ -178,7 +178,7 @@ class Lexicon:
         The first letter is right in most slips. What differs in its last letter, or only lacks or adds an ending
         (``resolve``, ``resolved``), is a form of its own.
         """
-        if len(word) < _LONG or word in self.common or word in self.english:
+        if len(word) < _LONG - 1 or word in self.common or word in self.english:
             return None
         near = {
             known
