@@ -174,12 +174,12 @@ def test_a_denial_of_a_kind_earns_part() -> None:
 @pytest.mark.parametrize(
     "added",
     [
-        "Please exclude pneumonia.", "There may or may not be a lung mass.", "Bowel ischemia.", "COVID.", "Flail chest.",
-        "Dextrocardia.", "Query left pneumonia.", "Whether there is a lung mass is unclear.", "Lung mass could be missed.",
-        "Pneumonia is one consideration.", "Doubt pneumonia, left.", "Diaphragmatic hernia.", "Air embolism.",
-        "No change in the left lung mass.", "Left lung mass has not resolved.", "Not without a left lung mass.",
-        "{Pneumoperitoneum.}", "Mass? Pneumonia. Fracture.", "Negative: effusion. Positive: lung mass.",
-        "Vena cava syndrome.",
+        "Please exclude pneumonia.", "There may or may not be a lung mass.", "Bowel ischemia.", "COVID.",
+        "Flail chest.", "Dextrocardia.", "Query left pneumonia.", "Whether there is a lung mass is unclear.",
+        "Lung mass could be missed.", "Pneumonia is one consideration.", "Doubt pneumonia, left.",
+        "Diaphragmatic hernia.", "Air embolism.", "No change in the left lung mass.",
+        "Left lung mass has not resolved.", "Not without a left lung mass.", "{Pneumoperitoneum.}",
+        "Mass? Pneumonia. Fracture.", "Negative: effusion. Positive: lung mass.", "Vena cava syndrome.",
     ],
 )  # fmt: skip
 def test_more_that_costs(added: str) -> None:
