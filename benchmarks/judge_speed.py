@@ -3,10 +3,11 @@
     OMP_NUM_THREADS=1 python benchmarks/judge_speed.py [--studies 2000] [--candidates 4] [--pairs 100000]
 
 The reports are phantoms', or those of ``--reports FILE``; the candidates of a study are the reports of other
-studies, so that every pair is another. Prints, in one run: findings-GREEN and text similarity on distinct pairs, on
-pairs that come five times each, the memory that ``--pairs`` pairs add, and our reader beside published ones on the
-same texts. Times are CPU seconds of this process, start-up left out; every measurement begins with nothing
-remembered.
+studies, so that every pair is another, while each text stands in several pairs. Prints, in one run: findings-GREEN and
+text similarity on distinct pairs, on pairs that come five times each, the memory that ``--pairs`` pairs add, and our
+reader beside published ones on the same texts; and what a distinct pair is made of: reading a text that was never seen,
+and judging two that are read. Times are CPU seconds of this process, start-up left out; every measurement but that of
+judging alone begins with nothing remembered.
 
 The published ones are taken if they can be imported; ``pip install --target others radreport-parser pyConTextNLP``
 and ``PYTHONPATH=others`` bring two of them. negspacy and pyConTextNLP get this lexicon's names of findings and its
@@ -29,9 +30,12 @@ from radpref.data.phantom.image import generator
 from radpref.data.phantom.patients import sample
 from radpref.data.phantom.reports import write
 from radpref.data.rows import stream
-from radpref.findings import lexicon, read, reader
+from radpref.findings import language, lexicon, read, reader, unreadable
+from radpref.findings import text as plain_text
 from radpref.judges import JUDGES, Case, green1, soft_matching
 from radpref.judges.green import scoring, statements
+
+_lexicon = sys.modules["radpref.findings.lexicon"]  # the package has a function of this name
 
 
 def reports(count: int) -> list[str]:
@@ -60,15 +64,14 @@ def cases(texts: list[str], candidates: int) -> list[Case]:
 
 
 def timed(work: Callable[[], object]) -> float:
-    for remembered in (
-        reader._read_sentence,
-        scoring.report_of,
-        statements._presence,
-        green1._report,
-        soft_matching._embed,
-        soft_matching._word,
-    ):
-        remembered.cache_clear()
+    for room in (_lexicon, language, plain_text, reader, scoring, statements, green1, soft_matching):
+        for remembered in vars(room).values():
+            if callable(getattr(remembered, "cache_clear", None)) and remembered.cache_parameters()["maxsize"]:
+                remembered.cache_clear()  # one without a limit is what was loaded, not what was read
+    return again(work)
+
+
+def again(work: Callable[[], object]) -> float:
     start = time.process_time()
     work()
     return time.process_time() - start
@@ -185,6 +188,11 @@ def main() -> None:
         distinct = len(asked) / timed(lambda judge=judge: judge(asked))
         repeated = 5 * len(asked) / timed(lambda judge=judge: judge(asked * 5))
         print(f"{name:24s} {distinct:10,.0f} pairs/s distinct, {repeated:10,.0f} pairs/s where each comes five times")
+    different = list(dict.fromkeys(texts))
+    cold = len(different) / timed(lambda: [(unreadable(text), scoring.report_of(text)) for text in different])
+    judged = len(asked) / again(lambda: JUDGES["green"]()(asked))
+    print(f"green reads {cold:,.0f} texts/s never seen and judges {judged:,.0f} pairs/s of texts that are read;")
+    print(f"the {len(asked):,} distinct pairs above are made of {len(different):,} different texts")
     if args.pairs:
         judge = JUDGES["green"]()
         before = peak_mb()

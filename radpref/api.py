@@ -18,6 +18,7 @@ from PIL import Image
 
 from radpref import config
 from radpref.config import AlignSection, CorruptSection, JudgeSection, ModelSection, RunSection
+from radpref.config.schema import NormalsRule
 from radpref.errors import RadprefError
 from radpref.files import write_atomically
 from radpref.records import Finding, Judgement, Metric, Question, Study
@@ -336,6 +337,7 @@ def evaluate(
     patients: Sequence[str] | None = None,
     system: str = "candidate",
     baselines: bool = True,
+    normals: NormalsRule = "weigh",
     resamples: int = 1000,
     seed: int = 17,
 ) -> list[Metric]:
@@ -344,6 +346,7 @@ def evaluate(
     Args:
         patients: of each report; without it every report is a patient of its own.
         baselines: measure the trivial answers too (a constant normal report, another patient's reference).
+        normals: what agreed normal statements count in GREEN, as ``judge.normals`` of a recipe.
 
     Raises:
         ValueError: lists of different length.
@@ -360,7 +363,7 @@ def evaluate(
     return [
         row
         for name, answers in texts.items()
-        for row in evaluation.measure(name, questions, answers, resamples=resamples, seed=seed).metrics
+        for row in evaluation.measure(name, questions, answers, resamples=resamples, seed=seed, normals=normals).metrics
     ]
 
 

@@ -10,10 +10,10 @@ from importlib import metadata
 ROOMS: dict[str, int] = {
     "data": 1,
     "evaluation": 1,
-    "findings": 1,
+    "findings": 2,
     "grounding": 1,
     "images": 1,
-    "judges": 1,
+    "judges": 2,
     "losses": 1,
     "mining": 1,
     "models": 1,
@@ -23,7 +23,7 @@ ROOMS: dict[str, int] = {
     "training": 1,
 }
 
-LIBRARIES = ("radpref", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "spacy")
+LIBRARIES = ("radpref", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 """What numbers depend on besides our own code."""
 
 

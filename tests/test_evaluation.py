@@ -280,6 +280,16 @@ def test_missing_and_double_questions_are_errors_that_name_them() -> None:
         compare(one, both)
 
 
+def test_normals_reach_the_judge_of_an_evaluation() -> None:
+    """A report of denials alone earns nothing where something of weight is there, unless normals are counted."""
+    asked = [ask("Large left effusion. No pneumothorax. No fracture.")]
+    said = {"q000": "No pneumothorax. No fracture."}
+    weighed, counted = measure("x", asked, said), measure("x", asked, said, normals="count")
+    assert weighed.value("green_mean") == 0
+    assert counted.value("green_mean") > 0.3
+    assert counted.judgements["green"]["q000"].score == counted.judgements["lc-green"]["q000"].score
+
+
 def test_judgements_that_are_there_are_not_made_again() -> None:
     row = ask("There is cardiomegaly.")
     known = Judgement(id="x", question=row.id, judge="green", score=0.125, words=3, reference_words=3)

@@ -163,6 +163,33 @@ def test_normals_as_asked() -> None:
     assert score(reference, HONEST) == 0
 
 
+def test_a_denial_of_a_kind_earns_part() -> None:
+    """``No large effusion`` risks nothing where there is one, so that it must not earn what ``no effusion`` does."""
+    plain, of_a_kind = score(NORMAL, "No effusion."), score(NORMAL, "No large effusion.")
+    assert 0 < of_a_kind < plain
+    assert score("No large effusion.", "No large effusion.") == 1
+    assert score("No large effusion.", "No effusion.") == 1
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        "Please exclude pneumonia.", "There may or may not be a lung mass.", "Bowel ischemia.", "COVID.",
+        "Flail chest.", "Dextrocardia.", "Query left pneumonia.", "Whether there is a lung mass is unclear.",
+        "Lung mass could be missed.", "Pneumonia is one consideration.", "Doubt pneumonia, left.",
+        "Diaphragmatic hernia.", "Air embolism.", "No change in the left lung mass.",
+        "Left lung mass has not resolved.", "Not without a left lung mass.", "{Pneumoperitoneum.}",
+        "Mass? Pneumonia. Fracture.", "Negative: effusion. Positive: lung mass.", "Vena cava syndrome.",
+    ],
+)  # fmt: skip
+def test_more_that_costs(added: str) -> None:
+    for reference, honest in (
+        ("Small left apical pneumothorax. Lungs are otherwise clear.", "Small left pneumothorax."),
+        (NORMAL, "Heart size is normal. Lungs are clear."),
+    ):
+        assert score(reference, f"{honest} {added}") < score(reference, honest)
+
+
 # ---------------------------------------------------------------- what is said, in what form
 
 

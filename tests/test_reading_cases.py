@@ -30,7 +30,7 @@ def labelled(text: str, told: str) -> dict[str, tuple[int | None, ...]]:
 
 
 def own_sentences() -> Iterator[tuple[str, str, dict[str, tuple[int | None, ...]]]]:
-    for name in ("reading.yaml", "reading_more.yaml", "reading_hard.yaml"):
+    for name in ("reading.yaml", "reading_more.yaml", "reading_hard.yaml", "reading_pressed.yaml"):
         for kind, rows in yaml.safe_load((CASES / name).read_text("utf-8")).items():
             for text, told in rows:
                 yield kind, text, labelled(text, told)
@@ -66,7 +66,7 @@ def test_our_own_sentences_are_read_right() -> None:
 def test_our_own_attributes_are_read_right() -> None:
     rows = [
         (kind, text, findings)
-        for name in ("attributes.yaml", "attributes_more.yaml")
+        for name in ("attributes.yaml", "attributes_more.yaml", "attributes_pressed.yaml")
         for kind, of_kind in yaml.safe_load((CASES / name).read_text("utf-8")).items()
         for text, *findings in of_kind
     ]

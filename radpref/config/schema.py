@@ -280,6 +280,10 @@ class ServerSection(Section):
     )
 
 
+NormalsRule = Literal["weigh", "count", "none"]
+"""What agreed normal statements count in the judge `green`."""
+
+
 class JudgeSection(ServerSection):
     name: str = Field(
         "green",
@@ -287,7 +291,7 @@ class JudgeSection(ServerSection):
         "each with lc- before it for length control; answer (right or not) for questions",
         json_schema_extra=_names("judges"),
     )
-    normals: Literal["weigh", "count", "none"] = Field(
+    normals: NormalsRule = Field(
         "weigh",
         description="green: what agreed normal statements count; weigh: a little, by region, in the share of the "
         "findings that was found; count: as much as a finding, as published judges do; none: nothing beside findings",

@@ -10,6 +10,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from radpref.config import JudgeSection
+from radpref.config.schema import NormalsRule
 from radpref.evaluation import counts, resampling
 from radpref.evaluation.definitions import definition as definition_of
 from radpref.evaluation.metrics import HEADLINE, METRICS, Definition, Sums, f1, ratio
@@ -74,18 +76,19 @@ def measure(
     resamples: int = 1000,
     seed: int = 17,
     judgements: Judgements | None = None,
+    normals: NormalsRule = "weigh",
 ) -> Measured:
     """All metrics of ``METRICS`` for one system, each with a 95 % percentile bootstrap interval over patients.
 
     ``answers`` maps question ids to texts; an empty text is a valid answer. ``judgements`` holds what the
     judges ``green`` and ``text`` have already said of these answers, by judge and question; what it lacks is
-    judged here. A metric that needs what is not there (the truth, a scored answer) has the value None, and an
-    interval needs two patients.
+    judged here, with ``normals`` as in the recipe's ``judge.normals``. A metric that needs what is not there (the
+    truth, a scored answer) has the value None, and an interval needs two patients.
 
     Raises ``ValueError`` where a question has no answer or an id stands twice: dropping it would flatter the system.
     """
     questions = answered(system, questions, answers)
-    judged = _judge(questions, answers, judgements or {})
+    judged = _judge(questions, answers, judgements or {}, JudgeSection(normals=normals))
     rows = [_study_counts(question, answers[question.id], judged) for question in questions]
     columns = tuple(sorted({column for row in rows for column in row} | _all_columns()))
     values = np.array([[row.get(column, 0.0) for column in columns] for row in rows]).reshape(len(rows), len(columns))
@@ -195,7 +198,7 @@ def answered(system: str, questions: Sequence[Question], answers: Mapping[str, s
 
 
 def _judge(
-    questions: Sequence[Question], answers: Mapping[str, str], known: Judgements
+    questions: Sequence[Question], answers: Mapping[str, str], known: Judgements, section: JudgeSection
 ) -> dict[str, dict[str, Judgement]]:
     cases = {q.id: Case(id=q.id, question=q.id, reference=q.reference, candidate=answers[q.id]) for q in questions}
     judged: dict[str, dict[str, Judgement]] = {}
@@ -203,7 +206,7 @@ def _judge(
         done = {key: row for key, row in known.get(name, {}).items() if key in cases}
         left = [case for key, case in cases.items() if key not in done]
         if left:
-            done |= {case.id: row for case, row in zip(left, JUDGES[name]()(left), strict=True)}
+            done |= {case.id: row for case, row in zip(left, JUDGES[name](section)(left), strict=True)}
         judged[name] = {key: done[key] for key in cases}
     green = judged["green"]
     # The length control of the judges, around judgements that are already there.

@@ -1,6 +1,6 @@
 """Radiology text to structured findings: what, present or not, where, how severe, how changed, with its span.
 
-The words are data (``lexicon.yaml``); spaCy's PhraseMatcher finds them; ``reader`` applies ConText's rules to them.
+The words are data (``lexicon.yaml``); ``lexicon`` finds them in a sentence; ``reader`` applies ConText's rules to them.
 """
 
 from hashlib import blake2b

@@ -15,13 +15,20 @@ _SEPARATORS = frozenset(
 
 Described = dict[str, Any]
 """Attributes of a finding by their names in `Finding`."""
+_GRADES = frozenset({"severity", "size"})
 _TOLD = frozenset({"side", "place", "severity", "change", "size", "position", "stage"})
 
 
 def attributes(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[str]) -> list[list[Described]]:
     """What the words around each mention tell of it; twice where it names two (``large left and small right``)."""
     own: list[list[Item]] = [[] for _ in mentions]
-    useful = [item for item in found if item.kind in _TOLD or item.kind in _SEPARATORS]
+    once = lexicon().lists["once"]
+    useful = [
+        item
+        for item in found
+        if (item.kind in _TOLD and not (item.kind in _GRADES and words[item.start - 1] in once and item.start))
+        or item.kind in _SEPARATORS
+    ]
     bounds = _groups(mentions)
     for position, group in enumerate(bounds):
         start, end = mentions[group[0]].start, max(mentions[k].end for k in group)
@@ -168,6 +175,9 @@ def _coordinated(gap: Sequence[Item], index: int) -> bool:
     )
 
 
+_NOTHING_TOLD: Described = dict.fromkeys(("side", "place", "severity", "change", "size_mm", "stage"))
+
+
 def _describe(mention: Mention, around: Sequence[Item], words: Sequence[str]) -> dict[str, Any]:
     book = lexicon()
     state = mention.state
@@ -178,9 +188,14 @@ def _describe(mention: Mention, around: Sequence[Item], words: Sequence[str]) ->
         if state is None or (i.start, i.end) != (state.start, state.end) or state.value == "borderline"
     ]
 
+    if not mine:
+        return dict(_NOTHING_TOLD)
+
     def nearest(kind: str) -> Item | None:
         of_kind = [i for i in mine if i.kind == kind]
-        return min(of_kind, key=lambda i: max(mention.anchor - i.end, i.start - mention.end, 0), default=None)
+        if len(of_kind) < 2:
+            return of_kind[0] if of_kind else None
+        return min(of_kind, key=lambda i: max(mention.anchor - i.end, i.start - mention.end, 0))
 
     place, severity, change, stage = nearest("place"), nearest("severity"), nearest("change"), nearest("stage")
     sides = {i.value for i in mine if i.kind == "side"}

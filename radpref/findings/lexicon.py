@@ -1,4 +1,4 @@
-"""The lexicon: ``lexicon.yaml`` read once, and its phrases found in a sentence with spaCy's PhraseMatcher."""
+"""The lexicon: ``lexicon.yaml`` read once, and its phrases found in a sentence."""
 
 from __future__ import annotations
 
@@ -99,6 +99,8 @@ class Lexicon:
     """Titles of what corrects the report."""
     values: Mapping[str, str]
     """What stands behind the name of a finding (``Effusion: none``) to its presence; ``unknown`` says nothing."""
+    list_headings: Mapping[str, str]
+    """What heads a list of findings (``Absent: effusion, edema``) to their presence."""
     elsewhere: frozenset[str]
     """Parts of the body that are not of the chest."""
     general_findings: frozenset[str]
@@ -136,6 +138,11 @@ class Lexicon:
         )
 
     @cached_property
+    def structure_names(self) -> frozenset[str]:
+        """Every term of a part of the body."""
+        return frozenset(t for (kind, _), terms in self.phrases.items() if kind == "structure" for t in terms)
+
+    @cached_property
     def vocabulary(self) -> frozenset[str]:
         """Every word of every term."""
         forms = (form for (kind, _), terms in self.phrases.items() for term in terms for form in _forms(kind, term))
@@ -171,7 +178,7 @@ class Lexicon:
         The first letter is right in most slips. What differs in its last letter, or only lacks or adds an ending
         (``resolve``, ``resolved``), is a form of its own.
         """
-        if len(word) < _LONG or word in self.common or word in self.english:
+        if len(word) < _LONG - 1 or word in self.common or word in self.english:
             return None
         near = {
             known
@@ -277,6 +284,7 @@ def lexicon() -> Lexicon:
         run_in_capitals=frozenset(raw["run in capitals"]),
         addenda=frozenset(raw["addenda"]),
         values={term: presence for presence, terms in raw["values"].items() for term in terms},
+        list_headings={title: presence for presence, titles in raw["list headings"].items() for title in titles},
         elsewhere=frozenset(raw["elsewhere"]["parts"]),
         general_findings=frozenset(raw["elsewhere"]["findings"]),
         abbreviated=frozenset(raw["abbreviated"]),
@@ -301,22 +309,28 @@ def _expanded(term: str) -> Iterator[str]:
         yield " ".join("".join(chosen).split())
 
 
-@cache
-def _matcher() -> tuple[Any, Any, dict[int, tuple[str, str]]]:
-    """spaCy's vocabulary, its PhraseMatcher filled with the lexicon, and what each match means."""
-    import spacy
-    from spacy.matcher import PhraseMatcher
-    from spacy.tokens import Doc
+class _Step:
+    """A word of a phrase: the words that may follow, and what the phrase means if it ends here."""
 
-    vocab = spacy.blank("en").vocab
-    matcher = PhraseMatcher(vocab, attr="ORTH")
-    meaning: dict[int, tuple[str, str]] = {}
+    __slots__ = ("following", "meanings")
+
+    def __init__(self) -> None:
+        self.following: dict[str, _Step] = {}
+        self.meanings: list[tuple[str, str]] = []
+
+
+@cache
+def _phrases() -> dict[str, _Step]:
+    """Every phrase of the lexicon by its words, those that begin alike together."""
+    start = _Step()
     for (kind, value), terms in lexicon().phrases.items():
-        key = f"{kind}:{value}"
-        forms = {form for term in terms for form in _forms(kind, term)}
-        matcher.add(key, [Doc(vocab, words=TOKEN.findall(f" {form} ")) for form in sorted(forms)])
-        meaning[vocab.strings[key]] = (kind, value)
-    return vocab, matcher, meaning
+        for form in {form for term in terms for form in _forms(kind, term)}:
+            step = start
+            for word in TOKEN.findall(f" {form} "):
+                step = step.following.setdefault(word, _Step())
+            if (kind, value) not in step.meanings:
+                step.meanings.append((kind, value))
+    return start.following
 
 
 def _forms(kind: str, term: str) -> Iterator[str]:
@@ -330,20 +344,22 @@ def items(words: list[str]) -> list[Item]:
 
     A phrase that means several things (``large``: a severity, and the state of a heart) yields an item for each.
     """
-    from spacy.tokens import Doc
-
-    vocab, matcher, meaning = _matcher()
-    found = sorted(
-        ((start, end, *meaning[key]) for key, start, end in matcher(Doc(vocab, words=words))),
-        key=lambda match: (match[0] - match[1], match[0]),
-    )
-    taken: dict[int, tuple[int, int]] = {}
-    kept = []
-    for start, end, kind, value in found:
-        holders = {taken.get(index) for index in range(start, end)}
-        if holders == {None}:
-            taken.update(dict.fromkeys(range(start, end), (start, end)))
-        elif holders != {(start, end)}:
-            continue
-        kept.append(Item(start, end, kind, value))
+    found = []
+    first = _phrases()
+    for start, word in enumerate(words):
+        step, end = first.get(word), start + 1
+        while step is not None:
+            if step.meanings:
+                found.append((start, end, step.meanings))
+            step = step.following.get(words[end]) if end < len(words) else None
+            end += 1
+    if len(found) > 1:
+        found.sort(key=lambda match: (match[0] - match[1], match[0]))
+    taken: set[int] = set()
+    kept: list[Item] = []
+    for start, end, meanings in found:
+        span = range(start, end)
+        if taken.isdisjoint(span):
+            taken.update(span)
+            kept += [Item(start, end, kind, value) for kind, value in meanings]
     return sorted(kept)

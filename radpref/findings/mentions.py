@@ -49,16 +49,14 @@ def _with_anaphors(every: list[Mention], words: Sequence[str], found: Sequence[I
     """With the words that stand for a finding named before them.
 
     ``one`` in ``not a large effusion, but a small one``; ``the left`` in ``the right effusion has grown, the left
-    has shrunk``.
+    has shrunk`` and in ``on the left it is small``.
     """
     result, lists = list(every), lexicon().lists
     for item in found:
         following = words[item.end] if item.end < len(words) else "."
+        one_side = item.kind == "side" and words[item.start] in ("left", "right")
         if (item.kind == "anaphor" and following in lists["after anaphors"]) or (
-            item.kind == "side"
-            and words[item.start] in ("left", "right")
-            and following in lists["verbs"]
-            and _begins_clause(item.start, words)
+            one_side and (following == "it" or (following in lists["verbs"] and _begins_clause(item.start, words)))
         ):
             before = [mention for mention in every if mention.end <= item.start and mention.state is None]
             if before:

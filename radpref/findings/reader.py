@@ -43,9 +43,10 @@ def read(text: str, *, questions: bool = False) -> tuple[Finding, ...]:
     corrected: list[Finding] = []
     for region, start, end in sentences(made.text):
         mark = end + 1 if made.text[end : end + 1] == "?" and not questions else end
-        for fields, first, last in _read_sentence(made.text[start:mark]):
+        for statement, first, last in _read_sentence(made.text[start:mark]):
             begin, stop = made.span(start + first, start + last)
-            found = Finding(**fields, span=Span(start=begin, end=stop))
+            span = Span.of_checked({"start": begin, "end": stop})
+            found = Finding.of_checked({**statement.__dict__, "span": span})
             (corrected if region.role == "addendum" else body).append(found)
     if corrected:
         body = [found for found in body if not any(_corrects(later, found) for later in corrected)]
@@ -78,8 +79,8 @@ def _corrects(later: Finding, found: Finding) -> bool:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _read_sentence(text: str) -> tuple[tuple[dict[str, Any], int, int], ...]:
-    """The findings of a sentence as fields, each with the character offsets of its mention."""
+def _read_sentence(text: str) -> tuple[tuple[Finding, int, int], ...]:
+    """The findings of a sentence without their spans, each with the character offsets of its mention."""
     told = tokens(text)
     if not told:
         return ()
@@ -93,7 +94,7 @@ def _read_sentence(text: str) -> tuple[tuple[dict[str, Any], int, int], ...]:
     described = attributes(named, sorted([*found, *more]) if more else found, words)
     return tuple(
         (
-            {"name": m.name, "presence": presence, **(extra if presence != "absent" else _denied(extra))},
+            Finding(name=m.name, presence=presence, **(extra if presence != "absent" else _denied(extra))),
             told[m.start].start,
             told[m.end - 1].end,
         )

@@ -70,6 +70,8 @@ def _denied_change(start: int, words: Sequence[str], found: Sequence[Item]) -> I
         before = [item for item in found if item.end <= start and item.kind in ("structure", "finding")]
         if words[at] == "increased" and before and before[-1].kind == "structure":
             return None
+        if words[at].startswith("enlarge") and words[start - 1 : start] not in (["has"], ["have"], ["had"]):
+            return None
     else:
         return None
     return Item(start, end, "change", "unchanged")
@@ -108,6 +110,8 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
     verb = -1  # end of the last verb
     for _, index, item in events:
         if item is None:
+            if negated and joined is not None and _begins_anew(joined, mentions[index], words):
+                negated = False
             if history:
                 result[index] = None
             elif (negated or mentions[index].anchor - near <= NEAR) and mentions[index].presence != "absent":
@@ -129,7 +133,8 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
             case "negation before":
                 if (item.start, "negation after") in cues and not _ahead(mentioned, item, found):
                     continue
-                negated, doubted = True, False
+                # "we cannot say that there is no effusion": neither is known
+                negated, doubted = not clausal, clausal
             case "negation near":
                 near = item.end
             case "uncertain before":
@@ -147,6 +152,11 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
                 if (item.start, other) in cues and _ahead(mentioned, item, found):
                     continue
                 value = "absent" if item.kind == "negation after" else "uncertain"
+                if words[item.start - 1] == "(" and any(i.kind == "value" and i.start == item.start for i in found):
+                    continue  # "effusion (left), pneumothorax (none)": of the one alone
+                if not item.start:  # "absent pneumothorax": there is nothing to reach back to
+                    negated, doubted = value == "absent", value == "uncertain"
+                    continue
                 over = not lexicon().lists["over"].isdisjoint(words[item.start : item.end])
                 listed = joined is not None and joined.value == "comma" and joined.end > mentioned[0]
                 doubly = clausal or (negated and over and not listed)
@@ -174,6 +184,17 @@ def _cued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[st
 _NO_CUE = frozenset(
     {"finding", "place", "side", "position", "stage", "count", "size", "value", "preference", "contrast"}
 )
+
+
+def _begins_anew(comma: Item, mention: Mention, words: Sequence[str]) -> bool:
+    """Whether the comma before a mention begins a statement: ``without pneumothorax, the left effusion is stable``."""
+    return (
+        comma.value == "comma"
+        and words[comma.end : comma.end + 1] == ["the"]
+        and mention.state is None
+        and words[mention.end : mention.end + 1] != []
+        and words[mention.end] in lexicon().lists["verbs"]
+    )
 
 
 def _ahead(mentioned: Sequence[int], item: Item, found: Sequence[Item]) -> bool:
@@ -270,6 +291,9 @@ def _valued(mentions: Sequence[Mention], found: Sequence[Item], words: Sequence[
             result[index] = None if value.value == "unknown" else value.value
             settled = True
     if settled:
+        return
+    if ":" in words and (told := lexicon().list_headings.get(" ".join(words[: words.index(":")]))):
+        result[:] = [told if said == "present" else said for said in result]
         return
     sign_at = next((i for i, word in enumerate(words) if word in (":", "?")), None)
     if sign_at is None or sign_at + 1 >= len(words):

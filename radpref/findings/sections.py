@@ -64,7 +64,8 @@ def _between(text: str, headings: list[_Heading], other_ends: re.Pattern[str]) -
         if text[start : heading.start].strip():
             found.append(Region(start, heading.start, role))
         start = heading.end
-        role = _role(heading.title, role, headings[index + 1 :], bool(found))
+        told = any(region.role == "body" for region in found)
+        role = _role(heading.title, role, headings[index + 1 :], told)
         if heading.title in book.other_sections:
             following = headings[index + 1].start if index + 1 < len(headings) else len(text)
             ended = other_ends.search(text, heading.end, following)
@@ -128,6 +129,8 @@ def _normal(title: str) -> str:
 def _tells(title: str) -> bool:
     """Whether a heading names a finding, or a part of the body whose state may follow."""
     names, words = lexicon().names, title.split()
+    if title in lexicon().list_headings:
+        return True
     return any(
         " ".join(words[start:end]) in names for start in range(len(words)) for end in range(start + 1, len(words) + 1)
     )

@@ -27,7 +27,7 @@ _MARK = re.compile(r"^\s*(?:\(?\d{1,2}[.)]|[-*])\s")
 _VALUE = re.compile(r"[:=|-]\s*\w+\Z")
 _SHORT = 12
 """Most letters of a word written short."""
-_ANSWER = re.compile(r"\s*(?:yes|no)\b", re.IGNORECASE)
+_ANSWER = re.compile(r"\s*(?:yes|no|none|nil|absent|present|negative|positive|not seen)\b", re.IGNORECASE)
 _STOP_WITHIN = re.compile(r"[a-zA-Z]{2}\.\s+\S")
 _WRAPPED_AT = 40
 """Characters of the longest line from which on lines may have been broken to fit a page."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from html import unescape
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ class Plain(NamedTuple):
         return self.offsets[start], self.offsets[end - 1] + 1
 
 
+@lru_cache(maxsize=1 << 10)
 def plain(text: str) -> Plain:
     """The text of a report without its layout. Never raises on a string."""
     made = Plain(text)
@@ -45,9 +47,15 @@ def plain(text: str) -> Plain:
         made = _json(made)
     if _MARKED.search(made.text):
         made = _edited(made, _MARKDOWN, _markdown)
+    if "...." in text or ">" in text:
+        made = _edited(made, _LEADER, lambda match: ": ")
+    if "\t" in text:
+        made = _edited(made, _TABS, lambda match: None, _tabbed)
     if "|" in made.text:
         made = _edited(made, _RULE, lambda match: BREAK)
         made = _edited(made, _ROW, lambda match: None, _cells)
+    if "\n" in made.text:
+        made = _edited(made, _ALONE, _headed)
     if "-" in made.text or "_" in made.text:
         made = _edited(made, _HYPHENATED, _joined)
     return made
@@ -229,6 +237,29 @@ def _cells(match: re.Match[str]) -> Edits:
         elif named and filled[1] <= index < filled[-1]:
             sign = ", "
         yield first + bar, first + bar + 1, sign
+
+
+_LEADER = re.compile(r"\s*(?:\.[. ]*\.\.\.[. ]*|[-=]+>)\s*(?=\w)")
+"""What leads from a name to its value: ``Effusion ...... none``, ``effusion -> none``."""
+_TABS = re.compile(r"(?m)^([^\t\n]+)(\t[\t ]*)([^\t\n]+)")
+
+
+def _tabbed(match: re.Match[str]) -> Edits:
+    """A name and its value with a tab between."""
+    if _is_name(match[1], framed=True) and _is_value(match[3]):
+        yield *match.span(2), ": "
+
+
+_ALONE = re.compile(r"(?m)^([A-Z][A-Za-z ]{3,30}?)[ \t]*\n(?=[A-Z][a-z])")
+
+
+def _headed(match: re.Match[str]) -> str | None:
+    """A line that only names a part of the body heads the line behind it."""
+    name = " ".join(word for word, _, _ in tokens(match[1]))
+    book = lexicon()
+    if name in book.structure_names and name not in book.sections and name not in book.other_sections:
+        return f"{match[1]}: "
+    return None
 
 
 def _is_name(cell: str, framed: bool) -> bool:

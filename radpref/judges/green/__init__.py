@@ -13,6 +13,7 @@ wrong or invents is charged. The rules:
   candidate says of it; a general statement ("no acute disease") earns a part.
 - **A contradiction cancels**: what a report states and denies earns nothing on either side, and stays charged where it
   is false.
+- **A denial of a kind is no denial**: "no large effusion" says less than "no effusion", and earns less.
 - **Nothing hides**: brackets are read; what is "correlated for" or looked for is a suspicion, and false where the
   reference knows nothing of it; a disease that the lexicon does not know is false unless the reference has the word.
 
@@ -26,14 +27,15 @@ from __future__ import annotations
 from functools import partial
 
 from radpref.config import JudgeSection
+from radpref.config.schema import NormalsRule
 from radpref.findings import lexicon, unreadable
 from radpref.judges.case import Verdict
 from radpref.judges.contract import Judge, judge_by
-from radpref.judges.green.scoring import NormalsRule, judged, report_of
+from radpref.judges.green.scoring import judged, report_of
 from radpref.judges.green.statements import unmasked
 from radpref.judges.green.weights import digest
 
-RULES = "2"
+RULES = "2.1"
 """Raised by hand with the rules."""
 
 

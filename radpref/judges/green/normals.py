@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from radpref.judges.distances import unlike
@@ -26,13 +26,8 @@ class Normals(NamedTuple):
     """Names that the report states as present or suspected."""
     said: dict[tuple[str, str], Said]
     """(name, region) of others' denials to what this report says of them, as far as it was asked."""
-
-
-class Agreed(NamedTuple):
-    """A region of the reference: each of its denials, the candidate's that says so too, and its share, 0 to 1."""
-
-    name: str
-    items: list[tuple[Denial, Finding | None, float]]
+    qualified: frozenset[str]
+    """Names of which only a kind is denied: ``no large effusion``."""
 
 
 def normals_of(report: Told) -> Normals:
@@ -52,16 +47,12 @@ def normals_of(report: Told) -> Normals:
         by_name.setdefault(denial.name, denial)
         if denial.name in book.general and (region not in sick or denial.otherwise()):
             general.setdefault(region, denial)
-    return Normals({name: tuple(d.values()) for name, d in regions.items()}, by_name, general, asserted, {})
+    every = {name: tuple(d.values()) for name, d in regions.items()}
+    qualified = frozenset(name for name, denial in by_name.items() if denial.qualified())
+    return Normals(every, by_name, general, asserted, {}, qualified)
 
 
-def agreed(ours: Normals, theirs: Normals) -> Iterator[Agreed]:
-    """Each region of the reference, with what the candidate says of it."""
-    for region, denials in ours.regions.items():
-        yield Agreed(region, [(denial, *_said(denial, region, ours, theirs)) for denial in denials])
-
-
-def _said(denial: Denial, region: str, ours: Normals, theirs: Normals) -> Said:
+def agreeing(denial: Denial, region: str, ours: Normals, theirs: Normals) -> Said:
     """The candidate's statement that agrees with a denial of the reference, and its share."""
     name = denial.name
     if name in ours.asserted:  # one side of what is there on the other: nothing general agrees with it
@@ -70,6 +61,8 @@ def _said(denial: Denial, region: str, ours: Normals, theirs: Normals) -> Said:
     known = theirs.said.get((name, region))
     if known is None:
         known = theirs.said[name, region] = _agreeing(name, region, theirs)
+    if name in theirs.qualified and name not in ours.qualified and name in theirs.by_name:
+        return known[0], weights().normals["of a kind"]
     return known
 
 

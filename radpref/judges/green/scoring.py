@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from radpref.config.schema import NormalsRule
 from radpref.findings import COVERS
 from radpref.judges.case import Verdict
 from radpref.judges.distances import unlike
 from radpref.judges.green.matching import Match, pair
-from radpref.judges.green.normals import Normals, agreed, normals_of
+from radpref.judges.green.normals import Normals, agreeing, normals_of
 from radpref.judges.green.statements import Denial, Told, Unit, known, told
 from radpref.judges.green.weights import WHOLE, Weights, weights
 from radpref.records import ErrorKind, Finding, ReportError, Span
 
 _REMEMBERED = 1 << 12
 """Reports kept as read: a reference is read once for all its candidates."""
-NormalsRule = Literal["weigh", "count", "none"]
 NOTHING_READ = "no finding could be read in the reference"
 
 
@@ -29,19 +29,28 @@ class Report(NamedTuple):
 
     told: Told
     normals: Normals
+    named: tuple[Unit, ...]
+    """Its units but those without a name: "there is disease"."""
+    due: float
+    """What its sure findings of weight weigh; 0 where it states none."""
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def report_of(text: str) -> Report:
     """The statements of a report, which is `unmasked`."""
-    said = told(text)
-    return Report(said, normals_of(said))
+    return _report(told(text))
 
 
 def report_of_truth(truth: Sequence[Finding]) -> Report:
     """What is known to be there, and that nothing else is, as a report would say it."""
-    said = known(truth)
-    return Report(said, normals_of(said))
+    return _report(known(truth))
+
+
+def _report(said: Told) -> Report:
+    book = weights()
+    named = tuple(unit for unit in said.units if unit.name not in COVERS)
+    due = sum(_due(unit, book) for unit in named if unit.sure and unit.name in book.grave)
+    return Report(said, normals_of(said), named, due)
 
 
 class _Sheet:
@@ -72,14 +81,16 @@ class _Sheet:
     ) -> None:
         self.sum_charged += weight
         self.errors.append(
-            ReportError(
-                kind=kind,
-                finding=finding,
-                significant=significant,
-                reference_span=ours,
-                candidate_span=theirs,
-                note=note,
-                weight=weight,
+            ReportError.of_checked(
+                {
+                    "kind": kind,
+                    "finding": finding,
+                    "significant": significant,
+                    "reference_span": ours,
+                    "candidate_span": theirs,
+                    "note": note,
+                    "weight": weight,
+                }
             )
         )
 
@@ -91,9 +102,8 @@ def judged(ours: Report, theirs: Report, rule: NormalsRule = "weigh") -> Verdict
         return Verdict(None, NOTHING_READ)
     book, sheet = weights(), _Sheet()
     # "There is disease" in a reference tells nothing to agree with, unless it tells nothing else.
-    named = tuple(unit for unit in reference.units if unit.name not in COVERS)
-    pairing = pair(named or reference.units, candidate.units, reference.text, candidate.text)
-    gate = _gate(named, pairing.matches, book)
+    pairing = pair(ours.named or reference.units, candidate.units, reference.text, candidate.text)
+    gate = _gate(ours.due, pairing.matches, book)
     for match in pairing.matches:
         _settle(sheet, match, gate, book)
     for unit in pairing.missing:
@@ -102,7 +112,7 @@ def judged(ours: Report, theirs: Report, rule: NormalsRule = "weigh") -> Verdict
         _false(sheet, unit, reference, book)
     for unit in candidate.asides:
         _aside(sheet, unit, reference, candidate, book)
-    if rule != "none" or not any(unit.sure and unit.name in book.grave for unit in reference.units):
+    if rule != "none" or not ours.due:
         _normals(sheet, ours.normals, theirs.normals, gate, rule, book)
     total = sheet.sum_earned + sheet.sum_charged
     if not total:
@@ -121,12 +131,11 @@ def _due(unit: Unit, book: Weights) -> float:
     return weight if unit.sure else weight * book.suspected
 
 
-def _gate(units: Iterable[Unit], matches: Iterable[Match], book: Weights) -> float:
+def _gate(due: float, matches: Iterable[Match], book: Weights) -> float:
     """Share of the findings of weight that was found: 1 where the reference states none.
 
     Minor findings and normal statements are paid in this share, so that they never pay for what is missed.
     """
-    due = sum(_due(unit, book) for unit in units if unit.sure and unit.name in book.grave)
     if not due:
         return 1.0
     found = sum(_due(m.ours, book) * m.credit for m in matches if m.ours.sure and m.ours.name in book.grave)
@@ -221,22 +230,25 @@ def _denial(denied: Iterable[Denial], unit: Unit) -> Denial | None:
 def _normals(sheet: _Sheet, ours: Normals, theirs: Normals, gate: float, rule: NormalsRule, book: Weights) -> None:
     """What both call normal, and what the candidate leaves out of it."""
     counted = float(book.normals["counted"])
-    for region in agreed(ours, theirs):
-        weight = book.regions["alone" if region.name == WHOLE and len(ours.regions) == 1 else region.name]
-        share = counted if rule == "count" else weight / len(region.items)
+    for region, denials in ours.regions.items():
+        weight = book.regions["alone" if region == WHOLE and len(ours.regions) == 1 else region]
+        share = counted if rule == "count" else weight / len(denials)
         paid = share if rule == "count" else share * gate
-        silent = []
-        for item, found, credit in region.items:
+        silent: list[Denial] = []
+        lost = 0.0
+        for denial in denials:
+            found, credit = agreeing(denial, region, ours, theirs)
             if found is not None:
                 sheet.earn(found, paid * credit)
             if credit < 1:
-                silent.append((item, credit))
+                silent.append(denial)
+                lost += 1 - credit
         if silent and rule != "count":
             sheet.charge(
                 "missing_finding",
-                region.name,
-                share * sum(1 - credit for _, credit in silent),
+                region,
+                share * lost,
                 significant=False,
-                ours=silent[0][0].span,
-                note=f"not said to be absent: {', '.join(dict.fromkeys(item.name for item, _ in silent))}",
+                ours=silent[0].span,
+                note=f"not said to be absent: {', '.join(dict.fromkeys(denial.name for denial in silent))}",
             )

@@ -27,8 +27,9 @@ _STOP = re.compile(r"[.!?;](?=[\s<|\"]|$)|\n\s*(?:\n|(?:[-*•]|\d+[.)])\s)|\s-\
 _INSIDE = re.compile(r"(?:\w|\b(?:not|cannot|can't) )$")
 _LETTERS = re.compile(r"[a-z]+")
 _STEM = re.compile(r"(?:us|i|ism|ic|es|s|ed|a|is)$")
-_MENTION = "mass"
-"""A finding that stands in for a word of disease, so that the reader tells whether it is asserted."""
+_MENTION = "pneumoperitoneum"
+"""A finding that stands in for a word of disease, so that the reader tells whether it is asserted. No other part of the
+body can have it: what is claimed of the bowel is claimed."""
 
 
 class Unit(NamedTuple):
@@ -162,11 +163,13 @@ def _diseases(lower: str) -> list[tuple[int, int]]:
     """Where words of disease stand."""
     book = words()
     found = [match.span() for match in book.diseases.finditer(lower)]
-    for match in _LETTERS.finditer(lower):
-        word = match[0]
-        if word in book.disease or (len(word) > 6 and word.endswith(book.endings) and word not in book.no_disease):
-            found.append(match.span())
-    return found
+    return found + [match.span() for match in _LETTERS.finditer(lower) if _is_disease(match[0])]
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_disease(word: str) -> bool:
+    book = words()
+    return word in book.disease or (len(word) > 6 and word.endswith(book.endings) and word not in book.no_disease)
 
 
 @lru_cache(maxsize=_REMEMBERED)
