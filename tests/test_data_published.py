@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from radpref.cli import app
 from radpref.config import DataSection
 from radpref.data import DataError, Loaded, load_studies
 from radpref.data.rexrank import submission
 from radpref.records import Study
 from tests.published import LAYOUTS, ROWS, TEXT, document, picture, xml
+from tests.runs import Whole
 
 
 def load(name: str, root: Path, **more: Any) -> Loaded:
@@ -186,6 +189,39 @@ def test_xml_in_an_unknown_encoding_is_quarantined(tmp_path: Path) -> None:
     reasons = {row.id: row.reason for row in loaded.quarantined}
     assert set(reasons) == {"0.xml", "1.xml", "3.xml"}
     assert by_id(loaded)["CXR2"].indication == "Café."
+
+
+def test_a_run_answers_the_studies_of_rexrank(tmp_path: Path, whole: Whole) -> None:
+    root, run = made("rexrank", tmp_path), whole("chexalign").folder
+    asked, to = root / "ReXRank_MIMICCXR_test.json", tmp_path / "model.json"
+    studies = json.loads(asked.read_text())
+    few = {key: studies[key] for key in list(studies)[:4]}
+    few["50000001"]["findings"] = ""  # a study without reference is answered as well
+    document(asked, few)
+
+    def export(*more: str | Path) -> Result:
+        words = ["export", run, to, "--to", "rexrank", "--asked", asked, *more]
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    done = export()
+    assert done.exit_code == 0, done.output
+    assert done.output.replace("\n", "").find("4 reports by") >= 0
+    written = json.loads(to.read_text())
+    assert list(written) == list(few)
+    assert all(written[key].pop("model_prediction") for key in few)
+    assert written == few
+    assert "is there already" in export().output
+    to.unlink()
+    next((root / "files").rglob("00000002-pa.jpg")).unlink()
+    done = export()
+    assert done.exit_code == 2
+    assert "1 of 4 studies" in " ".join(done.output.split())
+    assert "image missing" in done.output
+    assert not to.exists()
+    assert export("--unpaired").exit_code == 2
+    done = CliRunner().invoke(app, ["export", str(run), str(to), "--to", "rexrank"])
+    assert done.exit_code == 2
+    assert "--asked" in done.output
 
 
 def test_images_may_be_of_another_kind_and_gone(tmp_path: Path) -> None:
