@@ -6,7 +6,7 @@ stand here and not in the rooms, so that ``radpref status`` need not load torch 
 """
 
 ROOMS: dict[str, int] = {
-    "data": 1,
+    "data": 2,
     "evaluation": 1,
     "findings": 1,
     "grounding": 1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections import Counter
@@ -232,3 +233,40 @@ def test_images_may_be_of_another_kind_and_gone(tmp_path: Path) -> None:
     loaded = load("rexrank", root)
     assert len(loaded.studies) == ROWS - 1
     assert [row.reason.split(":")[0] for row in loaded.quarantined] == ["image missing"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("rexvqa", "metadata/test_vqa_data.json", "no test_vqa_data.json, so its test part is not the published one"),
+        ("llava-rad", LAYOUTS["llava-rad"].files[1], "so its validation part is not the published one"),
+        ("slake", "test.json", "slake: no test.json, so its test part is not the published one"),
+    ],
+)
+def test_a_part_of_a_published_split_that_is_not_there_is_said(name: str, file: str, said: str, tmp_path: Path) -> None:
+    root = made(name, tmp_path)
+    assert not any("not the published" in note for note in load(name, root).notes)
+    (root / file).unlink()
+    assert any(said in note for note in load(name, root).notes)
+
+
+@pytest.mark.parametrize("name", ["openi-kaggle", "vinbigdata", "nih", "slake", "mimic-cxr", "padchest-gr", "r2gen"])
+def test_tables_may_be_packed_by_gzip_or_not(name: str, tmp_path: Path) -> None:
+    root = made(name, tmp_path)
+    before = len(load(name, root).studies)
+    for file in LAYOUTS[name].files:
+        (root / f"{file}.gz").write_bytes(gzip.compress((root / file).read_bytes()))
+        (root / file).unlink()
+    assert len(load(name, root).studies) == before
+
+
+def test_what_a_layout_lacks_is_named(tmp_path: Path) -> None:
+    root = made("openi-kaggle", tmp_path)
+    (root / "indiana_projections.csv").unlink()
+    with pytest.raises(DataError, match=r"indiana_projections\.csv does, and is not under data\.root"):
+        load("openi-kaggle", root)
+    (tmp_path / "other").mkdir()
+    root = made("nih", tmp_path / "other")
+    shutil.rmtree(root / "images")
+    with pytest.raises(DataError, match=r"15 rows of .* have no image"):
+        load("nih", root)

@@ -121,6 +121,7 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
     if not len(book):
         raise DataError(
             f"{section.source}: no usable study among {len(book.quarantined)} rows ({_reasons(book.reasons)})"
+            + "".join(f"; {note}" for note in notes)
         )
     known: list[str] = []
     if found.split:  # images by path; their pixels are compared when they are decoded

@@ -267,12 +267,12 @@ class _Elsewhere:
                 "path leads out of data.root: it is absolute, and no end of it is a file below the root; set data.root "
                 "to the folder that holds these images, or write paths relative to it"
             )
-        path = str(inside(self._root, str(here)))
-        self._known.execute("INSERT OR IGNORE INTO found VALUES (?, ?)", (path, given))
-        if self._known.execute("SELECT there FROM found WHERE here = ?", (path,)).fetchone()[0] != given:
+        found = str(inside(self._root, str(here)))
+        self._known.execute("INSERT OR IGNORE INTO found VALUES (?, ?)", (found, given))
+        if self._known.execute("SELECT there FROM found WHERE here = ?", (found,)).fetchone()[0] != given:
             raise RowError("image not named: two absolute paths of the table end in one file; write relative paths")
         self.count += 1
-        return path
+        return found
 
 
 def _word_of_view(path: str) -> str:
