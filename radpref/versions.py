@@ -8,7 +8,7 @@ stand here and not in the rooms, so that ``radpref status`` need not load torch 
 from importlib import metadata
 
 ROOMS: dict[str, int] = {
-    "data": 1,
+    "data": 2,
     "evaluation": 1,
     "findings": 2,
     "grounding": 1,

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import mimic_layout
 from radpref.config import DataSection, TaskSection
 from radpref.data import DataError, Loaded, load_studies
+from radpref.data.mimic_by_hand import corrected
+from radpref.pipeline import run_all, run_stage_alone
 from radpref.records import Study
+from radpref.runs.folder import Run
 from radpref.tasks import questions
 from tests.published import FINDINGS, mimic, table
+from tests.runs import smallest
 
 
 def load(root: Path, **more: Any) -> Loaded:
@@ -147,3 +153,53 @@ def test_comparison_questions_come_from_its_priors(tmp_path: Path) -> None:
     assert {question.task for question in asked} == {"comparison"}
     assert {question.study for question in asked} <= {study.id for study in studies if study.prior}
     assert all(len(question.images) == 2 for question in asked)
+
+
+# ---- the whole layout, simulated with every odd shape (benchmarks/mimic_layout.py does so with 2,000 studies)
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, mimic_layout.Made]:
+    root = tmp_path_factory.mktemp("mimic")
+    return root, mimic_layout.write(root, 200)
+
+
+def test_every_odd_shape_is_used_or_quarantined_as_it_was_made(
+    simulated: tuple[Path, mimic_layout.Made], tmp_path: Path
+) -> None:
+    root, made = simulated
+    facts = mimic_layout.read(root, tmp_path / "cache", made)
+    assert facts["used"] + facts["quarantined"] == 200
+    assert facts["used"] > 90
+    assert facts["priors"] > 40
+    wanted = "no findings, report missing, image missing, image cut short, no frontal image, split unknown, no study_id"
+    assert set(facts["reasons"]) == set(wanted.split(", "))
+    assert {"s50913680", "s50196495"} <= made.used.keys()  # which MIT-LCP cut by hand
+
+
+@pytest.mark.slow
+def test_it_runs_through_chexalign_and_comparison_questions(
+    simulated: tuple[Path, mimic_layout.Made], tmp_path: Path
+) -> None:
+    root, _ = simulated
+    given = ["data.source=mimic-cxr", f"data.root={root}"]
+    run = Run(tmp_path / "chexalign", smallest("chexalign", *given, "evaluate.control=false"))
+    run_all(run)
+    assert run.path("report.html").is_file()
+    notes = [event["text"] for event in run.events() if event["event"] == "note"]
+    assert any(note.startswith("data.train is 8: of ") for note in notes)
+    chexpo = Run(tmp_path / "chexpo", smallest("chexpo", *given, "task.asks=[comparison]", "data.train=40"))
+    run_stage_alone(chexpo, "studies")
+    counts = re.search(r"([\d,]+) questions: comparison", " ".join(str(event) for event in chexpo.events()))
+    assert counts is not None
+    assert int(counts[1].replace(",", "")) > 20
+
+
+def test_what_was_cut_by_hand_stands_in_no_prompt() -> None:
+    found = corrected("s50058765", "", {"indication": "The lungs are clear.", "comparison": "None."})
+    assert found == {"findings": "The lungs are clear.", "comparison": "None."}
+    found = corrected("s51410602", "x" * 47 + "The lungs are clear. ".ljust(273) + "y", {"indication": "Cough."})
+    assert found == {"findings": "The lungs are clear.", "indication": "Cough."}
+    untouched = {"findings": "Clear.", "indication": "Cough."}
+    assert corrected("s50000000", "", untouched) is untouched
+    assert "findings" not in corrected("s58235663", "", {"findings": "Dictated in error.", "examination": "Chest."})

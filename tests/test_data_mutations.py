@@ -96,6 +96,8 @@ def rows_in(layout: Layout, root: Path) -> int | None:
         else:
             if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 content = content.decode("utf-16", "replace").encode()
+            elif not any(content[1:40:2]):
+                content = content.decode("utf-16-le", "replace").encode()
             lines = [line for line in content.split(b"\n") if line.strip()]
             count += len(lines) - (not name.endswith("l"))
     return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections import Counter
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from radpref.cli import app
 from radpref.config import DataSection
 from radpref.data import DataError, Loaded, load_studies
 from radpref.data.rexrank import submission
 from radpref.records import Study
 from tests.published import LAYOUTS, ROWS, TEXT, document, picture, xml
+from tests.runs import Whole
 
 
 def load(name: str, root: Path, **more: Any) -> Loaded:
@@ -188,6 +192,39 @@ def test_xml_in_an_unknown_encoding_is_quarantined(tmp_path: Path) -> None:
     assert by_id(loaded)["CXR2"].indication == "Café."
 
 
+def test_a_run_answers_the_studies_of_rexrank(tmp_path: Path, whole: Whole) -> None:
+    root, run = made("rexrank", tmp_path), whole("chexalign").folder
+    asked, to = root / "ReXRank_MIMICCXR_test.json", tmp_path / "model.json"
+    studies = json.loads(asked.read_text())
+    few = {key: studies[key] for key in list(studies)[:4]}
+    few["50000001"]["findings"] = ""  # a study without reference is answered as well
+    document(asked, few)
+
+    def export(*more: str | Path) -> Result:
+        words = ["export", run, to, "--to", "rexrank", "--asked", asked, *more]
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+    done = export()
+    assert done.exit_code == 0, done.output
+    assert done.output.replace("\n", "").find("4 reports by") >= 0
+    written = json.loads(to.read_text())
+    assert list(written) == list(few)
+    assert all(written[key].pop("model_prediction") for key in few)
+    assert written == few
+    assert "is there already" in export().output
+    to.unlink()
+    next((root / "files").rglob("00000002-pa.jpg")).unlink()
+    done = export()
+    assert done.exit_code == 2
+    assert "1 of 4 studies" in " ".join(done.output.split())
+    assert "image missing" in done.output
+    assert not to.exists()
+    assert export("--unpaired").exit_code == 2
+    done = CliRunner().invoke(app, ["export", str(run), str(to), "--to", "rexrank"])
+    assert done.exit_code == 2
+    assert "--asked" in done.output
+
+
 def test_images_may_be_of_another_kind_and_gone(tmp_path: Path) -> None:
     root = made("rexrank", tmp_path)
     images = sorted((root / "files").rglob("*.jpg"))
@@ -196,3 +233,40 @@ def test_images_may_be_of_another_kind_and_gone(tmp_path: Path) -> None:
     loaded = load("rexrank", root)
     assert len(loaded.studies) == ROWS - 1
     assert [row.reason.split(":")[0] for row in loaded.quarantined] == ["image missing"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "said"),
+    [
+        ("rexvqa", "metadata/test_vqa_data.json", "no test_vqa_data.json, so its test part is not the published one"),
+        ("llava-rad", LAYOUTS["llava-rad"].files[1], "so its validation part is not the published one"),
+        ("slake", "test.json", "slake: no test.json, so its test part is not the published one"),
+    ],
+)
+def test_a_part_of_a_published_split_that_is_not_there_is_said(name: str, file: str, said: str, tmp_path: Path) -> None:
+    root = made(name, tmp_path)
+    assert not any("not the published" in note for note in load(name, root).notes)
+    (root / file).unlink()
+    assert any(said in note for note in load(name, root).notes)
+
+
+@pytest.mark.parametrize("name", ["openi-kaggle", "vinbigdata", "nih", "slake", "mimic-cxr", "padchest-gr", "r2gen"])
+def test_tables_may_be_packed_by_gzip_or_not(name: str, tmp_path: Path) -> None:
+    root = made(name, tmp_path)
+    before = len(load(name, root).studies)
+    for file in LAYOUTS[name].files:
+        (root / f"{file}.gz").write_bytes(gzip.compress((root / file).read_bytes()))
+        (root / file).unlink()
+    assert len(load(name, root).studies) == before
+
+
+def test_what_a_layout_lacks_is_named(tmp_path: Path) -> None:
+    root = made("openi-kaggle", tmp_path)
+    (root / "indiana_projections.csv").unlink()
+    with pytest.raises(DataError, match=r"indiana_projections\.csv does, and is not under data\.root"):
+        load("openi-kaggle", root)
+    (tmp_path / "other").mkdir()
+    root = made("nih", tmp_path / "other")
+    shutil.rmtree(root / "images")
+    with pytest.raises(DataError, match=r"15 rows of .* have no image"):
+        load("nih", root)

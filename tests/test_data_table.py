@@ -259,7 +259,10 @@ def test_bad_rows_are_quarantined_each_with_its_reason(root: Path, tmp_path: Pat
     }
     table = [
         *rows(10),
-        *({"id": key, "patient": key, "images": "30.png", "findings": REPORT} | row for key, row in bad.items()),
+        *(
+            {"id": key, "patient": f"of {key}", "images": "30.png", "findings": REPORT} | row
+            for key, row in bad.items()
+        ),
     ]
     table.append({"id": "inner", "patient": "inner", "images": "inner.png", "findings": REPORT})
     table.append({"id": "back", "patient": "back", "images": str(root / "21.png"), "findings": REPORT})
@@ -336,7 +339,7 @@ def test_broken_csv_rows(root: Path) -> None:
     loaded = load(root)
     assert {study.id for study in loaded.studies} == {"s0", "s1", "s2", "ok"}
     found = reasons(loaded)
-    assert found.keys() == {"line 5", "line 6", "line 8", "lines 10 to 11"}
+    assert found.keys() == {"line 5", "line 6", "line 8", "line 10", "more", "more#image-1"}
     assert found["line 5"].startswith("row broken: 2 cells under 4 columns")
     assert found["line 6"].startswith("row broken: 6 cells under 4 columns")
 

@@ -131,3 +131,14 @@ def test_a_broken_file_is_an_error_that_names_it(content: str, tmp_path: Path) -
 
 def test_every_knob_has_a_line_of_help() -> None:
     assert [key for key, text in config.helps().items() if not text] == []
+
+
+@pytest.mark.parametrize("recipe", config.shipped())
+def test_sizes_of_the_demo_are_no_caps_of_other_data(recipe: str) -> None:
+    presets = [None, *config.about(recipe)[1]]
+    caps = {
+        preset: [getattr(loaded.recipe.data, split) for split in ("train", "validation", "test")]
+        for preset in presets
+        for loaded in [config.load(recipe, preset=preset, overrides=["data.source=table", "data.root=/data"])]
+    }
+    assert {preset for preset, of in caps.items() if of != [None] * 3} <= {"tiny"}

@@ -116,7 +116,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
     "tasks": _tasks,
 }
 WAS: dict[str, tuple[int, str]] = {
-    "data": (1, "75c3e3f55e7f143a01117b0c"),
+    "data": (2, "75c3e3f55e7f143a01117b0c"),
     "evaluation": (1, "ee2be82caaa22e5e9b5c91c4"),
     "findings": (2, "6d2247e4ccd40a0c2ed9c176"),
     "images": (1, "84e65ee8289b9e49de390691"),

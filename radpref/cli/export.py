@@ -1,4 +1,4 @@
-"""``radpref export``: the aligned model, or the pairs for another tool."""
+"""``radpref export``: the aligned model, the pairs for another tool, or a leaderboard's file of its reports."""
 
 from __future__ import annotations
 
@@ -11,31 +11,49 @@ from radpref.cli.terminal import friendly, out
 from radpref.pipeline import road_of
 from radpref.runs.folder import Run
 from radpref.stages.export import export_model, export_pairs
+from radpref.stages.submission import export_rexrank
 
-ExportTarget = Literal["model", "trl", "llama-factory", "ms-swift", "ids"]
+ExportTarget = Literal["model", "trl", "llama-factory", "ms-swift", "ids", "rexrank"]
 
 
 def export(
     folder: Annotated[Path, typer.Argument(help="The run folder.")],
-    target: Annotated[Path, typer.Argument(help="The folder to write; it must be new or empty.", metavar="FOLDER")],
+    target: Annotated[
+        Path, typer.Argument(help="The folder to write, new or empty; for rexrank a file.", metavar="TO")
+    ],
     to: Annotated[
         ExportTarget,
-        typer.Option("--to", help="model; or the pairs for trl, llama-factory or ms-swift; ids: no text, no images."),
+        typer.Option(
+            "--to",
+            help="model; the pairs for trl, llama-factory or ms-swift; ids: no text, no images; "
+            "rexrank: the model's reports for the leaderboard.",
+        ),
     ],
     copy_images: Annotated[
         bool, typer.Option("--copy-images", help="Copy the images as 8-bit PNG, as the model sees them.")
     ] = False,
     unpaired: Annotated[bool, typer.Option("--unpaired", help="A row a side with a label, for KTO.")] = False,
+    asked: Annotated[
+        Path | None, typer.Option("--asked", help="rexrank: the leaderboard's JSON file, ReXRank_*.json.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option("--root", help="rexrank: the folder of the images; that of --asked if absent.")
+    ] = None,
 ) -> None:
-    """Write the aligned model (adapter merged, with its processor), or the pairs in the layout of another tool."""
+    """Write the aligned model (adapter merged, with its processor), the pairs in the layout of another tool, or the
+    model's reports on the studies of ReXrank."""
     with friendly():
-        if to in ("model", "ids") and (copy_images or unpaired):
+        if (to == "rexrank") != (asked is not None) or (root is not None and to != "rexrank"):
+            raise typer.BadParameter("--to rexrank takes --asked FILE (and --root FOLDER), and nothing else does.")
+        if to in ("model", "ids", "rexrank") and (copy_images or unpaired):
             raise typer.BadParameter(
                 f"--copy-images and --unpaired are for pairs; --to {to} has neither images nor sides."
             )
         run = Run(folder)
         road = road_of(run.recipe)
-        if to == "model":
+        if asked is not None:
+            line = export_rexrank(run, road, asked, target, root=root)
+        elif to == "model":
             line = export_model(run, road, target)
         else:
             line = export_pairs(run, road, to, target, copy_images=copy_images, unpaired=unpaired)

@@ -50,10 +50,13 @@ def print_results(run: Run, markdown: bool = False) -> None:
             f"{path} holds no results of this version ({type(error).__name__}); `radpref evaluate {folder}` makes it "
             "anew once it is moved away."
         ) from error
+    caps = _caps(run)
     if markdown:
-        print(f"{markdown_table(metrics)}\n\n{markdown_tests(tests)}")
+        print("\n\n".join((markdown_table(metrics), markdown_tests(tests), *caps)))
         return
     out.print(terminal_table(metrics))
+    for cap in caps:
+        out.print(cap, highlight=False, markup=False)
     out.print(f"report: {folder / 'report.html'}   numbers: {path}", highlight=False, markup=False, soft_wrap=True)
     if limited or states(run, road_of(run.recipe))["evaluate"].finished not in ("yes", "unknown"):
         err.print("these numbers are of a part of the studies, or older than a later change of this run.")
@@ -69,3 +72,12 @@ def _status_table(run: Run) -> Table:
         line = last.get(name, "") if state.finished in ("yes", "no") else "; ".join(state.why)
         table.add_row(name, state.finished, escape(line), f"{spent.get(name, 0.0):.1f}")
     return table
+
+
+def _caps(run: Run) -> list[str]:
+    """What the studies' stage said of the caps that the recipe has now: a table of a part says that it is one."""
+    data = run.recipe.data
+    keys = ("train", "validation", "test", "max_images")
+    starts = tuple(f"data.{key} is {value:,}: " for key in keys if (value := getattr(data, key)) is not None)
+    notes = [event["text"] for event in run.events() if event["event"] == "note"]
+    return [note for note in dict.fromkeys(notes) if note.startswith(starts)]

@@ -38,8 +38,10 @@ def run(
     with friendly():
         loaded = config.load(recipe, preset=preset, overrides=overrides(context.args))
         if limit is not None:
-            counts = {split: getattr(loaded.recipe.data, split) for split in ("train", "validation", "test")}
-            most = [f"data.{split}={min(limit, count or limit)}" for split, count in counts.items()]
+            section, splits = loaded.recipe.data, ("train", "validation", "test")
+            drawn = section.phantom if section.source == "phantom" else None  # no more are drawn than without a limit
+            counts = {split: getattr(section, split) or getattr(drawn, split, limit) for split in splits}
+            most = [f"data.{split}={min(limit, count)}" for split, count in counts.items()]
             loaded = config.override(loaded, most)
         if print_recipe:
             sys.stdout.write(config.dump(loaded))

@@ -127,6 +127,11 @@ class HabitSection(Section):
 class PhantomSection(Section):
     size: int = Field(128, ge=32, le=2048, description="height and width of an image in pixels")
     seed: int = Field(0, ge=0, description="seed of the world; the same seed draws the same patients")
+    train: int = Field(2000, ge=1, description="training studies that are drawn; data.train, if set, instead")
+    validation: int = Field(
+        200, ge=1, description="validation studies that are drawn; data.validation, if set, instead"
+    )
+    test: int = Field(400, ge=1, description="test studies that are drawn; data.test, if set, instead")
     lateral_share: float = Field(0.2, ge=0, le=1, description="share of studies with a lateral image as well")
     prior_share: float = Field(0.25, ge=0, le=1, description="share of studies that have a prior")
     masks: bool = Field(False, description="write the lesion masks beside the images")

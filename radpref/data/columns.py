@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from radpref.config import TableSection
@@ -16,12 +16,14 @@ USUAL: dict[str, tuple[str, ...]] = {
     ),
     "patient": (
         "patient", "patient_id", "subject_id", "subject", "mrn", "pid", "person_id", "deid_patient_id", "patient_mrn",
-        "pat_id", "patient_no", "patient_number", "medical_record_number", "anon_patient_id", "empi",
+        "pat_id", "patient_no", "patient_number", "medical_record_number", "anon_patient_id", "empi", "patienten_id",
+        "patient_identifier", "medical_record_no", "anonymized_patient_id", "anonymised_patient_id",
     ),
     "images": (
         "images", "image", "path", "image_path", "image_paths", "images_path", "img_path", "file_name", "file",
         "file_path", "path_to_image", "img", "image_file", "image_files", "png_path", "jpg_path", "dicom_path",
-        "path_to_dcm", "dicom_id", "image_id", "image_name", "img_name", "sop_instance_uid", "picture", "frontal_path",
+        "path_to_dcm", "image_file_path", "image_file_name", "dicom_file", "dicom_file_path", "full_path", "dicom_id",
+        "image_id", "image_name", "img_name", "sop_instance_uid", "picture", "frontal_path",
     ),
     "view": ("view", "view_position", "projection", "frontal_lateral", "views", "ap_pa", "image_view_position"),
     "findings": ("findings", "finding", "section_findings", "findings_section", "findings_text", "reference"),
@@ -47,7 +49,13 @@ USUAL: dict[str, tuple[str, ...]] = {
 """What a column is for, to the names that it goes by; capitals, blanks and underscores make no difference."""
 AUTO = "auto"
 """In place of a column's name: found by the usual ones."""
-_PATIENT_WORDS = ("patient", "subject", "mrn", "person", "pat")
+_WORDS = {
+    "patient": ("patient", "subject", "mrn", "person", "pat"),
+    "images": ("image", "dicom", "dcm", "png", "jpg", "path", "file", "bild"),
+    "findings": ("finding", "report", "befund", "text", "narrative"),
+    "id": ("study", "accession", "exam", "report_id"),
+}
+"""Words that the likeliest column for a field has in its name, where none has a usual name."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +112,11 @@ def find_columns(section: TableSection, there: Sequence[str]) -> Columns:
 
 def _require(section: TableSection, columns: dict[str, str], there: Sequence[str], alone: bool) -> None:
     def missing(name: str, what: str, more: str = "") -> DataError:
-        near = nearest(name, there)
+        near = _likeliest(name, columns, there) or nearest(name, there)
+        head = "" if columns else ". Not one column has a usual name: is the table's first line its header?"
         return DataError(
             f"the table has no column of {what} by a usual name{near}; it has {listed(there)}; "
-            f"name it with --data.table.{name}{more}"
+            f"name it with --data.table.{name}{more}{head}"
         )
 
     if "images" not in columns:
@@ -122,21 +131,19 @@ def _require(section: TableSection, columns: dict[str, str], there: Sequence[str
     if "id" not in columns and section.id != "" and not asks:
         raise missing("id", "study ids", ", or set it to '' to number the rows")
     if "patient" not in columns and not alone:
-        likely = next(
-            (
-                column
-                for word in _PATIENT_WORDS
-                for column in there
-                if word in column.lower() and column not in columns.values()
-            ),
-            None,
-        )
-        near = f"; the likeliest is {likely!r}: --data.table.patient {likely!r}" if likely else ""
+        near = _likeliest("patient", columns, there)
         raise DataError(
             f"the table has no column of patients by a usual name{near}; it has {listed(there)}. One patient's studies "
             "must not stand on both sides of a split. Name the column with --data.table.patient, or say "
             "--data.table.patient study where each study is of another patient"
         )
+
+
+def _likeliest(name: str, columns: Mapping[str, str], there: Sequence[str]) -> str:
+    """``; the likeliest is 'x': --data.table.images 'x'``, or nothing."""
+    free = [column for column in there if column not in columns.values()]
+    likely = next((column for word in _WORDS.get(name, ()) for column in free if word in column.lower()), None)
+    return f"; the likeliest is {likely!r}: --data.table.{name} {likely!r}" if likely else ""
 
 
 def _plain(name: str) -> str:

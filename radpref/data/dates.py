@@ -13,6 +13,10 @@ _SLASHED_ISO = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(?:[T ]\s*(.*))?$")
 _DIGITS = re.compile(r"(\d{4})(\d{2})(\d{2})(?:(\d{2})(\d{2})(\d{2})?)?(?:\.\d*)?$")
 _DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[T ,]\s*(.*))?$")
 _SLASHED = re.compile(r"(\d{1,2})[/-](\d{1,2})[/-](\d{4})(?:[T ,]\s*(.*))?$")
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_NAMED = re.compile(
+    r"(?:(\d{1,2})[ .-]*([a-z]{3})[a-z]*|([a-z]{3})[a-z]* +(\d{1,2}))[ .,-]+(\d{4})(?:[T ,]\s*(.*))?$", re.IGNORECASE
+)
 _CLOCK = re.compile(
     r"(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\.\d+)?\s*([ap]m)?(?:\s*(?:z|[+-]\d{2}:?\d{2}))?$", re.IGNORECASE
 )
@@ -25,7 +29,7 @@ When = tuple[int, int]
 def readings(day: str, clock: str = "") -> dict[str, When]:
     """When a study was made, by each way in which its date can be read: ``day first``, ``month first``.
 
-    ``2021-03-04``, ``20210304`` and ``04.03.2021`` read the same both ways, ``04/03/2021`` does not, and
+    ``2021-03-04``, ``20210304``, ``04.03.2021`` and ``4 Mar 2021`` read the same both ways, ``04/03/2021`` not, and
     ``25/03/2021`` can be read with the day first alone. Empty: no date. ``clock``: a time in a cell of its own.
     """
     day = day.strip()
@@ -37,6 +41,9 @@ def readings(day: str, clock: str = "") -> dict[str, When]:
         return _both(int(found[1]), int(found[2]), int(found[3]), rest)
     if found := _DOTTED.match(day):
         return _both(int(found[3]), int(found[2]), int(found[1]), found[4] or clock)
+    if (found := _NAMED.match(day)) and (found[2] or found[3]).lower() in _MONTHS:
+        month = _MONTHS.index((found[2] or found[3]).lower()) + 1
+        return _both(int(found[5]), month, int(found[1] or found[4]), found[6] or clock)
     if found := _SLASHED.match(day):
         rest = found[4] or clock
         ways = {"day first": (found[2], found[1]), "month first": (found[1], found[2])}

@@ -17,13 +17,18 @@ from radpref.records import ImageFile
 
 
 def images_of(
-    cell: Any, roots: Sequence[Path], store: Path, named: Callable[[str], str | None] | None = None
+    cell: Any,
+    roots: Sequence[Path],
+    store: Path,
+    named: Callable[[str], str | None] | None = None,
+    elsewhere: Callable[[str], str] | None = None,
 ) -> Iterator[ImageFile]:
     """The images of a cell.
 
     Paths are relative to ``roots[0]``; absolute ones may lie in any of ``roots`` (resolved folders). Images that the
     cell holds itself are kept unchanged in ``store``, named by the hash of their bytes. ``named`` is asked where a
-    word without folders is no path: it gives the one image of that name under the root.
+    word without folders is no path: it gives the one image of that name under the root. ``elsewhere`` is asked for the
+    image of an absolute path that another machine wrote. A folder stands for the images in it.
     Raises RowError for what is no image, and for a path that leads out of the roots.
     """
     for part in _parts(cell, roots[0]):
@@ -38,14 +43,63 @@ def images_of(
         elif isinstance(part, bytes):
             yield ImageFile(path=str(_keep(part, store)))
         elif isinstance(part, str):
+            if elsewhere is not None and is_foreign(part, roots):
+                yield ImageFile(path=elsewhere(part))
+                continue
             path = _inside_any(roots, part)
-            if "/" not in part and "\\" not in part and not exists(path):
-                path = Path((named(part) if named else None) or path)
+            if not exists(path):
+                if path != roots[0] and _is_folder(path):
+                    yield from _in_folder(path, roots[0])
+                    continue
+                if "/" not in part and "\\" not in part:
+                    path = Path((named(part) if named else None) or path)
             yield ImageFile(path=str(path))
         elif part is not None:
             raise RowError(
                 f"image is neither path nor image: found {type(part).__name__}; check which column holds the images"
             )
+
+
+_ABSOLUTE = re.compile(r"[A-Za-z]:[\\/]|\\\\|/")
+
+
+def is_foreign(given: str, roots: Sequence[Path]) -> bool:
+    """Whether a path is absolute, as Windows or Linux writes it, and leads to none of these folders."""
+    given = given.strip()
+    if not _ABSOLUTE.match(given):
+        return False
+    try:
+        return not any(Path(given).resolve().is_relative_to(root) for root in roots)
+    except (OSError, RuntimeError, ValueError):
+        return False  # no path at all, which reading it says
+
+
+def tails(given: str) -> list[str]:
+    """The ends of an absolute path, the longest first: of ``D:\\a\\b.png`` ``a/b.png`` and ``b.png``.
+
+    Empty for a path that goes up, whose end would be anybody's.
+    """
+    parts = [part for part in re.split(r"[\\/]+", re.sub(r"^[A-Za-z]:", "", given.strip())) if part]
+    return [] if ".." in parts else ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _in_folder(folder: Path, root: Path) -> Iterator[ImageFile]:
+    """The images of a folder, by name. Raises RowError: none, or more than a study has."""
+    names = sorted(path.name for path in folder.iterdir() if _SUFFIX.search(path.name))
+    if not 0 < len(names) <= MAX_IN_FOLDER:
+        raise RowError(
+            f"image is a folder: it holds {len(names)} files with the suffix of an image, and a study has 1 to "
+            f"{MAX_IN_FOLDER}; name the images in the row"
+        )
+    for name in names:
+        yield ImageFile(path=str(inside(root, str(folder / name))))
 
 
 def exists(path: Path) -> bool:
@@ -70,6 +124,7 @@ def words_of(cell: Any) -> list[str]:
 
 _MARKS = (";", "|", "\n", ",")
 _SUFFIX = re.compile(r"\.(?:png|jpe?g|dcm|dicom|tiff?|bmp|webp)$", re.IGNORECASE)
+MAX_IN_FOLDER = 32
 EMPTY = frozenset({"", "nan", "null", "none", "n/a", "<na>", "na", "nat"})
 """What an export writes where there is nothing, in lower case."""
 

@@ -29,9 +29,10 @@ LEAST = 4
 def language_of(text: str) -> str:
     """The likeliest language, or ``unknown``: too short, or no language's little words."""
     sample = text[:2000]
-    for name, first, last in _SCRIPTS:
-        if sum(first <= letter <= last for letter in sample) > 0.2 * len(sample):
-            return name
+    if not sample.isascii():
+        for name, first, last in _SCRIPTS:
+            if sum(first <= letter <= last for letter in sample) > 0.2 * len(sample):
+                return name
     words = re.findall(r"[^\W\d_]+", sample.lower())
     if len(words) < LEAST:
         return "unknown"

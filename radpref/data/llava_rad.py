@@ -17,7 +17,7 @@ from pydantic import Field
 
 from radpref.config import DataSection, Section
 from radpref.data.gathering import gathered
-from radpref.data.published import cells_of, find_file, folders, image_in, in_place, labels_of
+from radpref.data.published import cells_of, find_file, folders, image_in, in_place, labels_of, parts_missing
 from radpref.data.source import DataError, Found, RowError, Source, root_of, row_errors, text_of
 from radpref.data.views import view_of
 from radpref.records import ImageFile, Quarantined, Split, Study
@@ -41,7 +41,8 @@ def find(section: DataSection, options: Options, cache: Path, seed: int) -> Foun
             f"data.root {str(root)!r} holds no annotations of LLaVA-Rad: looked for chat_train_MIMIC_CXR*.json, "
             "chat_dev_MIMIC_CXR*.json and chat_test_MIMIC_CXR*.json"
         )
-    notes: list[str] = []
+    named: dict[str, Split] = {f"chat_{part}_MIMIC_CXR*.json": split for part, split in PARTS.items()}
+    notes = parts_missing("llava-rad", named, files)
     return Found(_studies(root, files, options, notes), notes, split=True)
 
 

@@ -43,9 +43,6 @@ from radpref.records import Split, Study
 _STEP = 1024
 """Most studies whose images are checked before the first of them is given out."""
 
-PHANTOMS: dict[Split, int] = {"train": 2000, "validation": 200, "test": 400}
-"""How many phantoms are drawn where the recipe sets no number."""
-
 
 def _phantom(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
     """The built-in world. Its own seed (``data.phantom.seed``) draws the patients; ``seed`` is not used."""
@@ -54,9 +51,9 @@ def _phantom(section: DataSection, options: NoOptions, cache: Path, seed: int) -
     return Found(
         studies(
             section.phantom,
-            train=section.train or PHANTOMS["train"],
-            validation=section.validation or PHANTOMS["validation"],
-            test=section.test or PHANTOMS["test"],
+            train=section.train or section.phantom.train,
+            validation=section.validation or section.phantom.validation,
+            test=section.test or section.phantom.test,
             folder=cache / "phantom",
         ),
         split=True,
@@ -124,6 +121,7 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
     if not len(book):
         raise DataError(
             f"{section.source}: no usable study among {len(book.quarantined)} rows ({_reasons(book.reasons)})"
+            + "".join(f"; {note}" for note in notes)
         )
     known: list[str] = []
     if found.split:  # images by path; their pixels are compared when they are decoded
@@ -140,16 +138,23 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
     caps: dict[Split, int | None] = {"train": section.train, "validation": section.validation, "test": section.test}
     chosen = Spool(Study, cache)
     counts: dict[Split, int] = {}
+    crowded = 0
     choice = _Choice(book, check, section, leaky=found.leaky, look_near=not found.distinct and not found.leaky)
     for split in reversed(SPLITS):  # held-out splits first, so that they keep shared images
         before = len(chosen)
         for study in choice.of(split, caps[split]):
             chosen.append(study)
+            crowded += len(study.images) > section.max_images
         counts[split] = len(chosen) - before
         if counts[split] == caps[split] and book.count(split) > counts[split]:
             notes.append(
                 f"data.{split} is {counts[split]:,}: of {book.count(split):,} {split} studies no more are used"
             )
+    if crowded:
+        notes.append(
+            f"data.max_images is {section.max_images}: {crowded:,} studies have more images, of which the model is "
+            "shown the first so many, frontals first"
+        )
     known += [f"{n} studies whose image stands in {pair}" for pair, n in sorted(choice.leaks.items())]
     if not found.leaky:
         _refuse_leaks(known)

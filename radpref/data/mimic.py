@@ -23,6 +23,7 @@ from radpref.config import DataSection
 from radpref.data import rows
 from radpref.data.dates import readings, with_priors
 from radpref.data.disk import Groups, Lookup
+from radpref.data.mimic_by_hand import corrected
 from radpref.data.published import (
     ReportOptions,
     cells_of,
@@ -65,14 +66,14 @@ class _Tables(NamedTuple):
 def find(section: DataSection, options: ReportOptions, cache: Path, seed: int) -> Found:
     """All studies of the tables, in the published split where its table is there. Raises DataError."""
     root = root_of(section)
-    records = find_file(root, "mimic-cxr-2.*-metadata.csv", "cxr-record-list.csv")
+    records = find_file(root, "mimic-cxr-*-metadata.csv", "cxr-record-list.csv")
     if records is None:
         raise DataError(
             f"data.root {str(root)!r} holds no table of MIMIC-CXR: looked for mimic-cxr-2.0.0-metadata.csv.gz (of "
             "MIMIC-CXR-JPG) and cxr-record-list.csv.gz (of MIMIC-CXR); put one of them beside files/"
         )
     rows.require(records, [("published", name) for name in ("dicom_id", "study_id", "subject_id")])
-    split = find_file(root, "mimic-cxr-2.*-split.csv")
+    split = find_file(root, "mimic-cxr-*-split.csv")
     notes: list[str] = []
     return Found(_studies(root, records, split, options, notes), notes, split=split is not None)
 
@@ -85,7 +86,7 @@ def _studies(
     texts = list(dict.fromkeys([*homes, *(home / "files" for home in folders(root, "files"))]))
     counts: Counter[str] = Counter()
     broken: Counter[str] = Counter()
-    labels = find_file(root, "mimic-cxr-2.*-chexpert.csv")
+    labels = find_file(root, "mimic-cxr-*-chexpert.csv")
     sectioned = find_file(root, "mimic_cxr_sectioned.csv")
     with (
         Groups[_Image]() as patients,
@@ -211,7 +212,9 @@ def _report(root: Path, homes: list[Path], name: str, cut: dict[str, str] | None
             content = file.read(MAX_REPORT + 1)
         if len(content) > MAX_REPORT:
             raise RowError(f"report too long: more than {MAX_REPORT:,} bytes")
-        found = {key: text_of(text) for key, text in sections(rows.decoded(content), strict=True).items()}
+        text = rows.decoded(content).replace("\r\n", "\n")
+        cut_by_rule = sections(text, strict=True)
+        found = {key: text_of(said) for key, said in corrected(path.stem, text, cut_by_rule).items()}
     if cut is not None:
         return {**found, "findings": "", "last paragraph": "", "impression": "", **cut}
     if path is None:

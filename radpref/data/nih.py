@@ -21,7 +21,7 @@ from radpref.data import rows
 from radpref.data.boxes import box_of, names_of, number, sentences
 from radpref.data.disk import Lookup
 from radpref.data.image_index import ImageIndex, stem_of
-from radpref.data.published import cells_of, in_place
+from radpref.data.published import beside, cells_of, in_place
 from radpref.data.source import (
     DataError,
     Found,
@@ -67,7 +67,7 @@ def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Fo
 
 
 def _from_tables(root: Path) -> Found:
-    entries = next(iter(sorted(root.glob("Data_Entry_2017*.csv"), reverse=True)), None)
+    entries = beside(root, "Data_Entry_2017*.csv")
     if entries is None:
         raise DataError(
             f"data.root {str(root)!r} holds no table of ChestX-ray14: looked for Data_Entry_2017*.csv and "

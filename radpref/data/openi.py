@@ -75,6 +75,10 @@ def _studies(root: Path, reports: Path, images: ImageIndex, notes: list[str]) ->
     broken: Counter[str] = Counter()
     projections = {} if reports.suffix == ".jsonl" else _projections(root, broken)
     listed = _of_uid(projections) if kind_of(reports) == ".csv" else {}
+    if kind_of(reports) == ".csv" and not listed:
+        raise DataError(
+            f"{reports.name} names no images; Kaggle's indiana_projections.csv does, and is not under data.root"
+        )
     count = 0
     seen = False
     for row in _rows(reports, listed):
@@ -163,7 +167,7 @@ def _view(image: Mapping[str, Any]) -> View:
 def _projections(root: Path, broken: Counter[str]) -> dict[str, View]:
     """``indiana_projections.csv`` (uid, filename, projection) where it lies under the root: the key of an image's name
     to its view. The collection has under 8,000 images."""
-    path = next(root.rglob("indiana_projections.csv"), None)
+    path = next((path for name in ("", ".gz") for path in root.rglob(f"indiana_projections.csv{name}")), None)
     return dict(known(path, ("filename", "projection"), broken, _projection))
 
 

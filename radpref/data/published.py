@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +13,7 @@ from pydantic import Field
 from radpref.config import Section
 from radpref.data.rows import Entry, require, stream
 from radpref.data.source import RowError, inside, quarantine, row_errors, text_of
-from radpref.records import Quarantined
+from radpref.records import Quarantined, Split
 
 DEPTHS = ("", "*/", "*/*/", "*/*/*/")
 """Files are looked for in the root and down to its third folder."""
@@ -54,6 +54,21 @@ def find_file(root: Path, *names: str) -> Path | None:
                 if found:
                     return found[-1]
     return None
+
+
+def beside(folder: Path, *names: str) -> Path | None:
+    """The first of these files that lies in the folder, packed by gzip or not; names may be patterns."""
+    found = (path for name in names for kind in ("", ".gz") for path in sorted(folder.glob(name + kind), reverse=True))
+    return next((path for path in found if path.is_file()), None)
+
+
+def parts_missing(source: str, parts: Mapping[str, Split], there: Collection[Split]) -> list[str]:
+    """A sentence for each part of a published split whose file is not there: another would pass for it in silence."""
+    return [
+        f"{source}: no {name}, so its {split} part is not the published one"
+        for name, split in parts.items()
+        if split not in there
+    ]
 
 
 def folders(root: Path, *names: str) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from radpref.config import DataSection
 from radpref.data.image_index import ImageIndex
-from radpref.data.published import cells_of, find_file, folders, image_in, in_place
+from radpref.data.published import cells_of, find_file, folders, image_in, in_place, parts_missing
 from radpref.data.source import DataError, Found, NoOptions, RowError, Source, root_of, row_errors, text_of
 from radpref.data.views import view_of
 from radpref.data.vqa import Row, ask, streamed
@@ -32,7 +32,8 @@ def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Fo
             f"data.root {str(root)!r} holds no questions of ReXVQA: looked for train_vqa_data.json, "
             "valid_vqa_data.json and test_vqa_data.json"
         )
-    notes: list[str] = []
+    named: dict[str, Split] = {f"{part}_vqa_data.json": split for part, split in PARTS.items()}
+    notes = parts_missing("rexvqa", named, files)
     return Found(streamed("rexvqa", _rows(root, files), notes), notes, split=True)
 
 

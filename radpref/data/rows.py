@@ -11,10 +11,12 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -26,6 +28,15 @@ PARQUET_ROWS = 32
 _LOOKED_AT = 100
 """Rows of a JSONL file that are asked for its columns."""
 _MARKS = (b"\xff\xfe", b"\xfe\xff")
+_START = 4096
+"""Bytes that tell how a text file is written."""
+_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_INSTEAD = {
+    ".xlsx": "save the sheet as CSV (UTF-8)", ".xls": "save the sheet as CSV (UTF-8)", ".ods": "save it as CSV (UTF-8)",
+    ".txt": "name it .csv (commas, semicolons) or .tsv (tabs)", ".zip": "unpack it", ".sas7bdat": "export it as CSV",
+    ".dta": "export it as CSV", ".sav": "export it as CSV",
+}  # fmt: skip
+"""What to do with a table of a kind that is not read."""
 _JSON_BLOCK = 1 << 20
 MAX_JSON = 64 << 20
 """Characters of one element of a JSON file; a longer one is a bracket that was not closed."""
@@ -53,19 +64,20 @@ def columns(path: Path, *, most: int | None = _LOOKED_AT) -> list[str]:
     if kind_of(path) == ".parquet":
         return list(_parquet(path).schema_arrow.names)
     if kind_of(path) in (".csv", ".tsv"):
-        return _header(path)[0]
+        return _header(path).columns
     names: dict[str, None] = {}
     for entry in islice(stream(path), most):
         names.update(dict.fromkeys(entry.cells or ()))
     if not names:
-        raise DataError(f"{path.name} holds no row: one JSON object a line is expected")
+        wanted = "a list of JSON objects" if kind_of(path) == ".json" else "one JSON object a line"
+        raise DataError(f"{path.name} holds no row: {wanted} is expected")
     return list(names)
 
 
 def stream(path: Path) -> Iterator[Entry]:
     """The rows of a table in their order. Blank lines are no rows.
 
-    Text is read as UTF-8, with or without a mark, or as UTF-16 with one; a line that is not UTF-8 is read as
+    Text is read as UTF-8 or UTF-16, with or without a mark; a line that is not UTF-8 is read as
     Windows-1252 or Latin-1.
 
     Raises:
@@ -100,7 +112,9 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         with path.open("rb") as raw:
-            yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
+            packed = path.suffix.lower() == ".gz" or raw.read(2) == _GZIP  # some tools unpack the name alone
+            raw.seek(0)
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw
     except (EOFError, zlib.error, gzip.BadGzipFile, OSError) as error:
         what = getattr(error, "strerror", None) or type(error).__name__
         raise DataError(f"{path.name} cannot be read to its end ({what}); download or copy it again") from error
@@ -123,7 +137,7 @@ def require(path: Path, wanted: Sequence[tuple[str, str]]) -> None:
 def is_unicode(path: Path) -> bool:
     """Whether every line of a text file is UTF-8 (or the file UTF-16 with a mark); reads it once."""
     with opened(path) as file:
-        if file.read(2) in _MARKS:
+        if _wide(file.read(_START)):
             return True
         file.seek(0)
         return all(_is_utf8(line) for line in file)
@@ -137,24 +151,45 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
+def _wide(start: bytes) -> str | None:
+    """The encoding of a text whose letters take two bytes, by its mark or by its zeros; None for any other."""
+    if start[:2] in _MARKS:
+        return "utf-16"
+    first, second = start[0::2].count(0), start[1::2].count(0)
+    half = len(start) // 2
+    if half >= 8 and max(first, second) > 0.8 * half and min(first, second) < 0.1 * half:
+        return "utf-16-le" if second > first else "utf-16-be"
+    return None
+
+
 def _check(path: Path) -> None:
     if not path.is_file():
         folder = path.parent
         names = sorted(file.name for file in folder.glob("*") if is_table(file))
         raise DataError(f"there is no file {str(path)!r}{nearest(path.name, names)}")
     if kind_of(path) not in (*SUFFIXES, ".json"):
-        raise DataError(f"{path.name} is of kind {kind_of(path)!r}; give one of {', '.join(SUFFIXES)}")
+        instead = _INSTEAD.get(kind_of(path), "give one of")
+        known = ", ".join(SUFFIXES)
+        more = f"{instead} {known}" if instead == "give one of" else f"{instead}; these are read: {known}"
+        raise DataError(f"{path.name} is of kind {kind_of(path)!r}; {more}")
+    if kind_of(path) != ".parquet":
+        with path.open("rb") as file:
+            if file.read(4) == _ZIP:
+                raise DataError(f"{path.name} is a spreadsheet or a zip archive by its content; save it as CSV (UTF-8)")
 
 
 def _lines(path: Path) -> Iterator[str]:
     with opened(path) as file:
-        start = file.read(2)
+        start = file.read(_START)
         file.seek(0)
-        if start in _MARKS:
+        if encoding := _wide(start):
             try:
-                yield from io.TextIOWrapper(file, "utf-16", newline="")
+                yield from io.TextIOWrapper(file, encoding, newline="")
             except UnicodeError:
                 raise DataError(f"{path.name} starts like UTF-16 and is none; save it as UTF-8") from None
+            return
+        if b"\r" in start and b"\n" not in start:  # as old spreadsheets on a Mac end their lines
+            yield from io.TextIOWrapper(file, "utf-8-sig", errors="radpref-cp1252")
             return
         for number, line in enumerate(file):
             yield decoded(line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line)
@@ -281,9 +316,9 @@ class _Text:
 
 
 def _text(file: IO[bytes]) -> Iterator[str]:
-    start = file.read(2)
+    encoding = _wide(file.read(_START)) or "utf-8"
     file.seek(0)
-    decoder = codecs.getincrementaldecoder("utf-16" if start in _MARKS else "utf-8")(errors="radpref-cp1252")
+    decoder = codecs.getincrementaldecoder(encoding)(errors="radpref-cp1252")
     while block := file.read(_JSON_BLOCK):
         yield decoder.decode(block)
     yield decoder.decode(b"", final=True)
@@ -299,12 +334,29 @@ def _from_cp1252(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("radpref-cp1252", _from_cp1252)
 
 
-def _header(path: Path) -> tuple[list[str], str]:
-    """The columns, and the delimiter that cuts the first line into most of them."""
-    first = next(_lines(path), "")
-    delimiter = max(",;\t", key=first.count)
-    try:
-        names = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+class _Head(NamedTuple):
+    columns: list[str]
+    delimiter: str
+    above: int
+    """Lines above the header."""
+
+
+def _header(path: Path) -> _Head:
+    """The columns, and the delimiter: the one that Excel's ``sep=;`` names, or that cuts the header most often.
+
+    Blank lines above the header are no rows.
+    """
+    lines, above, delimiter, first = _lines(path), 0, "", ""
+    for first in lines:
+        said = re.fullmatch(r'"?sep=(.)"?\s*', first) if not delimiter else None
+        if said is None and first.strip():
+            break
+        above += 1
+        delimiter = said[1] if said else delimiter
+        first = ""
+    delimiter = delimiter or max(",;\t|", key=first.count)
+    try:  # a name in quotes may go on in the next line
+        names = [" ".join(name.split()) for name in next(csv.reader(chain([first], lines), delimiter=delimiter), [])]
     except csv.Error as error:
         raise DataError(f"{path.name} has a header that cannot be read: {error}; save it as UTF-8 again") from None
     if not any(names):
@@ -312,28 +364,68 @@ def _header(path: Path) -> tuple[list[str], str]:
     doubled = sorted({name for name in names if names.count(name) > 1 and name})
     if doubled:
         raise DataError(f"{path.name} has columns of the same name: {listed(doubled)}; rename one of them")
-    return names, delimiter
+    return _Head(names, delimiter, above)
+
+
+class _Record:
+    """Lines for a CSV reader, those of its last record kept: one quote that is not closed takes in all rows behind it,
+    and they can be given back."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines, self._back = lines, deque[str]()
+        self.number = 0
+        """Lines that were read."""
+        self.taken: list[str] = []
+        """Those since the last ``begin``."""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._back.popleft() if self._back else next(self._lines)
+        self.number += 1
+        self.taken.append(line)
+        return line
+
+    def begin(self) -> int:
+        """The number of the line that comes next, which begins a record."""
+        self.taken.clear()
+        return self.number + 1
+
+    def give_back(self, head: _Head) -> None:
+        """All lines but the first, where one of them is a row by itself."""
+        rest = self.taken[1:]
+        if any(line.count(head.delimiter) == len(head.columns) - 1 for line in rest):
+            self._back.extendleft(reversed(rest))
+            self.number -= len(rest)
 
 
 def _csv_rows(path: Path) -> Iterator[Entry]:
-    names, delimiter = _header(path)
-    lines = _lines(path)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    head = _header(path)
+    names = head.columns
+    lines = _Record(_lines(path))
+    for _ in range(head.above):
+        next(lines)
+    reader = csv.reader(lines, delimiter=head.delimiter, strict=True)
     next(reader)
     while True:
-        start = reader.line_num + 1
+        start = lines.begin()
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Entry(_place(start, reader.line_num), None, f"row broken: {error}; check the quotes")
+            lines.give_back(head)
+            yield Entry(_place(start, lines.number), None, f"row broken: {error}; check the quotes")
             continue
+        if len(cells) > len(names) and not any(cell.strip() for cell in cells[len(names) :]):
+            del cells[len(names) :]  # delimiters at the end of a row, as spreadsheets write them
         if len(cells) == len(names):
-            yield Entry(_place(start, reader.line_num), dict(zip(names, cells, strict=True)))
+            yield Entry(_place(start, lines.number), dict(zip(names, cells, strict=True)))
         elif cells:
+            lines.give_back(head)
             reason = f"row broken: {len(cells)} cells under {len(names)} columns; quote the texts"
-            yield Entry(_place(start, reader.line_num), None, reason)
+            yield Entry(_place(start, lines.number), None, reason)
 
 
 def _place(start: int, end: int) -> str:

@@ -9,6 +9,7 @@ headings that are known count wherever they stand.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator
 
@@ -41,6 +42,8 @@ _OF = {heading: name for name, headings in NAMES.items() for heading in headings
 _ANY = "|".join(re.escape(heading) for heading in sorted(_OF, key=len, reverse=True))
 _PARTS = ("impression", "findings", "comparison", "addendum", "history")
 """A heading that holds one of these words is that section, whatever else it says."""
+_MISSPELT = ("findings", "impression", "indication", "comparison", "comparisons", "recommendation")
+"""Headings that are known though a letter is wrong, as in ``IMPRSSION``."""
 _EXAMINATION = re.compile(
     r"chest|portable|two views|one view|frontal|lateral|(?:pa|ap) (?:and|view)|ribs|bone window|radiograph|x-?ray"
 )
@@ -112,10 +115,6 @@ def _name(heading: str) -> str:
     for part in _PARTS:
         if part in heading:
             return "indication" if part == "history" else part
-    # misspelt headings: one letter lost, doubled or swapped
-    for known in ("findings", "impression", "indication", "comparison", "comparisons"):
-        if abs(len(known) - len(heading)) <= 1 and sorted(set(heading)) == sorted(set(known)) and len(heading) > 6:
-            return _OF[known]
-        if len(heading) == len(known) - 1 and heading in known[1:] + " ":
-            return _OF[known]
+    if near := difflib.get_close_matches(heading, _MISSPELT, n=1, cutoff=0.85):  # a letter lost, doubled, swapped
+        return _OF[near[0]]
     return "findings" if _EXAMINATION.search(heading) else heading

@@ -25,9 +25,9 @@ from radpref.config import DataSection, TableSection
 from radpref.data import hugging_face
 from radpref.data.columns import AUTO, Columns, find_columns
 from radpref.data.dates import When, readings, with_priors
-from radpref.data.disk import Groups
+from radpref.data.disk import Groups, database
 from radpref.data.gathering import join
-from radpref.data.image_cells import EMPTY, images_of, words_of
+from radpref.data.image_cells import EMPTY, exists, images_of, tails, words_of
 from radpref.data.image_index import ImageIndex
 from radpref.data.rows import SUFFIXES, Entry, is_table, is_unicode, kind_of, stream
 from radpref.data.rows import columns as columns_of
@@ -38,6 +38,7 @@ from radpref.data.source import (
     NoOptions,
     RowError,
     Source,
+    inside,
     listed,
     nearest,
     quarantine,
@@ -61,6 +62,12 @@ SPLIT_NAMES: dict[str, Split] = {
     "testing": "test",
 }
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_ROUNDED = re.compile(r"\d[.,]?\d*[eE]\+\d+")
+_EMPTY: dict[str, frozenset[str]] = {
+    "id": frozenset({"nan", "<na>"}),  # a study may be called none
+    "patient": EMPTY | {"unknown", "unk", "anonymous", "anonymized", "anonymised", "anon", "?", "-"},
+}
+"""What stands in a cell that says nothing, where that is not ``EMPTY``: patients without a name are not one patient."""
 _SAID_VIEW: dict[str, View] = {"frontal": "frontal", "lateral": "lateral"}
 
 
@@ -150,6 +157,7 @@ class Reading:
     def __init__(self, table: Table, columns: Columns, store: Path) -> None:
         self.table, self.columns = table, columns
         self._store = store
+        self.elsewhere = _Elsewhere(table.roots[0])
 
     def row(self, entry: Entry) -> _Row:
         """Raises RowError: why it cannot be used."""
@@ -166,7 +174,10 @@ class Reading:
             identifier = Path(images[0].path).stem if images else entry.place.replace(" ", "-")
         patient = identifier if self.columns.alone else self._text(cells, "patient")
         if not patient:
-            raise RowError("no patient: the cell is empty, and a split by patient must know whose study this is")
+            raise RowError(
+                "no patient: the cell is empty or says nothing (unknown, n/a ...), and a split by patient must know "
+                "whose study this is"
+            )
         texts = self._texts(cells)
         study = Study(
             id=identifier,
@@ -217,7 +228,11 @@ class Reading:
 
     def _images(self, cells: Mapping[str, Any]) -> tuple[ImageFile, ...]:
         cell = cells.get(self.columns.of["images"])
-        images = list(images_of(cell, self.table.roots, self._store, lambda name: self.table.images.only(name)))
+        images = list(
+            images_of(
+                cell, self.table.roots, self._store, lambda name: self.table.images.only(name), self.elsewhere.image_of
+            )
+        )
         if "view" in self.columns.of:
             said = words_of(cells.get(self.columns.of["view"]))
             views = [view_of(word) for word in said] if len(said) == len(images) else [view_of(" ".join(said))]
@@ -228,8 +243,36 @@ class Reading:
 
     def _text(self, cells: Mapping[str, Any], name: str) -> str:
         text = text_of(cells.get(self.columns.of[name])) if name in self.columns.of else ""
-        empty = {"nan", "<na>"} if name in ("id", "patient") else EMPTY  # a study may be called none
-        return "" if text.lower() in empty else text
+        if name in ("id", "patient") and _ROUNDED.fullmatch(text):
+            raise RowError(f"{name} rounded: a spreadsheet wrote it as a power of ten; export the column as text")
+        return "" if text.lower() in _EMPTY.get(name, EMPTY) else text
+
+
+class _Elsewhere:
+    """Absolute paths of the machine that wrote the table, found here by their ends below the root.
+
+    The longest end that is a file counts. No two paths may come to one file: they were two images there.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known = database("CREATE TABLE found (here TEXT PRIMARY KEY, there TEXT) WITHOUT ROWID;")
+        self.count = 0
+
+    def image_of(self, given: str) -> str:
+        """The file here. Raises RowError: none of that end, or another path came to it before."""
+        here = next((path for tail in tails(given) if exists(path := self._root / tail)), None)
+        if here is None:
+            raise RowError(
+                "path leads out of data.root: it is absolute, and no end of it is a file below the root; set data.root "
+                "to the folder that holds these images, or write paths relative to it"
+            )
+        found = str(inside(self._root, str(here)))
+        self._known.execute("INSERT OR IGNORE INTO found VALUES (?, ?)", (found, given))
+        if self._known.execute("SELECT there FROM found WHERE here = ?", (found,)).fetchone()[0] != given:
+            raise RowError("image not named: two absolute paths of the table end in one file; write relative paths")
+        self.count += 1
+        return found
 
 
 def _word_of_view(path: str) -> str:
@@ -242,6 +285,11 @@ def _told(reading: Reading, counts: Counter[str]) -> list[str]:
     notes += reading.table.notes
     if any(reading.columns.of[name] != name for name in reading.columns.found):
         notes.append(f"table: columns: {reading.columns.shown()}")
+    if reading.elsewhere.count:
+        notes.append(
+            f"table: {reading.elsewhere.count:,} image paths are absolute paths of another machine, found by their "
+            "ends below data.root"
+        )
     if counts["several"]:
         notes.append(f"table: {counts['several']:,} studies were gathered from several rows of one id")
     if reading.columns.alone:

@@ -23,7 +23,7 @@ from radpref.data import rows
 from radpref.data.boxes import box_of, names_of, number, sentences
 from radpref.data.disk import Groups, Lookup
 from radpref.data.image_index import ImageIndex
-from radpref.data.published import cells_of, in_place, known, told_broken
+from radpref.data.published import beside, cells_of, in_place, known, told_broken
 from radpref.data.source import DataError, Found, NoOptions, RowError, Source, quarantine, root_of, row_errors, text_of
 from radpref.images import ImageError, image_size
 from radpref.records import Box, ImageFile, Quarantined, Split, Study
@@ -128,8 +128,8 @@ def _boxes(
 
 
 def _table(root: Path, *names: str) -> Path | None:
-    paths = [folder / name for name in names for folder in (root, root / "annotations")]
-    return next((path for path in paths if path.is_file()), None)
+    found = (beside(folder, name) for name in names for folder in (root, root / "annotations"))
+    return next((path for path in found if path is not None), None)
 
 
 def _frame(cells: Mapping[str, Any]) -> tuple[str, tuple[float, float]]:

@@ -15,6 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from radpref.config import DataSection, Section
+from radpref.data.published import beside, parts_missing
 from radpref.data.rows import stream
 from radpref.data.source import DataError, Found, RowError, Source, root_of, row_errors
 from radpref.data.vqa import Row, ask, cell, image, refused, streamed
@@ -47,13 +48,13 @@ class Options(Section):
 def find(section: DataSection, options: Options, cache: Path, seed: int) -> Found:
     """All English questions about the images asked for, a study an image, in the published split. Raises DataError."""
     root = root_of(section)
-    files = {root / name: split for name, split in FILES.items() if (root / name).is_file()}
+    files = {path: split for name, split in FILES.items() if (path := beside(root, name)) is not None}
     if not files:
         raise DataError(
             f"data.root {str(root)!r} holds no questions of SLAKE: looked for {', '.join(FILES)}; "
             "give the unpacked folder Slake1.0"
         )
-    notes: list[str] = []
+    notes = parts_missing("slake", FILES, set(files.values()))
     return Found(_studies(root, files, options, notes), notes, split=True)
 
 

@@ -66,7 +66,7 @@ def decode(path: str | Path) -> Image.Image:
     path = Path(path)
     try:
         if not path.is_file():
-            raise ImageError("image missing: there is no such file; check data.root and the path in the row")
+            raise ImageError("image missing: there is no such file; check data.root and the row's path, capitals too")
         if path.stat().st_size == 0:
             raise ImageError("image empty: the file has 0 bytes; copy it again")
         return decode_dicom(path) if is_dicom(path) else _decode_picture(path)
