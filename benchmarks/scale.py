@@ -25,13 +25,13 @@ from PIL import Image
 
 from radpref import config
 from radpref.data.phantom import studies as phantoms
+from radpref.exports import export_pairs
 from radpref.pipeline import road_of, run_stage_alone
 from radpref.records import Choice, Completion, Question, Record, System, Systems, TokenScores, Weights
 from radpref.rooms import models
 from radpref.runs.folder import Mark, Run
 from radpref.runs.runner import settled, states
 from radpref.runs.stage import TableOf
-from radpref.stages.export import export_pairs
 from radpref.stages.ports import (
     COMPLETIONS,
     PREDICTED,

@@ -101,7 +101,9 @@ def _headroom(context: Context) -> Outcome:
     among = judges.JUDGES["green" if kind == "report" else "answer"]()
     answers = evaluation.choices(rows, judges.JUDGES[section.name](section), among)
     questions = [row.question for row in rows]
-    measured = evaluation.measure_all(kind, answers, [], questions, resamples=resamples, seed=seed)
+    measured = evaluation.measure_all(
+        kind, answers, [], questions, resamples=resamples, seed=seed, normals=recipe.judge.normals
+    )
     names = (MAIN[kind][0], FINDINGS, TRUTH) if kind == "report" else (MAIN[kind][0],)
     known = [name for name in names if measured[evaluation.GREEDY].value(name) is not None]
     own = {name: measured[name] for name in answers}

@@ -29,7 +29,7 @@ FLOORS: list[set[str]] = [
     {"rooms"},
     {"runs", "names"},
     {"stages", "bulk", "doctor"},
-    {"bench"},
+    {"bench", "exports"},
     {"pipeline"},
     {"sweep", "api", "headroom"},
     {"cli"},

@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from radpref.cli.terminal import friendly, out
+from radpref.exports import export_model, export_pairs, export_rexrank
 from radpref.pipeline import road_of
 from radpref.runs.folder import Run
-from radpref.stages.export import export_model, export_pairs
-from radpref.stages.submission import export_rexrank
 
 ExportTarget = Literal["model", "trl", "llama-factory", "ms-swift", "ids", "rexrank"]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
 
+from radpref.config.schema import NormalsRule
 from radpref.evaluation.baselines import Answers, baselines
 from radpref.evaluation.measure import Measured, by_label, error_totals, measure
 from radpref.evaluation.vqa import measure_questions, question_baselines
@@ -23,17 +24,19 @@ def measure_all(
     *,
     resamples: int,
     seed: int,
+    normals: NormalsRule = "weigh",
 ) -> dict[str, Measured]:
     """Every system, and what trivial answers reach, as reports or as answers to questions.
 
     Args:
         said: system to its answers by question id; of ``questions``, and of ``twins`` where questions are asked.
         train: what baselines know; gone through more than once.
+        normals: of reports, as the recipe's ``judge.normals``.
     """
     if kind == "report":
         own = {name: {question.id: texts[question.id] for question in questions} for name, texts in said.items()}
         return {
-            name: measure(name, questions, answers, resamples=resamples, seed=seed)
+            name: measure(name, questions, answers, resamples=resamples, seed=seed, normals=normals)
             for name, answers in (own | baselines(train, questions, seed)).items()
         }
     measured = {

@@ -30,7 +30,16 @@ def _evaluate(context: Context) -> Outcome:
     questions, twins = list(context.read(TEST))[: context.limit], list(context.read(TWINS))
     systems = dict.fromkeys(row.system for row in context.read(PREDICTED))
     said = {name: texts_of(context.read(PREDICTED), [*questions, *twins], name) for name in systems}
-    measured = evaluation.measure_all(kind, said, context.read(TRAIN), questions, twins, resamples=resamples, seed=seed)
+    measured = evaluation.measure_all(
+        kind,
+        said,
+        context.read(TRAIN),
+        questions,
+        twins,
+        resamples=resamples,
+        seed=seed,
+        normals=context.config.judge.normals,
+    )
     others = [BEFORE, *(name for name in measured if name not in (BEFORE, AFTER))]
     heading = evaluation.headline(row.name for row in measured[AFTER].metrics)
     comparisons = [

@@ -30,8 +30,10 @@ SELECTING_JUDGE = Identity(
 )
 FREE_JUDGES = Identity(
     "the judges' rules",
-    (),
-    lambda recipe: content_key([judges.version(name, JudgeSection()) for name in judges.FREE]),
+    ("judge.normals",),
+    lambda recipe: content_key(
+        [judges.version(name, JudgeSection(normals=recipe.judge.normals)) for name in judges.FREE]
+    ),
 )
 ADDED_METRICS = Identity("the metrics of other packages", (), lambda recipe: plugins.versions("metrics"))
 NEEDS = Identity(

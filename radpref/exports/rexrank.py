@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from radpref.config import DataSection
+from radpref.exports.of_run import chosen_model
 from radpref.records import Quarantined, Study, reasons
 from radpref.rooms import data, models, tasks
-from radpref.runs.context import Left, section_of
+from radpref.runs.context import section_of
 from radpref.runs.folder import Run, RunError
 from radpref.runs.progress import progress
 from radpref.runs.stage import Road
-from radpref.stages.ports import CHOICE
 
 _STEP = 256
 """Studies whose images are looked at before their questions are put."""
@@ -36,22 +36,14 @@ def export_rexrank(run: Run, road: Road, asked: Path, out: Path, *, root: Path |
         raise RunError(f"{out} is there already; give a new file.")
     if not asked.is_file():
         raise RunError(f"there is no file {asked}; --asked is ReXrank's JSON file, such as ReXRank_MIMICCXR_test.json.")
-    choice = Left(run, road).fact(CHOICE)
-    if choice is None:
-        raise RunError(f"nothing is selected in {run.folder} yet; `radpref select {run.folder}` does it.")
-    section = section_of(choice.chosen.weights)
-    if models.fingerprint(models.locate(section), section.adapter) != choice.chosen.weights.fingerprint:
-        raise RunError(
-            f"the model that was selected in {run.folder} has been trained anew since; `radpref run` (the same "
-            "command as before) brings everything up to date."
-        )
+    chosen = chosen_model(run, road)
     place = (root or asked.parent).resolve()
     with TemporaryDirectory() as cache:
         studies, refused = _studies(asked.resolve(), place, Path(cache))
         if refused or not studies:
             raise _not_all(asked, len(studies) + len(refused), refused)
         questions = [tasks.report_question(study, recipe.task, recipe.data.max_images) for study in studies]
-        vlm = models.load(section, recipe.run)
+        vlm = models.load(section_of(chosen.weights), recipe.run)
         said, cut = dict[str, str](), 0
         bar = progress(total=len(questions), unit="studies", what="rexrank")
         for question, answers in models.generate(
@@ -68,7 +60,7 @@ def export_rexrank(run: Run, road: Road, asked: Path, out: Path, *, root: Path |
     count = data.submission(asked, said, out)
     silent = sum(not text.strip() for text in said.values())
     more = "".join(f", {n} {what}" for n, what in ((silent, "empty"), (cut, "cut at sample.max_new_tokens")) if n)
-    return f"{count:,} reports by {choice.chosen.id}{more}"
+    return f"{count:,} reports by {chosen.id}{more}"
 
 
 def _studies(asked: Path, root: Path, cache: Path) -> tuple[list[Study], list[Quarantined]]:

@@ -1,4 +1,4 @@
-"""What leaves a run: the aligned model as an ordinary checkpoint, the pairs for another tool."""
+"""The aligned model as an ordinary checkpoint, and the pairs for another tool."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from radpref.config import flatten
 from radpref.files import new_folder, write_atomically
-from radpref.records import reasons
+from radpref.records import System, reasons
 from radpref.rooms import formats, models
 from radpref.runs.context import Left, section_of
 from radpref.runs.folder import Run, RunError
@@ -14,11 +14,11 @@ from radpref.runs.stage import Road
 from radpref.stages.ports import CHOICE, METRICS, PAIRS, STUDIES
 
 
-def export_model(run: Run, road: Road, to: Path) -> str:
-    """Write the chosen model, adapter merged, with its processor, as an ordinary checkpoint.
+def chosen_model(run: Run, road: Road) -> System:
+    """The model that was selected, once it is seen that it lies there as it was.
 
     Raises:
-        RunError: nothing has been selected yet, or it was trained anew since; or the folder holds something.
+        RunError: nothing has been selected yet, or it was trained anew since.
     """
     choice = Left(run, road).fact(CHOICE)
     if choice is None:
@@ -30,10 +30,20 @@ def export_model(run: Run, road: Road, to: Path) -> str:
             f"the model that was selected in {run.folder} has been trained anew since; `radpref run` (the same "
             "command as before) brings everything up to date."
         )
+    return choice.chosen
+
+
+def export_model(run: Run, road: Road, to: Path) -> str:
+    """Write the chosen model, adapter merged, with its processor, as an ordinary checkpoint.
+
+    Raises:
+        RunError: as `chosen_model`. StoreError: the folder holds something.
+    """
+    chosen = chosen_model(run, road)
     with new_folder(to) as part:
-        models.save(models.merged(models.load(section, run.recipe.run)), part)
+        models.save(models.merged(models.load(section_of(chosen.weights), run.recipe.run)), part)
         write_atomically(part / "README.md", models.model_card(_card(run, road, to.name)))
-    return choice.chosen.id
+    return chosen.id
 
 
 def _card(run: Run, road: Road, name: str) -> models.CardFacts:
