@@ -15,7 +15,7 @@ from torch import Tensor
 
 from radpref.mining.rows import as_tensor
 
-_BLOCK = 4096
+_BLOCK = 2048
 """Rows at a time."""
 _PROBE = 4096
 """Rows that are looked at first where there are many: repetition shows among them already."""
@@ -57,9 +57,9 @@ def distinct(parts: Sequence[Any], *, always: bool = False) -> Distinct | None:
         # of U rows alike in number, n draws meet about n(n - 1) / 2U twice
         if (len(probe) - seen) * 2 * rows < _WORTH * len(probe) * (len(probe) - 1):
             return None
-    hashes = torch.cat(
-        [torch.empty(0, dtype=torch.int64), *(_hashed([as_tensor(p, some) for p in parts]) for some in _blocks(rows))]
-    )
+    hashes = torch.empty(rows, dtype=torch.int64)  # filled in place: pieces to be put together would pin their blocks
+    for some in _blocks(rows):
+        hashes[some] = _hashed([as_tensor(part, some) for part in parts])
     _, at, like = np.unique(hashes.numpy(), return_index=True, return_inverse=True)
     first, inverse = torch.from_numpy(at), torch.from_numpy(like)
     order = first.argsort()
