@@ -13,7 +13,7 @@ ROOMS: dict[str, int] = {
     "findings": 2,
     "grounding": 1,
     "images": 1,
-    "judges": 2,
+    "judges": 3,
     "losses": 1,
     "mining": 1,
     "models": 1,

@@ -120,7 +120,7 @@ WAS: dict[str, tuple[int, str]] = {
     "evaluation": (1, "ee2be82caaa22e5e9b5c91c4"),
     "findings": (2, "6d2247e4ccd40a0c2ed9c176"),
     "images": (1, "84e65ee8289b9e49de390691"),
-    "judges": (2, "e84f8c52bc9e3c36fe3a98a6"),
+    "judges": (3, "e84f8c52bc9e3c36fe3a98a6"),
     "losses": (1, "88f5ac802e76102423bc3f76"),
     "mining": (1, "411ae627fa87f9b10999c17f"),
     "pairs": (1, "128fe77efedcd2eb141b48e6"),

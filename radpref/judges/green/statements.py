@@ -114,7 +114,7 @@ def told(text: str) -> Told:
     normal = _all_normal(lower, findings)
     said = [*findings, *_claims(text, lower, findings), *normal]
     denied = tuple(_denial(lower, f) for f in said if f.presence == "absent")
-    units = _folded(_units(f for f in said if f.presence != "absent"), lower)
+    units = _united(_folded(_mentions(f for f in said if f.presence != "absent"), lower))
     return Told(
         units=tuple(_doubted(unit, denied) for unit in units) if denied else units,
         denied=denied,
@@ -281,13 +281,22 @@ def _unit(finding: Finding, side: Side | None) -> Unit:
 
 
 def _units(asserted: Iterable[Finding]) -> tuple[Unit, ...]:
+    """One unit per name, side and place."""
+    return _united(_mentions(asserted))
+
+
+def _mentions(asserted: Iterable[Finding]) -> list[Unit]:
+    """What is asserted, a unit for each time and side."""
+    return [_unit(finding, side) for finding in asserted for side in _SIDES[finding.side]]
+
+
+def _united(mentions: Sequence[Unit]) -> tuple[Unit, ...]:
     """One unit per name, side and place; a vaguer mention of the same thing is part of the fuller one."""
-    split = [_unit(finding, side) for finding in asserted for side in _SIDES[finding.side]]
-    if len(split) < 2:
-        return tuple(split)
+    if len(mentions) < 2:
+        return tuple(mentions)
     units: list[Unit] = []
     # Those that tell their side and place come first, so that the vaguer find what they belong to.
-    for unit in sorted(split, key=lambda unit: (unit.side is None, unit.place is None)):
+    for unit in sorted(mentions, key=lambda unit: (unit.side is None, unit.place is None)):
         same = [index for index, other in enumerate(units) if _same(other, unit)]
         for index in same:
             units[index] = _merged(units[index], unit)
@@ -317,20 +326,23 @@ def _merged(unit: Unit, other: Unit) -> Unit:
     )
 
 
-def _folded(units: Sequence[Unit], lower: str) -> tuple[Unit, ...]:
-    """Without general names that their sentence makes particular: ``left opacity, likely atelectasis`` is one."""
+def _folded(mentions: list[Unit], lower: str) -> list[Unit]:
+    """Without general names that their sentence makes particular: ``left opacity, likely atelectasis`` is one.
+
+    Mentions, and not what they come to together: what is named in another sentence too is named here all the same.
+    """
     general = lexicon().general
-    if not any(unit.name in general for unit in units):
-        return tuple(units)
-    kept = list(units)
-    for unit in units:
+    if not any(unit.name in general for unit in mentions):
+        return mentions
+    kept = list(mentions)
+    for unit in mentions:
         for index, particular in enumerate(kept):
             if particular.name in general.get(unit.name, ()) and particular.sure and alike(unit, particular, lower):
                 side = None if particular.name in lexicon().midline else particular.side or unit.side
                 kept[index] = _merged(particular, unit)._replace(side=side)
                 kept.remove(unit)
                 break
-    return tuple(kept)
+    return kept
 
 
 def alike(first: Unit, second: Unit, lower: str) -> bool:
