@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from radpref.config import flatten
 from radpref.files import new_folder, write_atomically
 from radpref.records import System, reasons
 from radpref.rooms import formats, models
@@ -39,30 +38,14 @@ def export_model(run: Run, road: Road, to: Path) -> str:
     Raises:
         RunError: as `chosen_model`. StoreError: the folder holds something.
     """
-    chosen = chosen_model(run, road)
+    chosen, left = chosen_model(run, road), Left(run, road)
     with new_folder(to) as part:
         models.save(models.merged(models.load(section_of(chosen.weights), run.recipe.run)), part)
-        write_atomically(part / "README.md", models.model_card(_card(run, road, to.name)))
+        counts = {f"{split} studies": n for split, n in left.counts(STUDIES).get("studies", {}).items()}
+        counts |= {name: n for name, n in left.counts(PAIRS).items() if name == "pairs"}
+        facts = models.facts_of_recipe(to.name, run.recipe, counts, list(left.table(METRICS) or ()))
+        write_atomically(part / "README.md", models.model_card(facts))
     return chosen.id
-
-
-def _card(run: Run, road: Road, name: str) -> models.CardFacts:
-    """What the run knows of its model: counts, recipe, metrics with intervals."""
-    left, recipe = Left(run, road), run.recipe
-    counts = {f"{split} studies": n for split, n in left.counts(STUDIES).get("studies", {}).items()}
-    counts |= {name: n for name, n in left.counts(PAIRS).items() if name == "pairs"}
-    drawn = " (drawn patients, who do not exist)" if recipe.data.source == "phantom" else ""
-    # paths of this machine are nobody's business
-    plain = {key: value for key, value in flatten(recipe.model_dump(mode="json")) if not str(value).startswith("/")}
-    return models.CardFacts(
-        name=name,
-        base=Path(recipe.model.path).name,
-        method=f"Aligned with preferences by the method {recipe.method} ({recipe.align.loss}).",
-        data=counts,
-        source=f"Source of the data: {recipe.data.source}{drawn}.",
-        metrics=list(left.table(METRICS) or ()),
-        recipe="\n".join(f"{key}: {value}" for key, value in plain.items()),
-    )
 
 
 def export_pairs(

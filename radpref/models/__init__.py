@@ -6,7 +6,7 @@ trained. All forwards run under ``autocast(vlm)``.
 """
 
 from radpref.models.adapt import attach_lora, freeze, language_targets, merged, trainable_summary
-from radpref.models.card import CardFacts, model_card
+from radpref.models.card import CardFacts, facts_of_recipe, model_card
 from radpref.models.chat import PER_TOKEN, collate, encode_answer, encode_prompt, pad
 from radpref.models.decoding import context_length, decode, generate, repeat_cache, said, sampler, text_positions
 from radpref.models.dropout import without_dropout
@@ -41,6 +41,7 @@ __all__ = [
     "decode",
     "encode_answer",
     "encode_prompt",
+    "facts_of_recipe",
     "fingerprint",
     "freeze",
     "generate",

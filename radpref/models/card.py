@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from radpref.config import Recipe, flatten
 from radpref.records import Metric
 
 LIMITS = (
@@ -42,6 +44,21 @@ class CardFacts:
     """An identifier of the hub, such as apache-2.0; the base's own holds where it is empty."""
     limits: Sequence[str] = ()
     """What holds for this model besides ``LIMITS``."""
+
+
+def facts_of_recipe(name: str, recipe: Recipe, data: Mapping[str, int], metrics: Sequence[Metric]) -> CardFacts:
+    """What a recipe tells of the model that it made; paths of the machine are nobody's business."""
+    drawn = " (drawn patients, who do not exist)" if recipe.data.source == "phantom" else ""
+    plain = {key: value for key, value in flatten(recipe.model_dump(mode="json")) if not str(value).startswith("/")}
+    return CardFacts(
+        name=name,
+        base=Path(recipe.model.path).name,
+        method=f"Aligned with preferences by the method {recipe.method} ({recipe.align.loss}).",
+        data=data,
+        source=f"Source of the data: {recipe.data.source}{drawn}.",
+        metrics=metrics,
+        recipe="\n".join(f"{key}: {value}" for key, value in plain.items()),
+    )
 
 
 def model_card(facts: CardFacts) -> str:

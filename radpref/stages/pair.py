@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import tee
 from pathlib import Path
 
-from radpref.config import Recipe
 from radpref.records import Candidate, Completion, Judgement, Pair, Quarantined, Question, reasons
 from radpref.rooms import data, formats, pairs
 from radpref.runs.context import QUARANTINED, Context
@@ -81,14 +80,11 @@ RANKED = Stage(
 # ------------------------------------------------------------------------------------------ edited
 
 
-def _editor(recipe: Recipe) -> str:
-    """What edits follow from: the rules and their words, or the chat model that is asked."""
-    return pairs.editor_version(recipe.edit)
-
-
 EDITOR = Identity("the editor", ("edit.editor", "edit.server", "edit.model", "edit.template", "edit.json_schema",
                                  "edit.max_tokens", "edit.repairs", "edit.api_key_env", "edit.cache",
-                                 "edit.concurrency", "edit.timeout", "edit.retries"), _editor)  # fmt: skip
+                                 "edit.concurrency", "edit.timeout", "edit.retries"),
+                  lambda recipe: pairs.editor_version(recipe.edit))  # fmt: skip
+"""The rules and their words, or the chat model that is asked."""
 EDITS = ("edit.flips", "edit.attributes", "edit.comparisons", "edit.max_distance", "edit.max_length_ratio")
 
 
