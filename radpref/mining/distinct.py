@@ -15,7 +15,7 @@ from torch import Tensor
 
 from radpref.mining.rows import as_tensor
 
-_BLOCK = 2048
+_BLOCK = 512
 """Rows at a time."""
 _PROBE = 4096
 """Rows that are looked at first where there are many: repetition shows among them already."""

@@ -93,10 +93,10 @@ class Asked(NamedTuple):
     """What mining remembers of a question."""
 
     id: str
-    study: str
+    study: int
+    """A hash, as of the prompt: whether two are the same is all that is asked."""
     patient: str
     prompt: int
-    """A hash of it: whether prompts are the same is all that is asked."""
     task: str
     kind: str
     finding: str
@@ -123,7 +123,7 @@ def remembered(questions: Iterable[Question]) -> list[Asked]:
         rows.append(
             Asked(
                 id=question.id,
-                study=once(question.study),
+                study=hash(question.study),
                 patient=once(question.patient),
                 prompt=hash(question.prompt),
                 task=once(question.task),

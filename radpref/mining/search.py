@@ -29,7 +29,7 @@ from radpref.errors import RadprefError
 from radpref.mining.distinct import Distinct, distinct
 from radpref.mining.rows import as_tensor
 
-BLOCK = 2048
+BLOCK = 1024
 """Rows of the gallery at a time: few, so that what is made of them stays in the cache and memory stays flat."""
 TILE = 256
 """Queries at a time."""
