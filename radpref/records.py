@@ -6,6 +6,7 @@ field or a wrong type is an error when a row is read, so that a table written by
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
@@ -101,14 +102,21 @@ class Finding(Record):
     """Where in the text the finding is named; None for a truth that has no text."""
 
 
+def _below(path: str, root: object) -> str | None:
+    """A path relative to a folder, with forward slashes; None where it does not lie below it. Without pathlib: every
+    row of every table asks."""
+    start = f"{root}{os.sep}"
+    return path[len(start) :].replace(os.sep, "/") if root and path.startswith(start) else None
+
+
 def _absolute(path: str, info: ValidationInfo) -> str:
     root = (info.context or {}).get("root")
-    return str(Path(root, path)) if root else path
+    return os.path.join(root, path) if root else path  # noqa: PTH118 - as above
 
 
 def _relative(path: str, info: SerializationInfo) -> str:
-    root = (info.context or {}).get("root")
-    return Path(path).relative_to(root).as_posix() if root and Path(path).is_relative_to(root) else path
+    below = _below(path, (info.context or {}).get("root"))
+    return path if below is None else below
 
 
 StoredPath = Annotated[str, AfterValidator(_absolute), PlainSerializer(_relative)]
@@ -122,8 +130,8 @@ def _found(path: str, info: ValidationInfo) -> str:
 
 
 def _noted(path: str, info: SerializationInfo) -> str:
-    root = (info.context or {}).get("root")
-    return f"./{Path(path).relative_to(root).as_posix()}" if root and Path(path).is_relative_to(root) else path
+    below = _below(path, (info.context or {}).get("root"))
+    return path if below is None else f"./{below}"
 
 
 StoredModel = Annotated[str, AfterValidator(_found), PlainSerializer(_noted)]
