@@ -51,7 +51,7 @@ def questions(
             kept = {question.id for question in _shuffled(study, made, seed)[: task.per_study]}
             yield from (question for question in made if question.id in kept)
         else:
-            yield from (question for question in made if question.id in taken)
+            yield from (question for question in made if hash(question.id) in taken)
 
 
 class _Maker:
@@ -90,19 +90,19 @@ def _shuffled(study: Study, rows: Sequence[Question], seed: int) -> list[Questio
     return Random(f"{seed}:{study.id}").sample(list(rows), len(rows))
 
 
-def _balanced(maker: _Maker, studies: Iterable[Study], task: TaskSection, seed: int) -> set[str]:
-    """Ids of the questions that are asked where strata take turns, so that a rare one gives all it has.
+def _balanced(maker: _Maker, studies: Iterable[Study], task: TaskSection, seed: int) -> set[int]:
+    """Of the questions that are asked where strata take turns, so that a rare one gives all it has, the ids' hashes.
 
     Within a split as many in all as ``per_study`` of each study would be; any question of a study alike.
     """
-    of_split: defaultdict[str, list[list[tuple[str, Hashable]]]] = defaultdict(list)
+    of_split: defaultdict[str, list[list[tuple[int, Hashable]]]] = defaultdict(list)
     for study in studies:
         if not study.questions:
             rows = _shuffled(study, maker.of(study), seed)
-            of_split[study.split].append([(row.id, _STRATA[task.balance](row)) for row in rows])
-    taken: set[str] = set()
+            of_split[study.split].append([(hash(row.id), _STRATA[task.balance](row)) for row in rows])
+    taken: set[int] = set()
     for studies_of in of_split.values():
-        strata: defaultdict[Hashable, list[str]] = defaultdict(list)
+        strata: defaultdict[Hashable, list[int]] = defaultdict(list)
         for turn in range(max(map(len, studies_of), default=0)):
             for row in studies_of:
                 if turn < len(row):
@@ -111,9 +111,9 @@ def _balanced(maker: _Maker, studies: Iterable[Study], task: TaskSection, seed: 
     return taken
 
 
-def _in_turns(strata: Sequence[list[str]], total: int) -> list[str]:
-    """Ids of ``total`` questions, one of each stratum a turn."""
-    taken: list[str] = []
+def _in_turns(strata: Sequence[list[int]], total: int) -> list[int]:
+    """``total`` questions, one of each stratum a turn."""
+    taken: list[int] = []
     turn = 0
     while len(taken) < total:
         row = [stratum[turn] for stratum in strata if turn < len(stratum)]
