@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -90,28 +92,45 @@ def _shuffled(study: Study, rows: Sequence[Question], seed: int) -> list[Questio
     return Random(f"{seed}:{study.id}").sample(list(rows), len(rows))
 
 
+class _Candidates:
+    """The questions that can be asked of the studies of a split, each by its id's hash and its stratum's number."""
+
+    def __init__(self) -> None:
+        self.hashes, self.strata, self.ends = array("q"), array("l"), array("q")
+
+    def by_stratum(self) -> list[array[int]]:
+        """The hashes of each stratum: every study's first question, then every study's second ..."""
+        found: dict[int, array[int]] = {}
+        starts = (0, *self.ends)
+        for turn in range(max((end - start for start, end in pairwise(starts)), default=0)):
+            for start, end in pairwise(starts):
+                if start + turn < end:
+                    found.setdefault(self.strata[start + turn], array("q")).append(self.hashes[start + turn])
+        return list(found.values())
+
+
 def _balanced(maker: _Maker, studies: Iterable[Study], task: TaskSection, seed: int) -> set[int]:
     """Of the questions that are asked where strata take turns, so that a rare one gives all it has, the ids' hashes.
 
     Within a split as many in all as ``per_study`` of each study would be; any question of a study alike.
     """
-    of_split: defaultdict[str, list[list[tuple[int, Hashable]]]] = defaultdict(list)
+    of_split: defaultdict[str, _Candidates] = defaultdict(_Candidates)
+    numbers: dict[Hashable, int] = {}
     for study in studies:
         if not study.questions:
-            rows = _shuffled(study, maker.of(study), seed)
-            of_split[study.split].append([(hash(row.id), _STRATA[task.balance](row)) for row in rows])
+            asked = of_split[study.split]
+            for row in _shuffled(study, maker.of(study), seed):
+                asked.hashes.append(hash(row.id))
+                asked.strata.append(numbers.setdefault(_STRATA[task.balance](row), len(numbers)))
+            asked.ends.append(len(asked.hashes))
     taken: set[int] = set()
-    for studies_of in of_split.values():
-        strata: defaultdict[Hashable, list[int]] = defaultdict(list)
-        for turn in range(max(map(len, studies_of), default=0)):
-            for row in studies_of:
-                if turn < len(row):
-                    strata[row[turn][1]].append(row[turn][0])
-        taken |= set(_in_turns(list(strata.values()), sum(len(row[: task.per_study]) for row in studies_of)))
+    for asked in of_split.values():
+        total = sum(min(end - start, task.per_study) for start, end in pairwise((0, *asked.ends)))
+        taken |= set(_in_turns(asked.by_stratum(), total))
     return taken
 
 
-def _in_turns(strata: Sequence[list[int]], total: int) -> list[int]:
+def _in_turns(strata: Sequence[Sequence[int]], total: int) -> list[int]:
     """``total`` questions, one of each stratum a turn."""
     taken: list[int] = []
     turn = 0
