@@ -46,7 +46,7 @@ def test_every_stage_finishes_and_mined_questions_are_those_paired(run: Run) -> 
     questions = {row.id: row for row in rows(run, TRAIN)}
     mined = {row.id for row in rows(run, MINED)}
     pairs = rows(run, PAIRS)
-    assert len(mined) == 8
+    assert 0 < len(mined) <= 8  # the budget, where so many are hard or near
     assert all(questions[id].split == "train" for id in mined)
     assert pairs
     assert {pair.question for pair in pairs} <= mined
@@ -100,11 +100,11 @@ def test_random_questions_cost_the_same_budget_and_no_new_answers(run: Run, tmp_
     run_stage_alone(other, "mine", redo=True)
     assert finished(other)["answer"] == "yes"
     drawn, mined = ({row.id for row in rows(one, MINED)} for one in (other, run))
-    assert len(drawn) == len(mined) == 8
+    assert len(drawn) == len(mined)
     assert drawn != mined
     assert all(row.of is None for row in rows(other, MINED))
     summary = Summary.model_validate(counts(other, "mine")["summary"])
-    assert sum(row.taken for row in summary.strata) == 8
+    assert sum(row.taken for row in summary.strata) == len(mined)
 
 
 def test_a_sampled_rejected_side_is_the_own_wrong_answer(run: Run, tmp_path: Path) -> None:

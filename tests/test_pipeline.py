@@ -58,7 +58,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def events(folder: Path) -> list[tuple[str, str]]:
-    begun = (folder / "recipe.yaml").exists()
+    begun = (folder / "run.json").exists() and (folder / "recipe.yaml").exists()
     return [(event["stage"], event["event"]) for event in Run(folder).events()] if begun else []
 
 

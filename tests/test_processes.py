@@ -88,8 +88,12 @@ def assert_equal(one: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     assert ours
     for name, tensors in ours.items():
-        for key, value in tensors.items():
-            assert torch.allclose(value, theirs[name][key], rtol=1e-4, atol=1e-5), f"{name}: {key}"
+        apart = torch.cat([(value - theirs[name][key]).float().abs().flatten() for key, value in tensors.items()])
+        size = torch.cat([value.float().abs().flatten() for value in tensors.values()])
+        # Adam's first steps have the size of the learning rate whatever the gradient's: where that is nothing but
+        # rounding, which way they go follows from the order of a sum. So few places may differ, and by a step or two.
+        assert (apart > 1e-5 + 1e-4 * size).float().mean() < 1e-4, name
+        assert apart.norm() < 1e-4 * size.norm(), name
 
 
 def _assert_like(where: str, one: object, other: object) -> None:

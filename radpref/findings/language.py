@@ -91,7 +91,7 @@ def language_of(text: str) -> str | None:
     foreign = {name: sum(word in known for word in words) for name, known in book.foreign.items()}
     name = max(foreign, key=lambda name: foreign[name])
     marks = [word for word in words if word in book.foreign[name]]
-    if len(marks) == 1 and len(marks[0]) < (_TELLING if english else _TELLING - 1) and marks[0].isascii():
+    if len(marks) == 1 and len(marks[0]) < _TELLING and marks[0].isascii():
         foreign[name] = 0  # "de novo", a name
     if foreign[name] > english or (foreign[name] == english == 1 and len(words) < _SHORT):
         return name

@@ -183,12 +183,9 @@ def mine(
     rows_of_hard = [place[id] for id in hard]
     ordered = sorted(near, key=lambda i: (near[i].distance, _drawn(seed, ids[i])))
     before = _in_turns(rows_of_hard, ordered, int(section.neighbours * budget), budget)
+    taken = before if section.quota == "none" else _shared(rows_of_hard, ordered, strata, section, budget)
     if section.select == "random":
-        taken = sorted(range(len(ids)), key=lambda i: _drawn(seed, ids[i]))[:budget]
-    elif section.quota == "none":
-        taken = before
-    else:
-        taken = _shared(rows_of_hard, ordered, strata, section, budget)
+        taken = sorted(range(len(ids)), key=lambda i: _drawn(seed, ids[i]))[: len(taken)]
     quotas = Counter(strata[i] for i in taken)
     reasons = near if section.select == "hard" else {}
     rows = [

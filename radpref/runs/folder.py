@@ -189,10 +189,10 @@ class Run:
     def note_recipe(self) -> None:
         """Write down the recipe and how the run was made; called when all checks have passed."""
         if self.main:
-            with replacing(self.path("run.json")) as made, replacing(self.path("recipe.yaml")) as recipe:
-                made.write(_as_json(about(self.loaded)).encode())
-                made.flush()  # where there is no room for either, neither is replaced
+            with replacing(self.path("recipe.yaml")) as recipe, replacing(self.path("run.json")) as made:
                 recipe.write(config.dump(self.loaded).encode())
+                recipe.flush()  # where there is no room for either, neither is replaced
+                made.write(_as_json(about(self.loaded)).encode())  # in place first: a recipe.yaml alone is somebody's
 
 
 def _as_json(value: Any) -> str:
