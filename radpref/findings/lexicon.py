@@ -219,7 +219,7 @@ def _one_slip(word: str, known: str) -> bool:
     return first[1:] == second or first == second[1:]
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=1 << 14)
 def _spelled(word: str) -> str:
     book = lexicon()
     if word in book.short:

@@ -18,7 +18,7 @@ from radpref.findings.sentences import sentences
 from radpref.findings.text import plain
 from radpref.records import Finding, Span
 
-_REMEMBERED = 1 << 15
+_REMEMBERED = 1 << 14
 """Sentences kept in memory; at about a kilobyte each, some 30 MB."""
 
 _TEXTS = 1 << 12

@@ -168,8 +168,8 @@ def _control(context: Context) -> Outcome:
         System(id=f"control-lr-{lr:g}", weights=context.weights(result.path), lr=lr, step=result.steps)
         for lr, result in zip(rates, results, strict=True)
     ]
-    rates_told = ", ".join(f"{lr:g}" for lr in rates)
-    return Outcome(f"{results[-1].steps} steps, lr {rates_told}", {"controls": Systems(rows=tuple(found))})
+    line = f"{results[-1].steps} steps, lr {', '.join(f'{lr:g}' for lr in rates)}"
+    return Outcome(line, {"controls": Systems(rows=tuple(found))})
 
 
 CONTROL = Stage(

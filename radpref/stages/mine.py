@@ -82,6 +82,11 @@ def _mine(context: Context) -> Outcome:
     context.write(MINED, found.rows)
     summary = found.summary
     counts = ", ".join(f"{name} {count}" for name, count in summary.cells.items())
+    if not found.rows:
+        raise RunError(
+            f"no question of {len(questions)} is hard ({counts}), so that there is nothing to align with. Ask more "
+            "questions (task.per_study), or harder ones (task.asks), or add right-unsure to mine.cells."
+        )
     return Outcome(
         f"{summary.taken} of {len(questions)} questions mined: {summary.hard} hard, {summary.neighbours} neighbours, "
         f"{summary.unscored} unscored ({counts})",
