@@ -23,7 +23,7 @@ def _select(context: Context) -> Outcome:
     tried = tuple(system for system in models if system not in controls)
 
     def best(rows: Sequence[System]) -> System:
-        return max(rows, key=lambda row: rank_of(row.scores[by]))
+        return max(rows, key=lambda row: -1.0 if (score := row.scores[by]) is None else score)
 
     chosen = best(tried)
     control = best(controls) if controls else None
@@ -50,10 +50,6 @@ def _with_scores(context: Context, system: System) -> System:
         scores[name] = sum(found) / len(found) if found else None
     scores["words"] = sum(len(text.split()) for text in answers.values()) / len(answers)
     return system.model_copy(update={"scores": scores})
-
-
-def rank_of(score: float | None) -> float:
-    return -1.0 if score is None else score
 
 
 def shown(score: float | None) -> str:
