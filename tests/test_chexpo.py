@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from radpref import config
 from radpref.config import RecipeError
 from radpref.mining import Summary
 from radpref.pipeline import run_all, run_stage_alone
+from radpref.records import Quarantined, TokenScores
 from radpref.runs.folder import Run, RunError
+from radpref.stages import answers
 from radpref.stages.ports import COMPLETIONS, MINED, PAIRS, TRAIN
 from radpref.tasks import matches
 from tests.runs import counts, digest, finished, last_line, rows
@@ -107,9 +110,22 @@ def test_random_questions_cost_the_same_budget_and_no_new_answers(run: Run, tmp_
     assert sum(row.taken for row in summary.strata) == len(mined)
 
 
-def test_a_sampled_rejected_side_is_the_own_wrong_answer(run: Run, tmp_path: Path) -> None:
-    other = again(run, tmp_path / "sampled", "pair.rejected=sampled")
-    run_stage_alone(other, "pair", redo=True)
+def test_a_sampled_rejected_side_is_the_own_wrong_answer(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other answer is made a wrong one: the built-in model may get so few questions all right."""
+    greedy, wrong = answers._greedy, "nothing of it"
+
+    def half_wrong(*given: Any, **more: Any) -> Any:
+        scores = TokenScores(logps=(-0.1,), margins=(0.5,), ends=(len(wrong),))
+        for number, rows_of in enumerate(greedy(*given, **more)):
+            assert not isinstance(rows_of, Quarantined)
+            yield [row.model_copy(update={"text": wrong, "scores": scores}) if number % 2 else row for row in rows_of]
+
+    monkeypatch.setattr(answers, "_greedy", half_wrong)
+    other = again(run, tmp_path / "sampled", "pair.rejected=sampled", "sample.max_new_tokens=11")
+    for name in ("answer", "judge", "mine", "pair"):
+        run_stage_alone(other, name, redo=True)
     questions = {row.id: row for row in rows(other, TRAIN)}
     said = {row.question: row.text for row in rows(other, COMPLETIONS)}
     pairs = rows(other, PAIRS)

@@ -257,3 +257,16 @@ def test_a_candidate_that_says_nothing_of_the_chest_scores_0() -> None:
 def test_compare_reads_what_the_judge_reads() -> None:
     candidate = "Left effusion. [Right mass.]"
     assert compare("Left effusion.", candidate).score == judge("Left effusion.", candidate).score < 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("between", ["\n", "&nbsp;&nbsp;&nbsp;", " | ", "\n- ", "<br>"])
+def test_a_layout_without_stops_is_the_report_itself(between: str) -> None:
+    """What a sentence qualifies or contradicts ends with it, by whatever sign."""
+    parts = [
+        "Heart size within normal limits", "No pneumothorax or large pleural effusion",
+        "There is a stable right basilar opacity", "Mild degenerative change of the spine", "No acute disease",
+    ]  # fmt: skip
+    report = " ".join(f"{part}." for part in parts)
+    [row] = JUDGES["green"]()([Case("a", "a", report, between.join(parts))])
+    assert row.score is not None
+    assert row.score >= 0.99, row.errors

@@ -35,7 +35,7 @@ from radpref.judges.green.scoring import judged, report_of
 from radpref.judges.green.statements import unmasked
 from radpref.judges.green.weights import digest
 
-RULES = "2.2"
+RULES = "2.3"
 """Raised by hand with the rules."""
 
 

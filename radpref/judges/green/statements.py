@@ -6,9 +6,12 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from radpref.findings import COVERS, lexicon, read
+from radpref.findings.reader import sentence_bounds
+from radpref.findings.text import BREAK
 from radpref.judges.distances import off_place, unlike
 from radpref.judges.green.weights import WHOLE, weights, words
 from radpref.records import Finding, Side, Span
@@ -22,8 +25,10 @@ _SIDES: dict[Side | None, tuple[Side | None, ...]] = {
 _REMEMBERED = 1 << 12
 """Sentences with a disease that the lexicon does not know, kept as read."""
 _BLANK = str.maketrans("[]*", "   ")
-_STOP = re.compile(r"[.!?;](?=[\s<|\"]|$)|\n\s*(?:\n|(?:[-*•]|\d+[.)])\s)|\s-\s|</?[a-z]|\||\"\s*[,}]")
+_STOP = re.compile(r"[.!?;](?=[\s<|\"]|$)|\n\s*(?:\n|(?:[-*•]|\d+[.)])\s)|\u2028|\s-\s|</?[a-z]|\||\"\s*[,}]")
 """Ends of sentences in running text, lists, tables, HTML and JSON."""
+_LAYOUT = re.compile(r"[\n&]|\b\d{1,2}[.)]\s")
+"""Without any of these a sentence ends where `_STOP` says."""
 _INSIDE = re.compile(r"(?:\w|\b(?:not|cannot|can't) )$")
 _LETTERS = re.compile(r"[a-z]+")
 _STEM = re.compile(r"(?:us|i|ism|ic|es|s|ed|a|is)$")
@@ -109,7 +114,7 @@ def unmasked(text: str) -> str:
 
 def told(text: str) -> Told:
     """The statements of a report (`unmasked`). Whatever a report says twice, it says once."""
-    lower = text.lower()
+    lower = _lowered(text)
     findings = read(text)
     normal = _all_normal(lower, findings)
     said = [*findings, *_claims(text, lower, findings), *normal]
@@ -121,6 +126,19 @@ def told(text: str) -> Told:
         asides=_asides(text, lower, findings),
         text=lower,
     )
+
+
+def _lowered(text: str) -> str:
+    """The text in lower case, at equal length; `BREAK` stands where a sentence ends for the reader, by any sign."""
+    lower = text.lower()
+    if not _LAYOUT.search(lower) or len(lower) != len(text):
+        return lower
+    pieces, done = [], 0
+    for (_, end), (start, _) in pairwise(sentence_bounds(text)):
+        if done <= end < start:
+            pieces += [lower[done:end], BREAK]
+            done = end + 1
+    return "".join((*pieces, lower[done:]))
 
 
 def known(truth: Sequence[Finding]) -> Told:
