@@ -3,8 +3,8 @@
     python benchmarks/reading_invariance.py [--data FOLDER] [--reports 2000] [--show]
 
 Sets the real reports of FOLDER (default: $RADPREF_SHARED_DATA, else ../shared/data beside the checkout) in other
-layouts, as people and models write them, and prints in how many a CheXpert label changes. Counts only; ``--show``
-prints texts of the changed ones on the terminal.
+layouts, as people and models write them, and prints in how many a CheXpert label changes, and GREEN stays. Counts
+only; ``--show`` prints texts of the changed ones on the terminal.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 
 from radpref.findings import labels
+from radpref.judges import JUDGES, Case
 
 _SENTENCE = re.compile(r"(?<=[a-z\d)\]XY])\.\s+(?=[A-Z\d])")
 
@@ -101,6 +102,16 @@ def changed(text: str, layout: str) -> bool:
     return labels(". ".join(told) + ".") != labels(LAYOUTS[layout](told))
 
 
+def like(texts: Sequence[str], layout: str) -> float:
+    """Share of the reports whose GREEN in a layout, against themselves in sentences, is at least .99."""
+    told = [parts(text) for text in texts]
+    cases = [
+        Case(str(number), str(number), ". ".join(own) + ".", LAYOUTS[layout](own)) for number, own in enumerate(told)
+    ]
+    scores = [row.score for row in JUDGES["green"]()(cases)]
+    return sum(score is not None and score >= 0.99 for score in scores) / len(scores)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     beside = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -113,10 +124,11 @@ def main() -> None:
         parser.error(f"no real reports at {path}; give their folder with --data or RADPREF_SHARED_DATA")
     rows = (json.loads(line) for line in path.read_text("utf-8").splitlines())
     texts = list(islice((text for row in rows if (text := report_of(row))), args.reports))
-    print(f"| layout | labels change in (of {len(texts):,}) | share |\n|---|---:|---:|")
+    print(f"| layout | labels change in (of {len(texts):,}) | share | GREEN at least .99 |\n|---|---:|---:|---:|")
     for layout in LAYOUTS:
         bad = [text for text in texts if changed(text, layout)]
-        print(f"| {layout} | {len(bad)} | {len(bad) / len(texts):.2%} |", flush=True)
+        equal = f"{like(texts, layout):.2%}"
+        print(f"| {layout} | {len(bad)} | {len(bad) / len(texts):.2%} | {equal} |", flush=True)
         for text in bad[:8] if args.show else ():
             told = parts(text)
             first, second = labels(". ".join(told) + "."), labels(LAYOUTS[layout](told))

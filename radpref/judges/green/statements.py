@@ -130,7 +130,7 @@ def told(text: str) -> Told:
 
 def _lowered(text: str) -> str:
     """The text in lower case, at equal length; `BREAK` stands where a sentence ends for the reader, by any sign."""
-    lower = text.lower()
+    lower = text.lower().replace("&nbsp;", "      ")
     if not _LAYOUT.search(lower) or len(lower) != len(text):
         return lower
     pieces, done = [], 0
