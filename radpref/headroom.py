@@ -8,16 +8,15 @@ from dataclasses import replace
 
 from radpref.pipeline import road_of, run_road
 from radpref.records import Completion, Quarantined, Question
-from radpref.rooms import evaluation, judges, models, report
+from radpref.rooms import evaluation, judges, report
 from radpref.runs.context import Context
 from radpref.runs.folder import Run, RunError
-from radpref.runs.stage import Outcome, Rows, Stage, TableOf, Whole
+from radpref.runs.stage import Outcome, Stage, TableOf, Whole
 from radpref.runs.streams import grouped
 from radpref.runs.table import Merged
-from radpref.stages.answers import SAMPLE
+from radpref.stages import answers
 from radpref.stages.evaluate import MAIN
 from radpref.stages.identities import COMPUTES, JUDGE, READER
-from radpref.stages.identities import shown as shown_to
 from radpref.stages.judge import check_judge, section_of
 from radpref.stages.ports import MODEL, VALIDATION
 
@@ -43,20 +42,8 @@ def headroom_of(run: Run, *, redo: bool = False) -> str:
 
 
 def _drawn(batch: Sequence[Question], context: Context) -> Iterator[Sequence[Completion] | Quarantined]:
-    vlm, sample, seed = context.load(context.fact(MODEL)), context.config.sample, context.config.run.seed
-    size, tokens = len(batch), sample.max_new_tokens
-    greedy = models.generate(vlm, batch, max_new_tokens=tokens, batch=size, seed=seed)
-    drawn = models.generate(
-        vlm,
-        batch,
-        n=context.config.headroom.n,
-        temperature=sample.temperature,
-        top_p=sample.top_p,
-        max_new_tokens=tokens,
-        batch=size,
-        seed=seed,
-    )
-    for (_, one), (_, several) in zip(greedy, drawn, strict=True):
+    greedy = answers.greedy(context, context.fact(MODEL), batch)
+    for one, several in zip(greedy, answers.drawn(batch, context, context.config.headroom.n), strict=True):
         if isinstance(one, Quarantined) or isinstance(several, Quarantined):
             yield one if isinstance(one, Quarantined) else several
             continue
@@ -70,17 +57,15 @@ def _close(context: Context, merged: Merged) -> Outcome:
 
 
 DRAW = replace(
-    SAMPLE,
+    answers.SAMPLE,
     name="draw",
     help="Draw answers to the validation questions from the fine-tuned model, beside the greedy one.",
-    work=Rows(
+    work=replace(
+        answers.SAMPLING,
         make=_drawn,
-        item=Question,
         items=lambda context: context.read(VALIDATION),
         total=lambda context: len(context.read(VALIDATION)),
         into=DRAWN,
-        content=shown_to,
-        batch=lambda recipe: recipe.sample.batch,
         close=_close,
     ),
     reads=(VALIDATION, MODEL),
@@ -99,15 +84,15 @@ def _headroom(context: Context) -> Outcome:
         raise RunError("no validation question has answers, so that there is nothing to measure.")
     kind, resamples, seed = recipe.task.kind, recipe.evaluate.resamples, recipe.run.seed
     among = judges.JUDGES["green" if kind == "report" else "answer"]()
-    answers = evaluation.choices(rows, judges.JUDGES[section.name](section), among)
+    chosen = evaluation.choices(rows, judges.JUDGES[section.name](section), among)
     questions = [row.question for row in rows]
     measured = evaluation.measure_all(
-        kind, answers, [], questions, resamples=resamples, seed=seed, normals=recipe.judge.normals
+        kind, chosen, [], questions, resamples=resamples, seed=seed, normals=recipe.judge.normals
     )
     names = (MAIN[kind][0], FINDINGS, TRUTH) if kind == "report" else (MAIN[kind][0],)
     known = [name for name in names if measured[evaluation.GREEDY].value(name) is not None]
-    own = {name: measured[name] for name in answers}
-    ways = evaluation.headroom(own, answers, known, resamples=resamples, seed=seed)
+    own = {name: measured[name] for name in chosen}
+    ways = evaluation.headroom(own, chosen, known, resamples=resamples, seed=seed)
     told = evaluation.headroom_verdict(ways, known[0])
     content = {
         "judge": section.name, "split": "validation", "questions": len(rows), "drawn": recipe.headroom.n,

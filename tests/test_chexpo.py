@@ -114,15 +114,15 @@ def test_a_sampled_rejected_side_is_the_own_wrong_answer(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every other answer is made a wrong one: the built-in model may get so few questions all right."""
-    greedy, wrong = answers._greedy, "nothing of it"
+    own, wrong = answers.greedy, "nothing of it"
 
     def half_wrong(*given: Any, **more: Any) -> Any:
         scores = TokenScores(logps=(-0.1,), margins=(0.5,), ends=(len(wrong),))
-        for number, rows_of in enumerate(greedy(*given, **more)):
+        for number, rows_of in enumerate(own(*given, **more)):
             assert not isinstance(rows_of, Quarantined)
             yield [row.model_copy(update={"text": wrong, "scores": scores}) if number % 2 else row for row in rows_of]
 
-    monkeypatch.setattr(answers, "_greedy", half_wrong)
+    monkeypatch.setattr(answers, "greedy", half_wrong)
     other = again(run, tmp_path / "sampled", "pair.rejected=sampled", "sample.max_new_tokens=11")
     for name in ("answer", "judge", "mine", "pair"):
         run_stage_alone(other, name, redo=True)

@@ -19,12 +19,13 @@ from radpref.stages.sft import base
 Answers = Sequence[Completion] | Quarantined
 
 
-def _sampled(batch: Sequence[Question], context: Context) -> Iterator[Answers]:
+def drawn(batch: Sequence[Question], context: Context, n: int) -> Iterator[Answers]:
+    """``n`` answers of the fine-tuned model to each question of a batch, drawn as the recipe's sample section says."""
     section = context.config.sample
     found = models.generate(
         context.load(context.fact(MODEL)),
         batch,
-        n=section.n,
+        n=n,
         temperature=section.temperature,
         top_p=section.top_p,
         max_new_tokens=section.max_new_tokens,
@@ -34,7 +35,7 @@ def _sampled(batch: Sequence[Question], context: Context) -> Iterator[Answers]:
     return (answers for _, answers in found)
 
 
-def _greedy(context: Context, weights: Weights, questions: Sequence[Question], scores: bool = False) -> list[Answers]:
+def greedy(context: Context, weights: Weights, questions: Sequence[Question], scores: bool = False) -> list[Answers]:
     """Greedy answers to a batch of questions; nothing is drawn."""
     tokens, vlm = context.config.sample.max_new_tokens, context.load(weights)
     found = models.generate(vlm, questions, max_new_tokens=tokens, batch=len(questions), seed=0, scores=scores)
@@ -46,8 +47,8 @@ def _answered(context: Context, merged: Merged) -> Outcome:
     return Outcome(f"{merged.rows} answers for {merged.items} studies, {cut} cut")
 
 
-_SAMPLING = Rows(
-    make=_sampled,
+SAMPLING = Rows(
+    make=lambda batch, context: drawn(batch, context, context.config.sample.n),
     item=Question,
     items=lambda context: context.read(TRAIN),
     total=lambda context: len(context.read(TRAIN)),
@@ -57,14 +58,14 @@ _SAMPLING = Rows(
     close=_answered,
 )
 _ANSWERING = replace(
-    _SAMPLING,
-    make=lambda batch, context: _greedy(context, context.fact(MODEL), batch, scores=True),
+    SAMPLING,
+    make=lambda batch, context: greedy(context, context.fact(MODEL), batch, scores=True),
     batch=lambda recipe: recipe.evaluate.batch,
 )
 SAMPLE = Stage(
     name="sample",
     help="Sample candidate reports from the fine-tuned model.",
-    work=_SAMPLING,
+    work=SAMPLING,
     reads=(TRAIN, MODEL),
     writes=(COMPLETIONS,),
     config=("sample", "run.seed", *COMPUTES),
@@ -88,7 +89,7 @@ def _answer_posed(batch: Sequence[Posed], context: Context) -> Iterator[Answers]
     for _, group in groupby(batch, key=lambda one: one.system.id):
         some = list(group)
         system = some[0].system
-        for one, answers in zip(some, _greedy(context, system.weights, [p.question for p in some]), strict=True):
+        for one, answers in zip(some, greedy(context, system.weights, [p.question for p in some]), strict=True):
             if isinstance(answers, Quarantined):
                 yield answers.model_copy(update={"id": one.id})
             else:
