@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from radpref import config
-from radpref.cli.run import RedoOption
+from radpref.cli.run import RedoOption, default_folder
 from radpref.cli.terminal import friendly, out, overrides
 from radpref.headroom import headroom_of
 from radpref.runs.folder import Run, read_recipe
@@ -34,7 +34,7 @@ def headroom(
             loaded = config.override(loaded, words) if words else loaded
         else:
             loaded = config.load(what, preset=preset, overrides=words)
-            folder = out_folder or Path("runs") / (Path(what).stem + (f"-{preset}" if preset else ""))
+            folder = out_folder or default_folder(what, preset)
         page = headroom_of(Run(folder, loaded), redo=redo)
         told = f"page: {page}   numbers: {Path(page).with_suffix('.json')}"
         out.print(told, highlight=False, markup=False, soft_wrap=True)

@@ -22,6 +22,11 @@ RedoOption = Annotated[
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Do at most so many items this time.")]
 
 
+def default_folder(recipe: str, preset: str | None) -> Path:
+    """Where a run of a recipe goes when nobody says where."""
+    return Path("runs") / (Path(recipe).stem + (f"-{preset}" if preset else ""))
+
+
 def run(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A shipped recipe or the path of a YAML file.")],
@@ -46,8 +51,7 @@ def run(
         if print_recipe:
             sys.stdout.write(config.dump(loaded))
             return
-        name = Path(recipe).stem + (f"-{preset}" if preset else "")
-        this = Run(out_folder or Path("runs") / name, loaded)
+        this = Run(out_folder or default_folder(recipe, preset), loaded)
         run_all(this, redo=redo)
         if this.main and this.mark("evaluate") is not None:
             print_results(this)
