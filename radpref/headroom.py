@@ -83,8 +83,7 @@ def _headroom(context: Context) -> Outcome:
     if not rows:
         raise RunError("no validation question has answers, so that there is nothing to measure.")
     kind, resamples, seed = recipe.task.kind, recipe.evaluate.resamples, recipe.run.seed
-    among = judges.JUDGES["green" if kind == "report" else "answer"]()
-    chosen = evaluation.choices(rows, judges.JUDGES[section.name](section), among)
+    chosen = evaluation.choices(rows, judges.JUDGES[section.name](section), judges.among(kind))
     questions = [row.question for row in rows]
     measured = evaluation.measure_all(
         kind, chosen, [], questions, resamples=resamples, seed=seed, normals=recipe.judge.normals

@@ -19,6 +19,7 @@ from radpref.stages.judge import STAGE as JUDGE
 from radpref.stages.mine import EMBED, MINE
 from radpref.stages.pair import COUNTERFACTUAL, EDITED, GIVEN, RANKED
 from radpref.stages.report import STAGE as REPORT
+from radpref.stages.rounds import in_rounds
 from radpref.stages.select import LAST
 from radpref.stages.select import STAGE as SELECT
 from radpref.stages.sft import STAGE as SFT
@@ -41,7 +42,7 @@ PAIRS_ALONE: Road = [SFT, GIVEN, PREPARE, ALIGN, LAST]
 def road_of(recipe: Recipe) -> Road:
     """The stages of a run, in their order."""
     alone = recipe.method == "pairs" and recipe.data.source == NO_STUDIES
-    return PAIRS_ALONE if alone else METHODS[recipe.method]
+    return PAIRS_ALONE if alone else in_rounds(METHODS[recipe.method], recipe.align.rounds)
 
 
 def commands() -> dict[str, Stage]:

@@ -379,6 +379,14 @@ class MineSection(Section):
 
 
 class PairSection(Section):
+    by: Literal["judge", "consensus", "both"] = Field(
+        "judge",
+        description="what candidates are ranked by: the judge's score; consensus: how well each agrees with the "
+        "others, which needs no reference; both: the mean of the two",
+    )
+    chosen: Literal["candidate", "reference"] = Field(
+        "candidate", description="the chosen side: the best candidate, or the reference itself"
+    )
     tie: float = Field(1e-8, ge=0, description="no pair where best minus worst is at most this")
     margin: float = Field(0.0, ge=0, description="least difference of scores that makes a pair")
     limit: int | None = Field(None, ge=1, description="most pairs; the first in the order of the questions")
@@ -559,6 +567,13 @@ class AlignSection(Section):
     lr: float = Field(1e-5, gt=0, description="peak learning rate")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that warm up")
     epochs: float = Field(1, gt=0, description="passes over the pairs")
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="times to sample, judge, pair and align, each from the newest model and on another part of "
+        "the training studies",
+    )
     batch: int = Field(8, ge=1, description="pairs a batch, over all processes")
     accumulate: int = Field(1, ge=1, description="steps whose gradients are averaged")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")

@@ -92,6 +92,11 @@ def check(name: str, section: JudgeSection) -> None:
     JUDGES[name](section).check(section)
 
 
+def among(kind: str) -> Judge:
+    """The judge that holds answers against each other where a consensus is looked for: reports, or ``questions``."""
+    return JUDGES["answer" if kind == "questions" else "green"](_DEFAULT)
+
+
 def _is_free(make: Maker) -> bool:
     try:
         return make(_DEFAULT).free
@@ -124,6 +129,7 @@ __all__ = [
     "Pairing",
     "Verdict",
     "agreement",
+    "among",
     "answer_match",
     "check",
     "chexpo",

@@ -205,6 +205,16 @@ def kto(
     return _with_rewards(loss, chosen, rejected, beta)
 
 
+def sft(chosen: Scored, rejected: Scored) -> PreferenceLoss:
+    """Rejection-sampling fine-tuning: ``-m(c)``, m the mean log-prob a token; the rejected side is only watched.
+
+    It needs no reference. With the best of n sampled answers as the chosen side: Dong et al. 2023 (RAFT), arXiv
+    2304.06767, section 3.
+    """
+    mean_chosen, mean_rejected = chosen.mean(), rejected.mean()
+    return PreferenceLoss(-mean_chosen, mean_chosen.detach(), mean_rejected.detach())
+
+
 def orpo(chosen: Scored, rejected: Scored, *, beta: float) -> PreferenceLoss:
     """Odds-ratio preference optimisation: ``-m(c) - beta log s(log odds(c) - log odds(r))``.
 

@@ -9,7 +9,7 @@ from radpref.pairs.corrupt import Corrupted, Locate, by_prompt, check_corrupt, c
 from radpref.pairs.counterfactual import against_own, counterfactuals, single
 from radpref.pairs.edit import Built, EditCase, Edited, Editor, case_of, edit, edit_pairs, verify
 from radpref.pairs.editors import EDITORS, check_editor, editor_version
-from radpref.pairs.rank import Ranked, Ranking, Unpaired, rank, statistics, unpair
+from radpref.pairs.rank import Ranked, Ranking, Unpaired, both, by_consensus, rank, statistics, unpair
 from radpref.pairs.spans import Marked, distance, marked, spliced
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "Ranking",
     "Unpaired",
     "against_own",
+    "both",
+    "by_consensus",
     "by_prompt",
     "case_of",
     "check_corrupt",

@@ -15,12 +15,35 @@ TOO_FEW_SCORED = "fewer than two scored candidates"
 NONE_FINISHED = "no scored candidate is finished"
 TIE = "tie"
 MARGIN = "difference below the margin"
+NO_REFERENCE = "no reference"
+REFERENCE = "reference"
+"""What stands for a candidate's id where the reference is chosen."""
 IDENTICAL = "best and worst are the same text"
 LIMIT = "beyond the limit"
 
 
 Group = tuple[Question, Sequence[Completion], Sequence[Judgement]]
 """A question, its candidates, and what one judge says of them."""
+
+
+def by_consensus(completions: Sequence[Completion], scores: Sequence[float]) -> list[Judgement]:
+    """How well each candidate of a question agrees with the others (``judges.agreement``), as judgements to rank by."""
+    return [
+        Judgement(id=one.id, question=one.question, judge="consensus", score=score)
+        for one, score in zip(completions, scores, strict=True)
+    ]
+
+
+def both(agreed: Iterable[Judgement], judged: Iterable[Judgement]) -> list[Judgement]:
+    """The mean of two scores of each candidate; none, with the reason, where the judge has none."""
+    said = {row.id: row for row in judged}
+    return [_mean(row, said[row.id]) for row in agreed if row.id in said]
+
+
+def _mean(one: Judgement, other: Judgement) -> Judgement:
+    score = None if one.score is None or other.score is None else (one.score + other.score) / 2
+    name = f"{other.judge} and {one.judge}"
+    return one.model_copy(update={"judge": name, "score": score, "unscored": other.unscored})
 
 
 class Ranking:
@@ -30,7 +53,8 @@ class Ranking:
     scores the lower index wins on both sides. A candidate that was cut at ``max_new_tokens`` is never chosen
     (with ``section.drop_unfinished``) but may be rejected; ``provenance["rejected_finished"]`` then says
     ``no``, so that training does not put an end token after it. A question gives no pair where best minus worst
-    is at most ``section.tie`` or below ``section.margin``, or where both are the same words.
+    is at most ``section.tie`` or below ``section.margin``, or where both are the same words. With
+    ``section.chosen`` "reference" the reference itself is chosen, with no score, over the worst candidate.
     CheXalign, arXiv 2410.07025: tie 1e-8, no margin.
 
     Attributes:
@@ -125,6 +149,8 @@ def _pair(
         return NO_CANDIDATE
     scored = {c.index: _score(judgements.get(c.id)) for c in candidates}
     usable = [(c, s) for c in candidates if (s := scored[c.index]) is not None]
+    if section.chosen == "reference" and usable:
+        return _under_reference(question, min(usable, key=lambda item: item[1]), judgements)
     if len(usable) < 2:
         return TOO_FEW_SCORED
     eligible = [(c, s) for c, s in usable if c.finished or not section.drop_unfinished]
@@ -139,22 +165,54 @@ def _pair(
         return MARGIN
     if best.text.split() == worst.text.split():
         return IDENTICAL
+    return _of(question, _side(best, high), _side(worst, low), judgements[best.id].judge)
+
+
+def _under_reference(
+    question: Question, worst: tuple[Completion, float], judgements: Mapping[str, Judgement]
+) -> Pair | str:
+    """The reference over the worst candidate, or the reason why there is no such pair."""
+    reference = question.answer or question.reference
+    if not reference:
+        return NO_REFERENCE
+    if reference.split() == worst[0].text.split():
+        return IDENTICAL
+    chosen = _Side(REFERENCE, REFERENCE, reference, None, True)
+    return _of(question, chosen, _side(*worst), judgements[worst[0].id].judge)
+
+
+class _Side(NamedTuple):
+    """One side of a pair: a candidate, or the reference."""
+
+    at: str
+    """Of a candidate its number among those of its question."""
+    id: str
+    text: str
+    score: float | None
+    finished: bool
+
+
+def _side(one: Completion, score: float) -> _Side:
+    return _Side(str(one.index), one.id, one.text, score, one.finished)
+
+
+def _of(question: Question, chosen: _Side, rejected: _Side, judge: str) -> Pair:
     return Pair(
-        id=f"{question.id}/{best.index}-{worst.index}",
+        id=f"{question.id}/{chosen.at}-{rejected.at}",
         question=question.id,
         patient=question.patient,
         images=question.images,
         prompt=question.prompt,
-        chosen=best.text,
-        rejected=worst.text,
-        chosen_score=high,
-        rejected_score=low,
+        chosen=chosen.text,
+        rejected=rejected.text,
+        chosen_score=chosen.score,
+        rejected_score=rejected.score,
         provenance={
-            "judge": judgements[best.id].judge,
-            "chosen": best.id,
-            "rejected": worst.id,
-            "chosen_finished": "yes" if best.finished else "no",
-            "rejected_finished": "yes" if worst.finished else "no",
+            "judge": judge,
+            "chosen": chosen.id,
+            "rejected": rejected.id,
+            "chosen_finished": "yes" if chosen.finished else "no",
+            "rejected_finished": "yes" if rejected.finished else "no",
         },
     )
 

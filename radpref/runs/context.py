@@ -70,6 +70,10 @@ class Context:
         """The stage's own folder, absolute."""
         return self._run.root / self._stage.name
 
+    def beside(self, name: str) -> Path:
+        """The folder of another stage of the same round, absolute."""
+        return self._run.root / f"{name}{self._stage.suffix}"
+
     @property
     def root(self) -> Path:
         """The run folder, absolute: what paths of rows are relative to where they are written."""
@@ -272,8 +276,9 @@ def before(road: Road, stage: Stage) -> Road:
 
 
 def writer(stages: Road, port: Port) -> Stage | None:
-    """The last of some stages that writes a table or fact of this name."""
-    return next((one for one in reversed(stages) if any(port.name == made.name for made in one.writes)), None)
+    """The last of some stages that writes a table or fact of this name, or the first where the port says so."""
+    order = stages if port.first else reversed(stages)
+    return next((one for one in order if any(port.name == made.name for made in one.writes)), None)
 
 
 def section_of(weights: Weights) -> ModelSection:

@@ -33,6 +33,8 @@ class TableOf(Generic[R]):
 
     name: str
     row: type[R]
+    first: bool = False
+    """Whether it is read from the first stage that writes it, and not from the nearest (``first``)."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ class Fact(Generic[R]):
 
     name: str
     kind: type[R]
+    first: bool = False
 
 
 Port: TypeAlias = "TableOf[Record] | Fact[Record]"
-"""What stages hand to each other: read from the nearest stage before that writes one of this name."""
+"""What stages hand to each other: read from the nearest stage before that writes one of this name, or the first."""
 
 
 class Outcome(NamedTuple):
@@ -142,6 +145,7 @@ class Stage:
         check: what can be known before any work; raises an error that reaches the user. It sees what the stage sees.
         outside: it reads what lies outside the run folder and may change there, and so is never taken for up to date.
         command: its command, where that is not its name.
+        suffix: of a later round, what its name ends in (``stages.rounds``).
     """
 
     name: str
@@ -156,6 +160,7 @@ class Stage:
     check: Callable[[Recipe], None] = _nothing
     outside: bool = False
     command: str = ""
+    suffix: str = ""
 
     @property
     def readable(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from radpref.runs.context import QUARANTINED, Context
 from radpref.runs.stage import Outcome, Ranks, Stage
 from radpref.stages.identities import COMPUTES, DEVICE, JUDGE, NEEDS
 from radpref.stages.judge import check_judge, section_of
-from radpref.stages.ports import CHECKPOINTS, CONTROLS, MODEL, PAIRS, TRAIN
+from radpref.stages.ports import CHECKPOINTS, CONTROLS, MODEL, PAIRS, TRAIN, TUNED
 from radpref.stages.sft import unfinished
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _prepared(context: Context) -> Prepared:
         context.load(context.fact(MODEL)),
         list(context.read(PAIRS)),
         context.config.align,
-        context.folder.parent / "prepare",
+        context.beside("prepare"),
         limit=context.limit,
         progress=advance,
         processes=context.processes,
@@ -145,7 +145,7 @@ def _control(context: Context) -> Outcome:
 
     It has the adapter, batch and epochs of the alignment. Several learning rates are chosen among like checkpoints.
     """
-    recipe, start = context.config, context.fact(MODEL)
+    recipe, start = context.config, context.fact(TUNED)
     if not recipe.evaluate.control:
         return Outcome("off", {"controls": Systems()})
     rates = recipe.evaluate.control_lrs or (recipe.align.lr,)
@@ -176,7 +176,7 @@ CONTROL = Stage(
     name="control",
     help="Train SFT on the chosen side of the same pairs, the control of every gain.",
     work=Ranks(_control),
-    reads=(PAIRS, MODEL),
+    reads=(PAIRS, TUNED),
     writes=(CONTROLS,),
     config=("evaluate.control", "evaluate.control_lrs", "align.lr", *(f"align.{name}" for name in SHARED), "run.seed",
             "run.trackers", *COMPUTES),

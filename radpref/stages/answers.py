@@ -13,7 +13,19 @@ from radpref.runs.stage import Outcome, Rows, Stage, TableOf
 from radpref.runs.table import Merged
 from radpref.stages import ports
 from radpref.stages.identities import BASE, COMPUTES, DEVICE, shown
-from radpref.stages.ports import CHECKPOINTS, CHOICE, COMPLETIONS, CONTROLS, MODEL, TEST, TRAIN, TWINS, VALIDATION
+from radpref.stages.ports import (
+    CHECKPOINTS,
+    CHOICE,
+    COMPLETIONS,
+    CONTROLS,
+    MODEL,
+    ROUNDS,
+    TEST,
+    TRAIN,
+    TUNED,
+    TWINS,
+    VALIDATION,
+)
 from radpref.stages.sft import base
 
 Answers = Sequence[Completion] | Quarantined
@@ -128,14 +140,14 @@ def validated_systems(context: Context) -> list[System]:
     if not context.config.select.checkpoints:
         checkpoints = tuple({row.beta: row for row in checkpoints}.values())  # the last of each beta
     controls = context.fact(CONTROLS).rows if context.has(CONTROLS) else ()
-    return [System(id=ports.BEFORE, weights=context.fact(MODEL)), *checkpoints, *controls]
+    return [System(id=ports.BEFORE, weights=context.fact(TUNED)), *checkpoints, *controls]
 
 
 VALIDATE = Stage(
     name="validate",
     help="Greedy answers of every checkpoint to the validation questions.",
     work=posing(validated_systems, lambda context: context.read(VALIDATION), ports.VALIDATED),
-    reads=(VALIDATION, MODEL, CHECKPOINTS),
+    reads=(VALIDATION, TUNED, CHECKPOINTS),
     may_read=(CONTROLS,),
     writes=(ports.VALIDATED,),
     config=("sample.max_new_tokens", "evaluate.batch", "select.checkpoints", *COMPUTES),
@@ -145,9 +157,11 @@ VALIDATE = Stage(
 
 
 def measured_systems(context: Context) -> list[System]:
-    """The models that are measured: base, sft, aligned, the control."""
+    """The models that are measured: base, sft, aligned, what earlier rounds chose, the control."""
     choice = context.fact(CHOICE)
-    named = {ports.BEFORE: context.fact(MODEL), ports.AFTER: choice.chosen.weights}
+    named = {ports.BEFORE: context.fact(TUNED), ports.AFTER: choice.chosen.weights}
+    if context.has(ROUNDS):
+        named |= {row.id: row.weights for row in context.fact(ROUNDS).rows}
     if choice.control is not None:
         named[ports.CONTROL] = choice.control.weights
     given = base(context.config)
@@ -160,7 +174,8 @@ PREDICT = Stage(
     name="predict",
     help="Greedy answers of every measured system to the test questions.",
     work=posing(measured_systems, lambda context: [*context.read(TEST), *context.read(TWINS)], ports.PREDICTED),
-    reads=(TEST, TWINS, MODEL, CHOICE),
+    reads=(TEST, TWINS, TUNED, CHOICE),
+    may_read=(ROUNDS,),
     writes=(ports.PREDICTED,),
     config=("sample.max_new_tokens", "evaluate.batch", *COMPUTES),
     identities=(BASE, DEVICE),

@@ -14,7 +14,7 @@ from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages import ports
 from radpref.stages.answers import texts_of
 from radpref.stages.identities import ADDED_METRICS, FREE_JUDGES, READER
-from radpref.stages.ports import AFTER, BEFORE, GROUNDED, PREDICTED, STUDIES, TEST, TRAIN, TWINS
+from radpref.stages.ports import AFTER, ALL_TRAIN, BEFORE, GROUNDED, PREDICTED, STUDIES, TEST, TWINS
 from radpref.stages.select import shown
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _evaluate(context: Context) -> Outcome:
     measured = evaluation.measure_all(
         kind,
         said,
-        context.read(TRAIN),
+        context.read(ALL_TRAIN),
         questions,
         twins,
         resamples=resamples,
@@ -88,7 +88,7 @@ STAGE = Stage(
     name="evaluate",
     help="Measure every system on the held-out patients.",
     work=Whole(_evaluate),
-    reads=(TRAIN, TEST, TWINS, PREDICTED),
+    reads=(ALL_TRAIN, TEST, TWINS, PREDICTED),
     may_read=(STUDIES, GROUNDED),
     writes=(ports.METRICS, ports.COMPARISONS, ports.TEST_JUDGEMENTS),
     config=("task.kind", "evaluate.resamples", "run.seed"),

@@ -13,7 +13,7 @@ from radpref.runs.stage import Outcome, Stage
 from radpref.runs.table import Merged
 from radpref.stages.answers import measured_systems, posing
 from radpref.stages.identities import BASE, COMPUTES, DEVICE, READER
-from radpref.stages.ports import CHOICE, GROUNDED, MODEL, TEST
+from radpref.stages.ports import CHOICE, GROUNDED, ROUNDS, TEST, TUNED
 
 BATCH = 8
 """Questions between two writes of the table."""
@@ -68,7 +68,8 @@ STAGE = Stage(
         batch=lambda recipe: BATCH,
         close=_close,
     ),
-    reads=(TEST, MODEL, CHOICE),
+    reads=(TEST, TUNED, CHOICE),
+    may_read=(ROUNDS,),
     writes=(GROUNDED,),
     config=("ground", "evaluate.batch", *COMPUTES),
     identities=(BASE, DEVICE, READER),

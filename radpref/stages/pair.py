@@ -9,7 +9,7 @@ from itertools import tee
 from pathlib import Path
 
 from radpref.records import Candidate, Completion, Judgement, Pair, Quarantined, Question, reasons
-from radpref.rooms import data, formats, pairs
+from radpref.rooms import data, formats, judges, pairs
 from radpref.runs.context import QUARANTINED, Context
 from radpref.runs.folder import RunError
 from radpref.runs.stage import Identity, Outcome, Rows, Stage, Whole
@@ -38,11 +38,28 @@ def _told(counts: Mapping[str, int]) -> str:
 # ------------------------------------------------------------------------------------------ ranked
 
 
-def _judged(context: Context) -> Iterator[tuple[Question, list[Completion], list[Judgement]]]:
+Group = tuple[Question, list[Completion], list[Judgement]]
+
+
+def _judged(context: Context) -> Iterator[Group]:
     """Every training question with its candidates and what the judge says of them, one question at a time."""
     first, second = tee(context.read(TRAIN))
     answered, judged = grouped(first, context.read(COMPLETIONS)), grouped(second, context.read(JUDGEMENTS))
     return ((question, own, said) for (question, own), (_, said) in zip(answered, judged, strict=True))
+
+
+def _scored(context: Context) -> Iterator[Group]:
+    """The same, with the scores that ``pair.by`` ranks by."""
+    if context.config.pair.by == "judge":
+        yield from _judged(context)
+        return
+    first, second = tee(_judged(context))
+    several = ((question, [row.text for row in own]) for question, own, _ in first if len(own) > 1)
+    agreed = judges.agreement(several, judges.among(context.config.task.kind))
+    for question, own, said in second:
+        scores = next(agreed) if len(own) > 1 else [0.0] * len(own)
+        rows = pairs.by_consensus(own, scores)
+        yield question, own, pairs.both(rows, said) if context.config.pair.by == "both" else rows
 
 
 def _ranked(context: Context) -> Outcome:
@@ -51,7 +68,7 @@ def _ranked(context: Context) -> Outcome:
     if context.limit is not None:
         section = section.model_copy(update={"limit": min(context.limit, section.limit or context.limit)})
     ranking = pairs.Ranking(section)
-    made = context.write(PAIRS, ranking.pairs(_judged(context)))
+    made = context.write(PAIRS, ranking.pairs(_scored(context)))
     lost = _told(ranking.dropped)
     if not made:
         raise RunError(
@@ -72,8 +89,8 @@ RANKED = Stage(
     work=Whole(_ranked),
     reads=(TRAIN, COMPLETIONS, JUDGEMENTS),
     writes=(PAIRS,),
-    config=("pair.tie", "pair.margin", "pair.limit", "pair.drop_unfinished"),
-    rooms=("pairs",),
+    config=("pair.by", "pair.chosen", "pair.tie", "pair.margin", "pair.limit", "pair.drop_unfinished", "task.kind"),
+    rooms=("pairs", "judges", "findings"),
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from radpref import records
 from radpref.runs.stage import Fact, TableOf
 
@@ -10,6 +12,8 @@ TRAIN = TableOf("train", records.Question)
 VALIDATION = TableOf("validation", records.Question)
 TEST = TableOf("test", records.Question)
 """The questions of each split: a stage reads, and depends on, those that it uses."""
+ALL_TRAIN = replace(TRAIN, first=True)
+"""All training questions, of which each round has a part."""
 TWINS = TableOf("twins", records.Question)
 """Altered questions of the test split, that show what an accuracy rests on."""
 COMPLETIONS = TableOf("completions", records.Completion)
@@ -28,12 +32,16 @@ COMPARISONS = TableOf("comparisons", records.Comparison)
 TEST_JUDGEMENTS = TableOf("test-judgements", records.Judgement)
 
 MODEL = Fact("model", records.Weights)
-"""The fine-tuned model, which alignment starts from and is held against."""
+"""What answers and is aligned: the fine-tuned model, or the newest where there are several rounds."""
+TUNED = replace(MODEL, first=True)
+"""The fine-tuned model, which alignment is held against, whatever rounds came after."""
 CHECKPOINTS = Fact("checkpoints", records.Systems)
 """What an alignment left behind, by beta and step."""
 CONTROLS = Fact("controls", records.Systems)
 """SFT on the chosen side of the same pairs, by learning rate."""
 CHOICE = Fact("choice", records.Choice)
+ROUNDS = Fact("rounds", records.Systems)
+"""The models that the rounds before this one have chosen."""
 
 BEFORE = "sft"
 AFTER = "aligned"

@@ -12,7 +12,7 @@ from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages.answers import texts_of, validated_systems
 from radpref.stages.identities import FREE_JUDGES, SELECTING_JUDGE
 from radpref.stages.judge import scored
-from radpref.stages.ports import CHECKPOINTS, CHOICE, CONTROLS, MODEL, VALIDATED, VALIDATION
+from radpref.stages.ports import CHECKPOINTS, CHOICE, CONTROLS, MODEL, TUNED, VALIDATED, VALIDATION
 
 
 def _select(context: Context) -> Outcome:
@@ -64,7 +64,7 @@ STAGE = Stage(
     name="select",
     help="Choose the checkpoint and beta on the validation studies.",
     work=Whole(_select),
-    reads=(VALIDATION, VALIDATED, MODEL, CHECKPOINTS),
+    reads=(VALIDATION, VALIDATED, TUNED, CHECKPOINTS),
     may_read=(CONTROLS,),
     writes=(CHOICE,),
     config=("select.checkpoints",),
