@@ -291,6 +291,8 @@ class System(Record):
     id: str
     """Its name: ``base``, ``sft``, ``aligned``, ``beta-0.1-step-40``."""
     weights: Weights
+    drawn: int = 0
+    """0: it answers greedily; else so many answers are drawn, and the one that the others agree with most is taken."""
     step: int | None = None
     beta: float | None = None
     lr: float | None = None

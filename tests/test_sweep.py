@@ -11,7 +11,10 @@ import yaml
 from radpref import config
 from radpref.errors import RadprefError
 from radpref.runs.folder import Run
-from radpref.sweep import Cell, Grid, SweepError, _file_name, _loaded, _results, estimate, load_grid, markdown, sweep
+from radpref.sweep import Cell, Grid, SweepError, estimate, load_grid, markdown, sweep
+from radpref.sweep.grid import settings
+from radpref.sweep.run import file_name
+from radpref.sweep.tables import tabled
 
 TINY = {
     "recipe": "firempo",
@@ -79,7 +82,7 @@ def test_means_differences_and_effects_by_hand() -> None:
         metrics={"m": "M"},
     )
     found = {"a": {0: {"m": 1.0}, 1: {"m": 3.0}}, "b": {0: {"m": 2.0}, 1: {"m": 5.0}}, "c": {0: {"m": 0.0}}}
-    results = _results(made, found)
+    results = tabled(made, found)
     assert results["means"]["a"]["m"].mean == 2
     assert results["differences"]["b - a"]["m"].mean == results["effects"]["f"]["m"].mean == 1.5
     half = 12.7062 * (0.5**0.5) / 2**0.5  # t of one degree of freedom, standard deviation of 1 and 2
@@ -88,20 +91,20 @@ def test_means_differences_and_effects_by_hand() -> None:
     assert "| f | +1.500" in markdown(made, results)
     shared = {row: {seed: {**values, "s": 7.0} for seed, values in by.items()} for row, by in found.items()}
     both = made.model_copy(update={"metrics": {"m": "M", "s": "Same"}})
-    shown = markdown(both, _results(both, shared))
+    shown = markdown(both, tabled(both, shared))
     assert shown.count("Same") == 1, "what all rows share stands among the means alone"
     assert estimate([2.0]).high == float("inf")
 
 
 def test_cells_of_like_names_have_folders_of_their_own() -> None:
     names = ["a b", "a/b", "a+b", "a-b", "a_b", "../a", "..", "a\nb", "DPO + NLL", "DPO / NLL", ""]
-    folders = [_file_name(name) for name in names]
+    folders = [file_name(name) for name in names]
     assert len(set(folders)) == len(names)
     for folder in folders:
         assert Path(folder).name == folder, "one folder, below the sweep's"
         assert folder not in ("", ".", "..", "shared")
-    assert _file_name("dpo-nll_2") == "dpo-nll_2", "a plain name is the folder's"
-    assert _file_name("shared") != "shared", "that is what the cells have in common"
+    assert file_name("dpo-nll_2") == "dpo-nll_2", "a plain name is the folder's"
+    assert file_name("shared") != "shared", "that is what the cells have in common"
 
 
 def test_lists_and_words_of_a_cell_survive_whole() -> None:
@@ -117,7 +120,7 @@ def test_lists_and_words_of_a_cell_survive_whole() -> None:
         }
     )
     made = Grid(recipe="chexpo", share="sft", cells={"x": cell}, metrics={}, set={"mine.cells": ["right-unsure"]})
-    recipe = _loaded(made, cell, 3).recipe
+    recipe = settings(made, cell, 3).recipe
     assert recipe.mine.strata == ("task", "kind", "answer")
     assert recipe.mine.cells == ("right-unsure",)
     assert recipe.select.betas == (0.1, 0.05)
@@ -134,7 +137,7 @@ def test_the_shipped_grids_run_as_they_are_written() -> None:
     for name in ("chexpo", "firempo", "firempo-corruption"):
         shipped = load_grid(name)
         for cell in shipped.cells.values():
-            values = dict(config.flatten(_loaded(shipped, cell, 0).recipe.model_dump(mode="json")))
+            values = dict(config.flatten(settings(shipped, cell, 0).recipe.model_dump(mode="json")))
             for key, value in {**shipped.set, **cell.set}.items():
                 assert values[key] == value, f"{key} of {name}"
 
@@ -168,3 +171,30 @@ def test_a_sweep_runs_and_goes_on(tmp_path: Path) -> None:
     assert stamps()["firempo"] != before["firempo"]
     assert third["values"]["dpo"] == first["values"]["dpo"]
     assert (place / "shared" / "pair" / "pairs.jsonl").stat().st_mtime_ns == shared
+
+
+def test_trials_other_recipes_and_ways_to_answer(tmp_path: Path) -> None:
+    """The best trial on validation is the cell; a cell of another method takes over what all share."""
+    cells = {
+        "dpo": {"set": {"judge.name": "text", "sample.n": 3, "evaluate.control": False}, "recipe": "chexalign",
+                "trials": {"small": {"align.lr": 1e-5}, "large": {"align.lr": 1e-3}}},
+        "spans": {"recipe": "firempo", "set": {"align.objective": "mask-dpo"}, "systems": ["sft", "aligned"]},
+    }  # fmt: skip
+    made = {**TINY["set"], "evaluate.drawn": True, "data.train": 12, "ground.studies": 1}  # type: ignore[dict-item]
+    loaded = load_grid(grid(tmp_path / "grid.yaml", recipe="chexalign", share="sft", set=made, cells=cells))
+    results = sweep(loaded, tmp_path / "out", [3, 4], jobs=2)
+    assert set(results["means"]) == {"dpo", "dpo, drawn", "spans", "spans, drawn", "sft", "sft, drawn"}
+    assert all(set(values["green_mean"]) == {3, 4} for values in results["values"].values())
+    place = tmp_path / "out" / "seed-3"
+    for seed, tried in results["trials"]["dpo"].items():
+        assert set(tried) == {"small", "large"}
+        best = max(tried, key=tried.__getitem__)
+        kept = [
+            trial
+            for trial in tried
+            if (tmp_path / "out" / f"seed-{seed}" / file_name(f"dpo, {trial}") / "metrics.json").is_file()
+        ]
+        assert kept == [best]
+    assert Run(place / "spans").recipe.method == "firempo"
+    stamp = (place / "shared" / "sft" / "done.json").read_text("utf-8")
+    assert (place / "spans" / "sft" / "done.json").read_text("utf-8") == stamp

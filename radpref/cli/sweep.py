@@ -16,12 +16,14 @@ from radpref.sweep import sweep as run_grid
 def sweep(
     grid: Annotated[str, typer.Argument(help="A shipped grid or the path of a YAML file.")],
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of all runs; sweeps/GRID if absent.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds, counted from 0.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
+    first: Annotated[int, typer.Option("--first-seed", min=0, help="The first of them.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds that are run at the same time, each in a process.")] = 1,
 ) -> None:
     """Run a comparison over settings and seeds; the same command again goes on where it stopped."""
     with friendly():
         loaded = load_grid(grid)
         folder = out_folder or Path("sweeps") / Path(grid).stem
-        results = run_grid(loaded, folder, range(seeds))
+        results = run_grid(loaded, folder, range(first, first + seeds), jobs)
         sys.stdout.write(markdown(loaded, results))
         err.print(f"written to {folder / 'results.md'} and results.json", highlight=False, markup=False)

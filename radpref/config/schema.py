@@ -648,6 +648,15 @@ class EvaluateSection(Section):
         ("negated", "swapped", "blank"),
         description="questions are asked again: for the opposite, about another patient's image, about a grey one",
     )
+    drawn: bool = Field(
+        False, description="measure an answer drawn at temperature 1 too, of the model before and after alignment"
+    )
+    consensus: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="measure, of both, the one of so many drawn answers too that the others agree with most; 0: not",
+    )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples and permutations")
     batch: int = Field(32, ge=1, description="studies a batch of greedy decoding")
 

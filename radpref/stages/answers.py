@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from radpref.records import Completion, Posed, Quarantined, Question, Record, System, Weights
-from radpref.rooms import models
+from radpref.rooms import judges, models
 from radpref.runs.context import Context
 from radpref.runs.stage import Outcome, Rows, Stage, TableOf
 from radpref.runs.table import Merged
@@ -54,6 +54,25 @@ def greedy(context: Context, weights: Weights, questions: Sequence[Question], sc
     return [answers for _, answers in found]
 
 
+def consensus(context: Context, weights: Weights, questions: Sequence[Question], n: int) -> list[Answers]:
+    """Of ``n`` answers drawn at temperature 1 to each question the one that the others agree with most; of 1, that."""
+    found = models.generate(
+        context.load(weights),
+        questions,
+        n=n,
+        temperature=1.0,
+        max_new_tokens=context.config.sample.max_new_tokens,
+        batch=len(questions),
+        seed=context.config.run.seed,
+    )
+    drawn = list(found)
+    several = [(question, own) for question, own in drawn if n > 1 and not isinstance(own, Quarantined)]
+    among = judges.among(context.config.task.kind)
+    agreed = judges.agreement([(question, [row.text for row in own]) for question, own in several], among)
+    best = {question.id: max(range(n), key=next(agreed).__getitem__) for question, _ in several}
+    return [own if isinstance(own, Quarantined) else [own[best.get(question.id, 0)]] for question, own in drawn]
+
+
 def _answered(context: Context, merged: Merged) -> Outcome:
     cut = sum(not row.finished for row in context.own(COMPLETIONS))
     return Outcome(f"{merged.rows} answers for {merged.items} studies, {cut} cut")
@@ -97,11 +116,16 @@ ANSWER = replace(
 
 
 def _answer_posed(batch: Sequence[Posed], context: Context) -> Iterator[Answers]:
-    """Greedy answers of the systems that a batch's questions are put to."""
+    """Answers of the systems that a batch's questions are put to."""
     for _, group in groupby(batch, key=lambda one: one.system.id):
         some = list(group)
-        system = some[0].system
-        for one, answers in zip(some, greedy(context, system.weights, [p.question for p in some]), strict=True):
+        system, questions = some[0].system, [one.question for one in some]
+        said = (
+            consensus(context, system.weights, questions, system.drawn)
+            if system.drawn
+            else greedy(context, system.weights, questions)
+        )
+        for one, answers in zip(some, said, strict=True):
             if isinstance(answers, Quarantined):
                 yield answers.model_copy(update={"id": one.id})
             else:
@@ -127,7 +151,7 @@ def posing(
         items=posed,
         total=lambda context: len(systems(context)) * sum(1 for _ in questions(context)),
         into=into,
-        content=lambda one: [one.system.weights.fingerprint, shown(one.question)],
+        content=lambda one: [one.system.weights.fingerprint, one.system.drawn, shown(one.question)],
         batch=lambda recipe: recipe.evaluate.batch,
         close=lambda context, merged: Outcome(f"{merged.rows} answers of {len(systems(context))} models"),
         unit="answers",
@@ -170,16 +194,39 @@ def measured_systems(context: Context) -> list[System]:
     return [System(id=name, weights=weights) for name, weights in named.items()]
 
 
+def predicted_systems(context: Context) -> list[System]:
+    """The models that are measured, and how else than greedily the one before and the one after alignment answer."""
+    systems = measured_systems(context)
+    section = context.config.evaluate
+    ways = {f"consensus of {section.consensus}": section.consensus, "drawn": int(section.drawn)}
+    more = [
+        row.model_copy(update={"id": f"{row.id}, {way}", "drawn": drawn})
+        for row in systems
+        if row.id in (ports.BEFORE, ports.AFTER)
+        for way, drawn in ways.items()
+        if drawn
+    ]
+    return [*systems, *more]
+
+
 PREDICT = Stage(
     name="predict",
-    help="Greedy answers of every measured system to the test questions.",
-    work=posing(measured_systems, lambda context: [*context.read(TEST), *context.read(TWINS)], ports.PREDICTED),
+    help="Answers of every measured system to the test questions.",
+    work=posing(predicted_systems, lambda context: [*context.read(TEST), *context.read(TWINS)], ports.PREDICTED),
     reads=(TEST, TWINS, TUNED, CHOICE),
     may_read=(ROUNDS,),
     writes=(ports.PREDICTED,),
-    config=("sample.max_new_tokens", "evaluate.batch", *COMPUTES),
+    config=(
+        "sample.max_new_tokens",
+        "evaluate.batch",
+        "evaluate.drawn",
+        "evaluate.consensus",
+        "task.kind",
+        "run.seed",
+        *COMPUTES,
+    ),
     identities=(BASE, DEVICE),
-    rooms=("models",),
+    rooms=("models", "judges", "findings"),
 )
 
 

@@ -40,12 +40,13 @@ def _evaluate(context: Context) -> Outcome:
         seed=seed,
         normals=context.config.judge.normals,
     )
-    others = [BEFORE, *(name for name in measured if name not in (BEFORE, AFTER))]
     heading = evaluation.headline(row.name for row in measured[AFTER].metrics)
     comparisons = [
         row
-        for name in others
-        for row in evaluation.compare(measured[name], measured[AFTER], metrics=heading, resamples=resamples, seed=seed)
+        for before, after in compared(list(measured))
+        for row in evaluation.compare(
+            measured[before], measured[after], metrics=heading, resamples=resamples, seed=seed
+        )
     ]
     seen, changed = grounding.tabled(list(context.read(GROUNDED)), AFTER, resamples=resamples, seed=seed)
     metrics = [*(row for one in measured.values() for row in one.metrics), *_added(context, said, questions), *seen]
@@ -64,6 +65,21 @@ def _evaluate(context: Context) -> Outcome:
         counts={"systems": list(measured), "details": told},
         finished=context.limit is None,
     )
+
+
+def compared(systems: Sequence[str]) -> list[tuple[str, str]]:
+    """Which systems are held against which: all against the aligned one, and each way to answer against its like.
+
+    Example:
+        >>> compared(["sft", "aligned", "sft, drawn", "aligned, drawn", "normal"])
+        [('sft', 'aligned'), ('normal', 'aligned'), ('sft, drawn', 'aligned, drawn')]
+    """
+    alike = [
+        (name, after) for name in systems if name != (after := name.replace(BEFORE, AFTER, 1)) and after in systems
+    ]
+    paired = {name for both in alike for name in both}
+    others = [(name, AFTER) for name in systems if name not in paired]
+    return [(BEFORE, AFTER), *others, *(both for both in alike if both != (BEFORE, AFTER))]
 
 
 def _added(context: Context, said: Mapping[str, Mapping[str, str]], questions: Sequence[Question]) -> Iterator[Metric]:

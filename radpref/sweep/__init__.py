@@ -1,0 +1,54 @@
+"""One command for a comparison over settings and seeds: a grid of cells, each run as often as there are seeds.
+
+A grid (``recipes/grids/*.yaml``) names a recipe, what all its runs have in common, and cells that differ in a few
+keys, in their recipe, or in what they try. For each seed another world is drawn and another training; the stages that
+all cells share are run once, and each cell goes on from a copy. What comes out are means over seeds with Student's t
+intervals, differences that are paired by seed, and, where cells have levels of factors, each factor's effect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from radpref.files import write_atomically
+from radpref.sweep.grid import Cell, Grid, SweepError, load_grid
+from radpref.sweep.run import CellRun, run_seeds
+from radpref.sweep.tables import Estimate, estimate, markdown, tabled
+
+__all__ = [
+    "Cell",
+    "Estimate",
+    "Grid",
+    "SweepError",
+    "estimate",
+    "load_grid",
+    "markdown",
+    "sweep",
+]
+
+
+def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict[str, Any]:
+    """Run every cell for every seed, going on where it was stopped, and write ``results.json`` and ``results.md``."""
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    done: list[CellRun] = []
+    results: dict[str, Any] = {}
+    for one in run_seeds(grid, folder, seeds, jobs):
+        done.append(one)
+        for row, values in one.rows.items():
+            found.setdefault(row, {})[one.seed] = dict(values)
+        results = {**tabled(grid, found), "trials": _trials(done)}
+        write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
+        write_atomically(folder / "results.md", markdown(grid, results))
+    return results
+
+
+def _trials(done: Sequence[CellRun]) -> dict[str, dict[int, dict[str, float | None]]]:
+    """Cell to seed to what its trials scored on validation."""
+    found: dict[str, dict[int, dict[str, float | None]]] = {}
+    for one in done:
+        if one.tried:
+            found.setdefault(one.cell, {})[one.seed] = dict(one.tried)
+    return found

@@ -1,0 +1,118 @@
+"""A grid: what a comparison over settings and seeds runs, as its file says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from radpref import config
+from radpref.errors import RadprefError
+from radpref.pipeline import road_of
+from radpref.stages.ports import AFTER
+
+WHOLE = "whole"
+"""The name of a cell's only trial, where it lists none."""
+
+
+class SweepError(RadprefError, ValueError):
+    """A grid that cannot be run; the message says why and what to do."""
+
+
+class Cell(BaseModel):
+    """One setting of the grid."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: str | None = None
+    """Another recipe than the grid's; it takes over what the grid sets, and all that the shared stages depend on."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys to values, on top of the grid's own; ``align.objective`` comes before the others."""
+    trials: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Name to further keys: each is aligned, and the best by ``select.by`` on the validation studies is measured."""
+    levels: dict[str, bool] = Field(default_factory=dict)
+    """Factor to whether it is on."""
+    systems: tuple[str, ...] = (AFTER,)
+    """Which systems of the cell's results stand in the table: the aligned one in all ways that it answers (under the
+    cell's name, ``NAME, drawn``), the others under their own names."""
+
+
+class Grid(BaseModel):
+    """A comparison."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: str
+    share: str
+    """The last stage that all cells have in common."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    cells: dict[str, Cell]
+    against: tuple[str, ...] = ()
+    """Rows of the table that the others are held against."""
+    metrics: dict[str, str]
+    """Metric's name to its heading."""
+    seed_key: str | None = "data.phantom.seed"
+    """A second key that takes the seed's number, so that another seed is another world; null leaves it."""
+
+
+def load_grid(name: str) -> Grid:
+    """A shipped grid by name, or one from a YAML file. Raises SweepError."""
+    folder = resources.files("radpref") / "recipes" / "grids"
+    known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    path = Path(name)
+    if name in known:
+        text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        raise SweepError(
+            f"there is no grid `{name}`{config.nearest(name, known) or '.'} There are: {', '.join(known)}."
+        )
+    try:
+        grid = Grid.model_validate(yaml.safe_load(text))
+    except (ValueError, yaml.YAMLError) as error:
+        raise SweepError(f"grid {name} cannot be read: {error}") from error
+    if not grid.cells:
+        raise SweepError(f"grid {name} has no cells, so that there is nothing to run.")
+    _check(name, grid)
+    return grid
+
+
+def _check(name: str, grid: Grid) -> None:
+    """Whether every cell could begin. Raises RecipeError for a wrong key, SweepError for a stage that is not there."""
+    for cell in (Cell(), *grid.cells.values()):
+        for trial in trials(cell).values():
+            road = [stage.name for stage in road_of(settings(grid, cell, 0, trial).recipe)]
+            if grid.share not in road:
+                raise SweepError(f"grid {name} shares stages up to `{grid.share}`, but they are {', '.join(road)}")
+
+
+def trials(cell: Cell) -> Mapping[str, Mapping[str, Any]]:
+    """The settings that are tried of a cell, by name; a single one, without a change, where it lists none."""
+    return cell.trials or {WHOLE: {}}
+
+
+def settings(grid: Grid, cell: Cell, seed: int, trial: Mapping[str, Any] | None = None) -> config.Loaded:
+    """The recipe of a cell, or of one of its trials, for a seed."""
+    keys = {**_shared(grid, cell), **grid.set, **cell.set, **(trial or {}), "run.seed": 17 + seed}
+    if grid.seed_key:
+        keys[grid.seed_key] = seed
+    loaded = config.load(cell.recipe or grid.recipe)
+    for name in ("align.objective",):  # sets other keys, which may be set apart from it
+        if name in keys:
+            loaded = config.override(loaded, {name: keys.pop(name)}, "the grid")
+    return config.override(loaded, keys, "the grid")
+
+
+def _shared(grid: Grid, cell: Cell) -> dict[str, Any]:
+    """For a cell with a recipe of its own, the grid's values of the keys that the shared stages depend on."""
+    if cell.recipe is None:
+        return {}
+    recipe = settings(grid, Cell(), 0).recipe
+    road = road_of(recipe)
+    shared = road[: [stage.name for stage in road].index(grid.share) + 1]
+    return {key: value for stage in shared for key, value in config.declared_values(recipe, stage.readable).items()}
