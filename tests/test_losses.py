@@ -71,6 +71,7 @@ BY_HAND: list[tuple[str, dict[str, float], float]] = [
     ("apo-down", {}, 2 / 3 + 1 / 5),
     ("discopop", {}, (1 - SHARE) * math.log(5 / 4) + SHARE / 4),
     ("orpo", {"beta": 0.2}, LN2 + 0.2 * math.log(5 / 4)),  # odds 1 and 1/4
+    ("sft", {}, LN2),  # of the chosen tokens alone
     ("simpo", {"beta": 2.0, "target_margin": math.log(25 / 16)}, math.log(5 / 4)),  # 2 ln(5/2) - ln(25/16) = ln 4
     ("cpo", {"beta": 1.0}, math.log(33 / 25)),  # ln(25/8)
     ("cpo", {"beta": 1.0, "label_smoothing": 0.1}, 0.9 * math.log(33 / 25) + 0.1 * math.log(33 / 8)),
@@ -130,6 +131,7 @@ def test_kto_takes_a_side_without_rows() -> None:
         *((name, 6.0, 2 * LN4, -3 * LN4) for name in ("ipo", "dpo-norm")),  # averaged over tokens
         *((name, 2.0, -2 * LN2, -2 * LN5) for name in ("orpo", "simpo")),
         ("cpo", 2.0, -6 * LN2, -4 * LN5),
+        ("sft", 2.0, -LN2, -LN5),  # what beta would scale is not there
     ],
 )
 def test_implied_rewards_by_hand(name: str, beta: float, chosen: float, rejected: float) -> None:
@@ -420,21 +422,29 @@ def test_gradients_of_losses_agree_with_finite_differences(name: str) -> None:
 def test_no_gradient_outside_the_answer_or_into_the_rewards(name: str) -> None:
     chosen, rejected = random_pair(2)
     result = apply(name, chosen, rejected, beta=0.05)
-    gradients = torch.autograd.grad(result.loss.sum(), (chosen.policy, rejected.policy))
-    for gradient, side in zip(gradients, (chosen, rejected), strict=True):
+    sides = (chosen, rejected)[: 1 if name == "sft" else 2]  # it is not pushed away from the rejected side
+    gradients = torch.autograd.grad(result.loss.sum(), [side.policy for side in sides])
+    for gradient, side in zip(gradients, sides, strict=True):
         assert (gradient[~side.mask] == 0).all()
         assert (gradient[side.mask] != 0).all()
     assert not result.chosen_reward.requires_grad
     assert not result.rejected_reward.requires_grad
 
 
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"apo-down", "discopop"}))
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"apo-down", "discopop", "sft"}))
 def test_loss_pulls_chosen_up_and_rejected_down(name: str) -> None:
     chosen, rejected = random_pair(3)
     loss = apply(name, chosen, rejected, beta=0.05).loss.sum()
     up, down = torch.autograd.grad(loss, (chosen.policy, rejected.policy))
     assert (up[chosen.mask] < 0).all()
     assert (down[rejected.mask] > 0).all()
+
+
+def test_rejection_sampling_is_the_anchor_alone() -> None:
+    chosen, rejected = random_pair(3)
+    (up,) = torch.autograd.grad(apply("sft", chosen, rejected).loss.sum(), chosen.policy)
+    (anchor,) = torch.autograd.grad(losses.nll(chosen).sum(), chosen.policy)
+    assert torch.equal(up, anchor)
 
 
 def test_apo_down_pulls_both_sides_down() -> None:
@@ -641,7 +651,7 @@ def test_pairs_without_corrupted_images_have_no_visual_term_and_still_count() ->
 
 def test_what_an_objective_reads() -> None:
     read = {name: named(name) for name in config.objectives()}
-    assert {name for name, whole in read.items() if not whole.reference} == {"orpo", "simpo", "cpo"}
+    assert {name for name, whole in read.items() if not whole.reference} == {"orpo", "simpo", "cpo", "rft"}
     assert {name for name, whole in read.items() if whole.unpaired} == {"kto"}
     assert {name: whole.kl for name, whole in read.items() if whole.kl} == {
         "tdpo": "both",
@@ -781,7 +791,7 @@ def test_the_file_names_each_loss_and_the_objective_keys_are_all_there_are() -> 
     training = {
         *("objective", "lora", "train_tower", "train_projector", "lr", "warmup", "epochs", "batch", "accumulate"),
         *("weight_decay", "max_length", "save_steps", "gradient_checkpointing", "shared_prefix", "cache_features"),
-        *("optimizer", "schedule", "dropout"),
+        *("optimizer", "schedule", "dropout", "rounds"),
     }
     assert set(AlignSection.model_fields) == training | set(OBJECTIVE_KEYS)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radpref.config import PairSection
-from radpref.pairs import Ranked, rank, statistics, unpair
+from radpref.pairs import Ranked, both, by_consensus, rank, statistics, unpair
 from radpref.records import Completion, Judgement, Question
 
 Candidate = tuple[float | None, str, bool]
@@ -55,6 +55,33 @@ def test_best_against_worst() -> None:
     assert pair.patient == "p-q"
     assert pair.provenance["chosen"] == "q/1"
     assert pair.provenance["judge"] == "green"
+
+
+def test_the_reference_may_be_chosen() -> None:
+    pair = ranked([(0.5, "b", True), (0.1, "c", False), (None, "d", True)], chosen="reference").pairs[0]
+    assert (pair.chosen, pair.rejected, pair.chosen_score, pair.rejected_score) == ("Clear.", "c", None, 0.1)
+    assert (pair.id, pair.provenance["chosen"], pair.provenance["rejected_finished"]) == (
+        "q/reference-1",
+        "reference",
+        "no",
+    )
+    one = ranked([(0.5, "b", True)], chosen="reference")
+    assert one.pairs[0].rejected == "b", "one answer is enough"
+    same = ranked([(1.0, "Clear.", True)], chosen="reference")
+    assert same.dropped == {"best and worst are the same text": 1}
+
+
+def test_ranking_by_what_the_others_say() -> None:
+    completions, judgements = rows("q", [(0.5, "b", True), (0.9, "a", True), (None, "c", True)])
+    agreed = by_consensus(completions, [0.6, 0.2, 0.4])
+    (pair,) = rank([question("q")], completions, agreed, PairSection()).pairs
+    assert (pair.chosen, pair.rejected, pair.provenance["judge"]) == ("b", "a", "consensus")
+    mean = both(agreed, judgements)
+    assert [row.score for row in mean] == [pytest.approx(0.55), pytest.approx(0.55), None]
+    assert {row.judge for row in mean} == {"green and consensus"}
+    assert mean[2].unscored == "empty"
+    tie = rank([question("q")], completions, mean, PairSection(tie=1e-3))
+    assert tie.dropped == {"tie": 1}
 
 
 def test_equal_scores_go_to_the_lower_index() -> None:

@@ -79,7 +79,9 @@ _OURS: Mapping[str, Ranking] = {
         unpaired=True,
         whole="its reference point is the log-ratio of whole answers",
     ),
-    "sft": Ranking(lambda c, r, s, _: ranking.sft(c, r), reference=False),
+    "sft": Ranking(
+        lambda c, r, s, _: ranking.sft(c, r), reference=False, whole="it is the likelihood of whole answers"
+    ),
     "orpo": Ranking(
         lambda c, r, s, _: ranking.orpo(c, r, beta=s.beta),
         reference=False,

@@ -39,7 +39,7 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict
         done.append(one)
         for row, values in one.rows.items():
             found.setdefault(row, {})[one.seed] = dict(values)
-        results = {**tabled(grid, found), "trials": _trials(done)}
+        results = {**tabled(grid, found), "trials": _trials(done), "chosen": _chosen(done)}
         write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
         write_atomically(folder / "results.md", markdown(grid, results))
     return results
@@ -51,4 +51,12 @@ def _trials(done: Sequence[CellRun]) -> dict[str, dict[int, dict[str, float | No
     for one in done:
         if one.tried:
             found.setdefault(one.cell, {})[one.seed] = dict(one.tried)
+    return found
+
+
+def _chosen(done: Sequence[CellRun]) -> dict[str, dict[int, str]]:
+    """Cell to seed to the trial that was measured."""
+    found: dict[str, dict[int, str]] = {}
+    for one in done:
+        found.setdefault(one.cell, {})[one.seed] = one.trial
     return found

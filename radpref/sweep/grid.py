@@ -33,7 +33,7 @@ class Cell(BaseModel):
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys to values, on top of the grid's own; ``align.objective`` comes before the others."""
     trials: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Name to further keys: each is aligned, and the best by ``select.by`` on the validation studies is measured."""
+    """Name to further keys: each is aligned, and the best by ``select.by`` on validation studies is measured."""
     levels: dict[str, bool] = Field(default_factory=dict)
     """Factor to whether it is on."""
     systems: tuple[str, ...] = (AFTER,)
@@ -57,6 +57,8 @@ class Grid(BaseModel):
     """Metric's name to its heading."""
     seed_key: str | None = "data.phantom.seed"
     """A second key that takes the seed's number, so that another seed is another world; null leaves it."""
+    tuned_on: int | None = None
+    """The seed on whose validation studies trials are chosen, for all seeds alike; null: for each on its own."""
 
 
 def load_grid(name: str) -> Grid:

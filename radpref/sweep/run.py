@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from radpref.config import Loaded
 from radpref.files import content_key, read_json
 from radpref.pipeline import road_of, run_all, run_stage_alone
 from radpref.runs.context import Left
 from radpref.runs.folder import Run
 from radpref.stages.ports import AFTER, CHOICE, MINED, PAIRS
 from radpref.sweep.grid import Cell, Grid, settings, trials
+
+T = TypeVar("T")
 
 SHARED = "shared"
 """The folder, in a seed's, of the stages that all cells share."""
@@ -29,59 +31,114 @@ class CellRun(NamedTuple):
 
     seed: int
     cell: str
+    trial: str
     folder: Path
     """The run of the trial that was chosen."""
     tried: Mapping[str, float | None]
-    """Trial to its score on the validation studies, where there are several."""
+    """Trial to its score on the seed's validation studies, where there are several and they are chosen there."""
     rows: Mapping[str, Mapping[str, float]]
     """Row of the table to metric to value."""
 
 
 def run_seeds(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> Iterator[CellRun]:
-    """Every cell of every seed as it is done; with several ``jobs`` so many seeds at a time, each in a process."""
-    if jobs == 1 or len(seeds) == 1:
-        for seed in seeds:
-            yield from run_seed(grid, folder, seed)
+    """Every cell of every seed as it is done, ``jobs`` chains of cells at a time, each in a process of its own."""
+    picked: dict[str, str] = {}
+    if grid.tuned_on is not None:
+        several = Grid.model_copy(grid, update={"cells": {name: c for name, c in grid.cells.items() if c.trials}})
+        for tuned in _chains(_tuned, several, folder, [grid.tuned_on], jobs, {}):
+            picked |= {name: best(tried) for name, tried in tuned}
+    for done in _chains(_measured, grid, folder, seeds, jobs, picked):
+        yield from done
+
+
+def best(tried: Mapping[str, float | None]) -> str:
+    """The trial with the highest score; of equal ones the first."""
+    return max(tried, key=lambda trial: -1.0 if (score := tried[trial]) is None else score)
+
+
+class _Chain(NamedTuple):
+    """Cells of a seed, one after the other: what is computed of the systems that they share is taken over."""
+
+    grid: Grid
+    folder: Path
+    seed: int
+    cells: tuple[str, ...]
+    picked: Mapping[str, str]
+    """Cell to its trial, where that has been chosen elsewhere."""
+
+    @property
+    def own(self) -> Path:
+        return self.folder / f"seed-{self.seed}"
+
+
+def _chains(
+    work: Callable[[_Chain], list[T]], grid: Grid, folder: Path, seeds: Sequence[int], jobs: int,
+    picked: Mapping[str, str],
+) -> Iterator[list[T]]:  # fmt: skip
+    """What ``work`` makes of every seed's cells, as it is done; of fewer seeds than jobs the cells are divided."""
+    if not grid.cells:
         return
-    with ProcessPoolExecutor(min(jobs, len(seeds)), mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(_whole_seed, grid, folder, seed) for seed in seeds]):
-            yield from done.result()
+    parts = min(-(-jobs // len(seeds)), len(grid.cells))
+    names = tuple(grid.cells)
+    cut = [round(at * len(names) / parts) for at in range(parts + 1)]
+    whole = [_Chain(grid, folder, seed, names, picked) for seed in seeds]
+    chains = [one._replace(cells=names[a:b]) for one in whole for a, b in pairwise(cut)]
+    if jobs == 1:
+        for chain in chains:
+            _share(chain)
+            yield work(chain)
+        return
+    with ProcessPoolExecutor(min(jobs, len(chains)), mp_context=get_context("spawn")) as pool:
+        list(pool.map(_share, whole))
+        for done in as_completed([pool.submit(work, chain) for chain in chains]):
+            yield done.result()
 
 
-def _whole_seed(grid: Grid, folder: Path, seed: int) -> list[CellRun]:
-    return list(run_seed(grid, folder, seed))
+def _share(chain: _Chain) -> None:
+    """The stages that all cells of a seed share."""
+    run_until(Run(chain.own / SHARED, settings(chain.grid, Cell(), chain.seed)), chain.grid.share)
 
 
-def run_seed(grid: Grid, folder: Path, seed: int) -> Iterator[CellRun]:
-    """Every cell of a seed; a cell whose settings have changed since is run again, as far as they matter."""
-    own = folder / f"seed-{seed}"
-    source = own / SHARED
-    run_until(Run(source, settings(grid, Cell(), seed)), grid.share)
-    for name, cell in grid.cells.items():
-        done = _run_cell(grid, own, source, seed, name, cell)
-        source = done.folder  # what was computed of the systems that cells share is keyed, and taken over
-        yield done
+def _places(chain: _Chain) -> dict[str, dict[str, Path]]:
+    """Cell to trial to its run folder."""
+    of = {name: trials(chain.grid.cells[name]) for name in chain.cells}
+    return {
+        name: {one: chain.own / file_name(f"{name}, {one}" if len(asked) > 1 else name) for one in asked}
+        for name, asked in of.items()
+    }
 
 
-def _run_cell(grid: Grid, own: Path, source: Path, seed: int, name: str, cell: Cell) -> CellRun:
-    asked = {trial: settings(grid, cell, seed, keys) for trial, keys in trials(cell).items()}
-    places = {trial: own / file_name(name if len(asked) == 1 else f"{name}, {trial}") for trial in asked}
-    tried: dict[str, float | None] = {}
-    if len(asked) > 1:
-        for trial, loaded in asked.items():
-            tried[trial] = _tried(source, places[trial], loaded)
-            source = places[trial]
-    chosen = max(asked, key=lambda trial: -1.0 if tried.get(trial) is None else tried[trial] or 0.0)
-    copy(source, places[chosen])
-    run = Run(places[chosen], asked[chosen])
-    run_all(run, redo=True)
-    return CellRun(seed, name, places[chosen], tried, _read(run, name, cell))
+def _tuned(chain: _Chain) -> list[tuple[str, dict[str, float | None]]]:
+    """Every cell with its trials' scores on the validation studies."""
+    found, source = [], chain.own / SHARED
+    for name, places in _places(chain).items():
+        found.append((name, {trial: _tried(chain, name, trial, source, place) for trial, place in places.items()}))
+        source = next(iter(places.values()))
+    return found
 
 
-def _tried(source: Path, place: Path, loaded: Loaded) -> float | None:
+def _measured(chain: _Chain) -> list[CellRun]:
+    """Every cell, run to its end; a cell whose settings have changed since is run again, as far as they matter."""
+    found, source = list[CellRun](), chain.own / SHARED
+    for name, places in _places(chain).items():
+        tried: dict[str, float | None] = {}
+        if name not in chain.picked and len(places) > 1:
+            tried = {trial: _tried(chain, name, trial, source, place) for trial, place in places.items()}
+        trial = chain.picked.get(name) or best(tried or dict.fromkeys(places))
+        cell = chain.grid.cells[name]
+        copy(source, places[trial])
+        run = Run(places[trial], settings(chain.grid, cell, chain.seed, trials(cell)[trial]))
+        run_all(run, redo=True)
+        source = places[trial]
+        found.append(CellRun(chain.seed, name, trial, places[trial], tried, _read(run, name, cell)))
+    return found
+
+
+def _tried(chain: _Chain, name: str, trial: str, source: Path, place: Path) -> float | None:
     """The score on the validation studies of the checkpoint that a trial selects."""
+    cell = chain.grid.cells[name]
     copy(source, place)
-    run = Run(place, loaded)
+    run = Run(place, settings(chain.grid, cell, chain.seed, trials(cell)[trial]))
     run_until(run, "select")
     choice = Left(run, road_of(run.recipe)).fact(CHOICE)
     assert choice is not None
