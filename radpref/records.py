@@ -536,6 +536,17 @@ class Metric(Record):
     seed: int = 0
 
 
+class PatientCounts(Record):
+    """What a system's answers to one patient's questions add to the sums that metrics are made of."""
+
+    id: str
+    """``{system}:{patient}``."""
+    system: str
+    patient: str
+    counts: dict[str, float] = {}
+    """Column of ``evaluation.counts`` or ``evaluation.vqa`` to its sum; columns that are 0 are left out."""
+
+
 class Comparison(Record):
     """A paired test between two systems on one metric."""
 

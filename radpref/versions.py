@@ -9,7 +9,7 @@ from importlib import metadata
 
 ROOMS: dict[str, int] = {
     "data": 2,
-    "evaluation": 1,
+    "evaluation": 2,
     "findings": 2,
     "grounding": 1,
     "images": 1,

@@ -52,6 +52,12 @@ def _evaluate(context: Context) -> Outcome:
     comparisons += changed
     context.write(ports.METRICS, metrics)
     context.write(ports.COMPARISONS, comparisons)
+    columns = {one.columns: evaluation.counted(evaluation.kept(row.name for row in one.metrics), one.columns)
+               for one in measured.values()}  # fmt: skip
+    context.write(
+        ports.BY_PATIENT,
+        (row for one in measured.values() for row in evaluation.by_patient(one, columns[one.columns])),
+    )
     context.write(ports.TEST_JUDGEMENTS, _judgements(measured))
     counts = context.counts(STUDIES).get("studies", {})
     content = evaluation.metrics_json(metrics, comparisons, limited=context.limit is not None, counts=counts)
@@ -61,7 +67,11 @@ def _evaluate(context: Context) -> Outcome:
     told = {name: evaluation.details(one) for name, one in measured.items()} if kind == "report" else {}
     return Outcome(
         f"{len(questions)} {what}; {title} {shown(before)} before, {shown(after)} after",
-        counts={"systems": list(measured), "details": told},
+        counts={
+            "systems": list(measured),
+            "columns": list(dict.fromkeys(name for some in columns.values() for name in some)),
+            "details": told,
+        },
         finished=context.limit is None,
     )
 
@@ -90,7 +100,7 @@ STAGE = Stage(
     work=Whole(_evaluate),
     reads=(TRAIN, TEST, TWINS, PREDICTED),
     may_read=(STUDIES, GROUNDED),
-    writes=(ports.METRICS, ports.COMPARISONS, ports.TEST_JUDGEMENTS),
+    writes=(ports.METRICS, ports.COMPARISONS, ports.BY_PATIENT, ports.TEST_JUDGEMENTS),
     config=("task.kind", "evaluate.resamples", "run.seed"),
     identities=(READER, FREE_JUDGES, ADDED_METRICS),
     rooms=("evaluation", "judges", "findings", "grounding"),

@@ -25,6 +25,8 @@ PREDICTED = TableOf("predicted", records.Completion)
 GROUNDED = TableOf("grounded", records.Grounded)
 METRICS = TableOf("metrics", records.Metric)
 COMPARISONS = TableOf("comparisons", records.Comparison)
+BY_PATIENT = TableOf("by-patient", records.PatientCounts)
+"""Of every measured system, sums by test patient: what statistics over several runs are made of."""
 TEST_JUDGEMENTS = TableOf("test-judgements", records.Judgement)
 
 MODEL = Fact("model", records.Weights)
