@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"stages", "bulk", "doctor"},
     {"bench", "exports"},
     {"pipeline"},
-    {"compare"},
+    {"comparing"},
     {"sweep", "api", "headroom"},
     {"cli"},
     {"__main__"},

@@ -13,6 +13,7 @@ from radpref.evaluation.everyone import details, measure_all
 from radpref.evaluation.headroom import GREEDY, Answered, Way, as_plain, choices, headroom, headroom_verdict
 from radpref.evaluation.measure import LabelScore, Measured, by_label, compare, error_totals, measure
 from radpref.evaluation.metrics import ERROR_METRICS, HEADLINE, METRICS, Definition
+from radpref.evaluation.resampling import holm
 from radpref.evaluation.seeds import (
     Estimate,
     PatientSums,
@@ -60,6 +61,7 @@ __all__ = [
     "headline",
     "headroom",
     "headroom_verdict",
+    "holm",
     "kept",
     "markdown_table",
     "markdown_tests",

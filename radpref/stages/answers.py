@@ -128,7 +128,7 @@ def validated_systems(context: Context) -> list[System]:
     if not context.config.select.checkpoints:
         checkpoints = tuple({row.beta: row for row in checkpoints}.values())  # the last of each beta
     controls = context.fact(CONTROLS).rows if context.has(CONTROLS) else ()
-    return [System(id=ports.BEFORE, weights=context.fact(MODEL)), *checkpoints, *controls]
+    return [System(id=ports.before(context.config), weights=context.fact(MODEL)), *checkpoints, *controls]
 
 
 VALIDATE = Stage(
@@ -138,21 +138,22 @@ VALIDATE = Stage(
     reads=(VALIDATION, MODEL, CHECKPOINTS),
     may_read=(CONTROLS,),
     writes=(ports.VALIDATED,),
-    config=("sample.max_new_tokens", "evaluate.batch", "select.checkpoints", *COMPUTES),
+    config=("sample.max_new_tokens", "evaluate.batch", "select.checkpoints", "sft.enabled", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models",),
 )
 
 
 def measured_systems(context: Context) -> list[System]:
-    """The models that are measured: base, sft, aligned, the control."""
+    """The models that are measured: base, sft where it was fine-tuned, aligned, the control."""
     choice = context.fact(CHOICE)
-    named = {ports.BEFORE: context.fact(MODEL), ports.AFTER: choice.chosen.weights}
+    start = ports.before(context.config)
+    named = {start: context.fact(MODEL), ports.AFTER: choice.chosen.weights}
     if choice.control is not None:
         named[ports.CONTROL] = choice.control.weights
     given = base(context.config)
-    if given.fingerprint != named[ports.BEFORE].fingerprint:
-        named = {"base": given, **named}
+    if given.fingerprint != named[start].fingerprint:
+        named = {ports.UNTOUCHED: given, **named}
     return [System(id=name, weights=weights) for name, weights in named.items()]
 
 
@@ -162,7 +163,7 @@ PREDICT = Stage(
     work=posing(measured_systems, lambda context: [*context.read(TEST), *context.read(TWINS)], ports.PREDICTED),
     reads=(TEST, TWINS, MODEL, CHOICE),
     writes=(ports.PREDICTED,),
-    config=("sample.max_new_tokens", "evaluate.batch", *COMPUTES),
+    config=("sft.enabled", "sample.max_new_tokens", "evaluate.batch", *COMPUTES),
     identities=(BASE, DEVICE),
     rooms=("models",),
 )

@@ -14,7 +14,7 @@ from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages import ports
 from radpref.stages.answers import texts_of
 from radpref.stages.identities import ADDED_METRICS, FREE_JUDGES, READER
-from radpref.stages.ports import AFTER, BEFORE, GROUNDED, PREDICTED, STUDIES, TEST, TRAIN, TWINS
+from radpref.stages.ports import AFTER, GROUNDED, PREDICTED, STUDIES, TEST, TRAIN, TWINS
 from radpref.stages.select import shown
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MAIN = {"report": ("green_mean", "green", "studies"), "questions": ("vqa_accurac
 
 
 def _evaluate(context: Context) -> Outcome:
-    """Measure base, sft, aligned, the control and the trivial baselines on the held-out patients."""
+    """Measure models before and after alignment, the control and the trivial baselines on the held-out patients."""
     kind, resamples, seed = context.config.task.kind, context.config.evaluate.resamples, context.config.run.seed
     questions, twins = list(context.read(TEST))[: context.limit], list(context.read(TWINS))
     systems = dict.fromkeys(row.system for row in context.read(PREDICTED))
@@ -40,7 +40,8 @@ def _evaluate(context: Context) -> Outcome:
         seed=seed,
         normals=context.config.judge.normals,
     )
-    others = [BEFORE, *(name for name in measured if name not in (BEFORE, AFTER))]
+    start = ports.before(context.config)
+    others = [start, *(name for name in measured if name not in (start, AFTER))]
     heading = evaluation.headline(row.name for row in measured[AFTER].metrics)
     comparisons = [
         row
@@ -63,7 +64,7 @@ def _evaluate(context: Context) -> Outcome:
     content = evaluation.metrics_json(metrics, comparisons, limited=context.limit is not None, counts=counts)
     context.publish("metrics.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     main, title, what = MAIN[kind]
-    before, after = measured[BEFORE].value(main), measured[AFTER].value(main)
+    before, after = measured[start].value(main), measured[AFTER].value(main)
     told = {name: evaluation.details(one) for name, one in measured.items()} if kind == "report" else {}
     return Outcome(
         f"{len(questions)} {what}; {title} {shown(before)} before, {shown(after)} after",
@@ -101,7 +102,7 @@ STAGE = Stage(
     reads=(TRAIN, TEST, TWINS, PREDICTED),
     may_read=(STUDIES, GROUNDED),
     writes=(ports.METRICS, ports.COMPARISONS, ports.BY_PATIENT, ports.TEST_JUDGEMENTS),
-    config=("task.kind", "evaluate.resamples", "run.seed"),
+    config=("task.kind", "sft.enabled", "evaluate.resamples", "run.seed"),
     identities=(READER, FREE_JUDGES, ADDED_METRICS),
     rooms=("evaluation", "judges", "findings", "grounding"),
 )

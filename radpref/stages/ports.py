@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from radpref import records
+from radpref.config import Recipe
 from radpref.runs.stage import Fact, TableOf
 
 STUDIES = TableOf("studies", records.Study)
@@ -37,7 +38,13 @@ CONTROLS = Fact("controls", records.Systems)
 """SFT on the chosen side of the same pairs, by learning rate."""
 CHOICE = Fact("choice", records.Choice)
 
+UNTOUCHED = "base"
 BEFORE = "sft"
 AFTER = "aligned"
 CONTROL = "sft on chosen"
-"""Names of the measured systems: before and after alignment, and the control."""
+"""Names of the measured systems: the model as it was given, the fine-tuned one, the aligned one, and the control."""
+
+
+def before(recipe: Recipe) -> str:
+    """What the model that alignment starts from is called: by what it is. Read of the recipe: ``sft.enabled``."""
+    return BEFORE if recipe.sft.enabled else UNTOUCHED
