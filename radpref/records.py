@@ -283,6 +283,8 @@ class Weights(Record):
     revision: str | None = None
     adapter: StoredModel | None = None
     """A PEFT adapter on top."""
+    untouched: bool = False
+    """Whether they are those that the recipe names, taken as they are in the place of fine-tuned ones."""
 
 
 class System(Record):

@@ -128,7 +128,8 @@ def validated_systems(context: Context) -> list[System]:
     if not context.config.select.checkpoints:
         checkpoints = tuple({row.beta: row for row in checkpoints}.values())  # the last of each beta
     controls = context.fact(CONTROLS).rows if context.has(CONTROLS) else ()
-    return [System(id=ports.before(context.config), weights=context.fact(MODEL)), *checkpoints, *controls]
+    model = context.fact(MODEL)
+    return [System(id=ports.before(model), weights=model), *checkpoints, *controls]
 
 
 VALIDATE = Stage(
@@ -138,7 +139,7 @@ VALIDATE = Stage(
     reads=(VALIDATION, MODEL, CHECKPOINTS),
     may_read=(CONTROLS,),
     writes=(ports.VALIDATED,),
-    config=("sample.max_new_tokens", "evaluate.batch", "select.checkpoints", "sft.enabled", *COMPUTES),
+    config=("sample.max_new_tokens", "evaluate.batch", "select.checkpoints", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models",),
 )
@@ -147,8 +148,9 @@ VALIDATE = Stage(
 def measured_systems(context: Context) -> list[System]:
     """The models that are measured: base, sft where it was fine-tuned, aligned, the control."""
     choice = context.fact(CHOICE)
-    start = ports.before(context.config)
-    named = {start: context.fact(MODEL), ports.AFTER: choice.chosen.weights}
+    model = context.fact(MODEL)
+    start = ports.before(model)
+    named = {start: model, ports.AFTER: choice.chosen.weights}
     if choice.control is not None:
         named[ports.CONTROL] = choice.control.weights
     given = base(context.config)
@@ -163,7 +165,7 @@ PREDICT = Stage(
     work=posing(measured_systems, lambda context: [*context.read(TEST), *context.read(TWINS)], ports.PREDICTED),
     reads=(TEST, TWINS, MODEL, CHOICE),
     writes=(ports.PREDICTED,),
-    config=("sft.enabled", "sample.max_new_tokens", "evaluate.batch", *COMPUTES),
+    config=("sample.max_new_tokens", "evaluate.batch", *COMPUTES),
     identities=(BASE, DEVICE),
     rooms=("models",),
 )

@@ -14,7 +14,7 @@ from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages import ports
 from radpref.stages.answers import texts_of
 from radpref.stages.identities import ADDED_METRICS, FREE_JUDGES, READER
-from radpref.stages.ports import AFTER, GROUNDED, PREDICTED, STUDIES, TEST, TRAIN, TWINS
+from radpref.stages.ports import AFTER, GROUNDED, MODEL, PREDICTED, STUDIES, TEST, TRAIN, TWINS
 from radpref.stages.select import shown
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _evaluate(context: Context) -> Outcome:
         seed=seed,
         normals=context.config.judge.normals,
     )
-    start = ports.before(context.config)
+    start = ports.before(context.fact(MODEL))
     others = [start, *(name for name in measured if name not in (start, AFTER))]
     heading = evaluation.headline(row.name for row in measured[AFTER].metrics)
     comparisons = [
@@ -99,10 +99,10 @@ STAGE = Stage(
     name="evaluate",
     help="Measure every system on the held-out patients.",
     work=Whole(_evaluate),
-    reads=(TRAIN, TEST, TWINS, PREDICTED),
+    reads=(TRAIN, TEST, TWINS, PREDICTED, MODEL),
     may_read=(STUDIES, GROUNDED),
     writes=(ports.METRICS, ports.COMPARISONS, ports.BY_PATIENT, ports.TEST_JUDGEMENTS),
-    config=("task.kind", "sft.enabled", "evaluate.resamples", "run.seed"),
+    config=("task.kind", "evaluate.resamples", "run.seed"),
     identities=(READER, FREE_JUDGES, ADDED_METRICS),
     rooms=("evaluation", "judges", "findings", "grounding"),
 )

@@ -70,7 +70,7 @@ STAGE = Stage(
     ),
     reads=(TEST, MODEL, CHOICE),
     writes=(GROUNDED,),
-    config=("ground", "sft.enabled", "evaluate.batch", *COMPUTES),
+    config=("ground", "evaluate.batch", *COMPUTES),
     identities=(BASE, DEVICE, READER),
     rooms=("grounding", "models", "images"),
 )

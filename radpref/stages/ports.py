@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from radpref import records
-from radpref.config import Recipe
 from radpref.runs.stage import Fact, TableOf
 
 STUDIES = TableOf("studies", records.Study)
@@ -45,6 +44,6 @@ CONTROL = "sft on chosen"
 """Names of the measured systems: the model as it was given, the fine-tuned one, the aligned one, and the control."""
 
 
-def before(recipe: Recipe) -> str:
-    """What the model that alignment starts from is called: by what it is. Read of the recipe: ``sft.enabled``."""
-    return BEFORE if recipe.sft.enabled else UNTOUCHED
+def before(model: records.Weights) -> str:
+    """What the model that alignment starts from is called: what it is."""
+    return UNTOUCHED if model.untouched else BEFORE

@@ -35,7 +35,7 @@ def _data(context: Context) -> ReportData:
     sampled = recipe.method == "chexalign"  # elsewhere completions are greedy answers
     most = (recipe.report.studies, recipe.report.pairs) if context.limit is None else (context.limit, context.limit)
     questions, pairs = list(islice(context.read(ports.TEST), most[0])), list(islice(context.read(ports.PAIRS), most[1]))
-    systems, splits = (ports.before(recipe), ports.AFTER), (ports.TRAIN, ports.VALIDATION, ports.TEST)
+    systems, splits = (choice.before.id, ports.AFTER), (ports.TRAIN, ports.VALIDATION, ports.TEST)
     before, after = (texts_of(context.read(ports.PREDICTED), questions, name) for name in systems)
     judged = context.read(ports.TEST_JUDGEMENTS)
     judge = "green" if recipe.task.kind == "report" else "answer"
@@ -45,7 +45,7 @@ def _data(context: Context) -> ReportData:
         run=str(about["name"]),
         created=str(about["written"]),
         command="radpref " + " ".join(about["command"]),
-        before=ports.before(recipe),
+        before=choice.before.id,
         after=ports.AFTER,
         control=ports.CONTROL,
         baselines=(*evaluation.BASELINES, *evaluation.VQA_BASELINES),

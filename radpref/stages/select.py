@@ -67,7 +67,7 @@ STAGE = Stage(
     reads=(VALIDATION, VALIDATED, MODEL, CHECKPOINTS),
     may_read=(CONTROLS,),
     writes=(CHOICE,),
-    config=("select.checkpoints", "sft.enabled"),
+    config=("select.checkpoints",),
     identities=(SELECTING_JUDGE, FREE_JUDGES),
     rooms=("judges", "findings"),
     check=_check,
@@ -76,10 +76,8 @@ STAGE = Stage(
 
 def _last(context: Context) -> Outcome:
     """The last checkpoint, where there are no studies to choose on (``data.source: none``)."""
-    rows = context.fact(CHECKPOINTS).rows
-    choice = Choice(
-        by="", before=System(id=before(context.config), weights=context.fact(MODEL)), tried=rows, chosen=rows[-1]
-    )
+    rows, model = context.fact(CHECKPOINTS).rows, context.fact(MODEL)
+    choice = Choice(by="", before=System(id=before(model), weights=model), tried=rows, chosen=rows[-1])
     return Outcome(f"{rows[-1].id}, the last one: there are no studies to choose on", {"choice": choice})
 
 
@@ -89,5 +87,4 @@ LAST = Stage(
     work=Whole(_last),
     reads=(MODEL, CHECKPOINTS),
     writes=(CHOICE,),
-    config=("sft.enabled",),
 )
