@@ -1,6 +1,6 @@
 """How often intervals over seeds and patients hold the true difference: ours, and the plain nested bootstrap.
 
-    python benchmarks/seeds_coverage.py [--worlds 2000]
+    python benchmarks/seeds_coverage.py [--worlds 2000] [--patients own]
 
 Simulated are differences of a score by patient: a part of the training (standard deviation ``spread``, in units of
 what one training's patients bring), one of the patient that all trainings share, and one of patient and training
@@ -52,9 +52,12 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--worlds", type=int, default=2000, help="experiments simulated a row")
-    worlds = parser.parse_args().worlds
+    parser.add_argument(
+        "--patients", choices=("own", "shared"), help="of each seed its own, or the same; both if absent"
+    )
+    worlds, only = parser.parse_args().worlds, parser.parse_args().patients
     print("| test patients | seeds | spread | nested bootstrap | its width | ours | its width |\n" + "|---" * 7 + "|")
-    for crossed in (False, True):
+    for crossed in (False, True) if only is None else (only == "shared",):
         for seeds in (2, 3, 5, 10):
             for spread in (0.0, 1.0, 3.0):
                 rng = np.random.default_rng([seeds, int(spread), crossed])

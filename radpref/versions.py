@@ -18,7 +18,7 @@ ROOMS: dict[str, int] = {
     "mining": 1,
     "models": 1,
     "pairs": 1,
-    "report": 1,
+    "report": 2,
     "tasks": 1,
     "training": 1,
 }

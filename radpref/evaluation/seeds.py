@@ -6,7 +6,7 @@ So the unit of every interval here is the training, and within it the patient:
 - Where each seed has test patients of its own (another phantom world), the seeds' values are independent draws that
   hold the chance of training and of patients both, and Student's t over seeds covers them.
 - Where all seeds are tested on the same patients, that part of the chance is shared and does not show between seeds;
-  it is added from a bootstrap that draws patients once for all seeds, with Satterthwaite's degrees of freedom.
+  it is added from a bootstrap that draws patients once for all seeds, each part with its own Student's t.
 - A variance between few seeds can be small by luck; it is never taken to be below what the patients alone bring.
 
 The plain nested bootstrap (seeds with replacement, patients within) is too narrow at five seeds: it has no ``n - 1``
@@ -31,6 +31,8 @@ from radpref.evaluation.metrics import Definition
 from radpref.records import PatientCounts
 
 Array = NDArray[np.float64]
+_SMALLEST = 1e-12
+"""The least p that is told."""
 _JUDGES = ("green", "lc-green", "text")
 
 
@@ -175,22 +177,19 @@ def pooled(values: Array, drawn: Array, tests: NDArray[np.int_], patients: tuple
     means = weights @ values
     within = np.nanvar(drawn, axis=1, ddof=1).mean()
     by_patients = np.nanvar(weights @ drawn, axis=1, ddof=1)
-    floor = by_patients.mean() / units
+    least = float(by_patients.mean()) / units
     few = float(min(patients) - 1)
+    mean = float(means.mean())
     if units > 1:
-        chance, df = float(np.var(means, ddof=1)) / units, float(units - 1)
-        mean = float(means.mean())
+        parts = [Part(max(float(np.var(means, ddof=1)) / units, least), units - 1)]
     elif seeds > 1:
-        between = float(np.var(values, ddof=1)) / seeds
         # the bootstrap of the mean holds what patients share over seeds and 1/seeds of what they do not, which is
         # between the seeds already
-        shared = max(0.0, (seeds * float(by_patients[0]) - float(within)) / (seeds - 1))
-        chance, mean = between + shared, float(values.mean())
-        df = chance**2 / (between**2 / (seeds - 1) + shared**2 / few) if chance > 0 else few
+        shared = max(0.0, (seeds * least - float(within)) / (seeds - 1))
+        parts = [Part(float(np.var(values, ddof=1)) / seeds, seeds - 1), Part(shared, few)]
     else:
-        chance, df, mean = float(by_patients[0]), few, float(values[0])
-    error = float(np.sqrt(max(chance, floor)))
-    low, high, p = _student(mean, error, df)
+        parts = []
+    low, high, p = _student(mean, parts, Part(least, few))
     return Estimate(
         mean,
         low,
@@ -205,13 +204,31 @@ def pooled(values: Array, drawn: Array, tests: NDArray[np.int_], patients: tuple
     )
 
 
-def _student(mean: float, error: float, df: float) -> tuple[float, float, float]:
+class Part(NamedTuple):
+    """A part of the variance of a mean, and the degrees of freedom that it was estimated with."""
+
+    variance: float
+    df: float
+
+
+def _student(mean: float, parts: Sequence[Part], least: Part) -> tuple[float, float, float]:
+    """Limits and p: each part with its own Student's t, squares added, and never less than ``least`` alone.
+
+    Adding squared half-widths (MOVER; Zou and Donner, 2008) covers where a part has one or two degrees of freedom and
+    Satterthwaite's approximation does not: with two seeds that agree by luck, it would take the rest for all.
+    """
+    from scipy.optimize import brentq
     from scipy.stats import t
 
-    if error == 0.0:  # the same to the last digit everywhere, such as two systems that say the same
+    def half(p: float) -> float:
+        whole = sum(float(t.isf(p / 2, part.df)) ** 2 * part.variance for part in parts)
+        return float(np.sqrt(max(whole, float(t.isf(p / 2, least.df)) ** 2 * least.variance)))
+
+    if half(0.05) == 0.0:  # the same to the last digit everywhere, such as two systems that say the same
         return mean, mean, 1.0 if mean == 0.0 else 0.0
-    half = float(t.ppf(0.975, df)) * error
-    return mean - half, mean + half, 2 * float(t.sf(abs(mean) / error, df))
+    far = half(_SMALLEST) < abs(mean)
+    p = _SMALLEST if far else float(brentq(lambda one: half(one) - abs(mean), _SMALLEST, 1.0, xtol=1e-15))
+    return mean - half(0.05), mean + half(0.05), p
 
 
 def by_patient(measured: Measured, columns: Iterable[str]) -> Iterator[PatientCounts]:
