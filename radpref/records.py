@@ -283,6 +283,8 @@ class Weights(Record):
     revision: str | None = None
     adapter: StoredModel | None = None
     """A PEFT adapter on top."""
+    untouched: bool = False
+    """Whether they are those that the recipe names, taken as they are in the place of fine-tuned ones."""
 
 
 class System(Record):
@@ -536,6 +538,17 @@ class Metric(Record):
     n: int = 0
     unit: str = "study"
     seed: int = 0
+
+
+class PatientCounts(Record):
+    """What a system's answers to one patient's questions add to the sums that metrics are made of."""
+
+    id: str
+    """``{system}:{patient}``."""
+    system: str
+    patient: str
+    counts: dict[str, float] = {}
+    """Column of ``evaluation.counts`` or ``evaluation.vqa`` to its sum; columns that are 0 are left out."""
 
 
 class Comparison(Record):

@@ -9,7 +9,7 @@ from importlib import metadata
 
 ROOMS: dict[str, int] = {
     "data": 2,
-    "evaluation": 1,
+    "evaluation": 2,
     "findings": 2,
     "grounding": 1,
     "images": 1,
@@ -18,7 +18,7 @@ ROOMS: dict[str, int] = {
     "mining": 1,
     "models": 1,
     "pairs": 1,
-    "report": 1,
+    "report": 2,
     "tasks": 1,
     "training": 1,
 }

@@ -97,7 +97,7 @@ def test_grpo_from_studies_to_report_with_a_stop(tmp_path: Path) -> None:
     assert trained
     assert all("q_proj" not in name or "language_model" in name for name, _ in trained)
     systems = {row["system"] for row in run.read_json("metrics.json")["metrics"]}
-    assert {"sft", "aligned", "constant normal report"} <= systems
+    assert {"base", "aligned", "constant normal report"} <= systems
     assert "GRPO" in run.path("report.html").read_text("utf-8")
     with pytest.raises(RunError, match="is a run of grpo"):
         run_stage_alone(run, "pair")

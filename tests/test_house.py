@@ -31,6 +31,7 @@ FLOORS: list[set[str]] = [
     {"stages", "bulk", "doctor"},
     {"bench", "exports"},
     {"pipeline"},
+    {"comparing"},
     {"sweep", "api", "headroom"},
     {"cli"},
     {"__main__"},

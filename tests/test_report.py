@@ -296,12 +296,12 @@ def test_a_gain_that_passes_everything_is_called_one() -> None:
         ({"lc": 0.0}, "mixed", "length is not ruled out"),
         ({"lc": -0.1}, "mixed", "does not stand once length is controlled"),
         ({"words": (30, 50), "ratio": 0.6}, "mixed", "length is not ruled out"),
-        ({"control": 0.0}, "mixed", "SFT on the chosen side of the same pairs does at least as well"),
-        ({"control": -0.05}, "mixed", "SFT on the chosen side of the same pairs does at least as well"),
+        ({"control": 0.0}, "mixed", "more than SFT on the chosen side of the same pairs is not shown"),
+        ({"control": -0.05}, "mixed", "SFT on the chosen side of the same pairs is better"),
         ({"trivial": 0.495}, "mixed", "a trivial answer does at least as well"),
         ({"trivial": 0.7}, "mixed", "a trivial answer does at least as well"),
         ({"lost": 0.05}, "mixed", "other metrics got worse"),
-        ({"control": 0.0, "lost": 0.05}, "mixed", "as well and other metrics got worse"),
+        ({"control": 0.0, "lost": 0.05}, "mixed", "is not shown and other metrics got worse"),
         ({"control": None}, "mixed", "not compared with SFT on the same pairs"),
         ({"trivial": None, "lc": None}, "mixed", "not compared with length and trivial answers"),
         ({"main": 0.02, "main_p": 0.4}, "none", "No gain shown"),
@@ -316,6 +316,60 @@ def test_the_headline_follows_from_the_numbers(change: dict[str, object], level:
     assert said.level == level
     assert words in said.headline
     assert all(check.sentence for check in said.checks)
+
+
+def with_truth(data: ReportData, difference: float, p: float = 0.001) -> ReportData:
+    """The same with F1 against the truth, by which the run was not selected."""
+    name = "finding_f1_micro_truth_uncertain-positive"
+    half = abs(difference) / 2 if p < 0.05 else abs(difference) + 0.05
+    row = data.comparisons[0].model_copy(
+        update={"name": name, "difference": difference, "low": difference - half, "high": difference + half, "p": p}
+    )
+    values = [
+        data.metrics[0].model_copy(update={"system": system, "name": name, "value": value, "id": system})
+        for system, value in (("sft", 0.7), ("aligned", 0.7 + difference))
+    ]
+    return replace(data, untouched=name, metrics=[*data.metrics, *values], comparisons=[*data.comparisons, row])
+
+
+@pytest.mark.parametrize(
+    ("main", "truth", "p", "level", "words"),
+    [
+        (0.1, 0.1, 0.001, "good", "and Finding F1, truth went from 0.700 to 0.800"),
+        (0.1, -0.1, 0.001, "mixed", "Finding F1, truth, which it was not selected by, fell"),
+        (0.1, 0.01, 0.5, "mixed", "Finding F1, truth, which it was not selected by, does not show it"),
+        (0.0, 0.1, 0.001, "none", "Yet Finding F1, truth rose by more than chance"),
+        (-0.1, 0.1, 0.001, "bad", "Yet Finding F1, truth rose by more than chance"),
+    ],
+)
+def test_a_verdict_stands_on_what_it_was_selected_by_and_on_what_it_was_not(
+    main: float, truth: float, p: float, level: str, words: str
+) -> None:
+    said = verdict(with_truth(result(main=main, main_p=0.001 if main else 1.0), truth, p))
+    assert said.level == level
+    assert words in said.headline
+    assert "50.0 and 50.5 words" in said.headline
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"main": 0.0, "main_p": 1.0}, {"main": -0.1}, {"control": None}, {"lost": 0.05}]
+)
+def test_a_verdict_says_that_it_is_of_one_training(change: dict[str, object]) -> None:
+    said = verdict(result(**change))  # type: ignore[arg-type]
+    assert said.headline.endswith("One training.")
+    assert any("says nothing of another training" in one or "say nothing of another training" in one
+               for one in said.caveats)  # fmt: skip
+
+
+def test_at_few_studies_not_shown_is_not_none() -> None:
+    def few(data: ReportData) -> ReportData:
+        return replace(data, metrics=[row.model_copy(update={"n": 30}) for row in data.metrics])
+
+    gain, none = verdict(few(result())), verdict(few(result(main=0.02, main_p=0.4)))
+    assert gain.level == "mixed"
+    assert "on so few studies a cost elsewhere may not show" in gain.headline
+    assert "allows ROUGE-L, coco to be worse by 0.050" in gain.checks[-1].sentence
+    assert "On 30 studies, that is not to say that there is none" in none.headline
 
 
 def test_without_a_gain_there_is_none_that_length_could_explain() -> None:

@@ -11,7 +11,7 @@ from radpref.pipeline import METHODS, road_of, run_all
 from radpref.records import Question
 from radpref.rooms import models
 from radpref.runs.folder import Run, RunError
-from radpref.stages.ports import AFTER, BEFORE, CHOICE, MODEL, ROUNDS, TRAIN
+from radpref.stages.ports import AFTER, CHOICE, MODEL, ROUNDS, TRAIN, UNTOUCHED
 from radpref.stages.rounds import part
 from tests.runs import counts, fact, finished, smallest
 
@@ -63,6 +63,6 @@ def test_two_rounds(tmp_path: Path, rank: int) -> None:
     chosen = fact(run, CHOICE)
     assert chosen.before.weights.fingerprint == tuned
     assert len({tuned, newest.fingerprint, chosen.chosen.weights.fingerprint}) == 3
-    assert counts(run, "evaluate")["systems"][:4] == [BEFORE, AFTER, f"{AFTER}, round 1", "sft on chosen"]
+    assert counts(run, "evaluate")["systems"][:4] == [UNTOUCHED, AFTER, f"{AFTER}, round 1", "sft on chosen"]
     run_all(run)  # all of it is up to date
     assert run.path("round-2", "done.json").stat().st_mtime_ns < run.path("report.html").stat().st_mtime_ns

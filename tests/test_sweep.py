@@ -25,10 +25,10 @@ TINY = {
         "run.precision": "float32",
     },
     "cells": {
-        "dpo": {"set": {"align.objective": "dpo", "evaluate.control": True}, "systems": ["sft", "aligned"]},
+        "dpo": {"set": {"align.objective": "dpo", "evaluate.control": True}, "systems": ["base", "aligned"]},
         "firempo": {"set": {"align.objective": "firempo", "align.visual.weight": 0.2}},
     },
-    "against": ["sft"],
+    "against": ["base"],
     "metrics": {"green_mean": "GREEN"},
 }  # fmt: skip
 
@@ -145,7 +145,7 @@ def test_the_shipped_grids_run_as_they_are_written() -> None:
 def test_a_sweep_runs_and_goes_on(tmp_path: Path) -> None:
     loaded = load_grid(grid(tmp_path / "grid.yaml"))
     first = sweep(loaded, tmp_path / "out", [0])
-    assert set(first["means"]) == {"sft", "dpo", "firempo"}
+    assert set(first["means"]) == {"base", "dpo", "firempo"}
     recipe = yaml.safe_load((tmp_path / "out" / "seed-0" / "firempo" / "recipe.yaml").read_text("utf-8"))
     assert recipe["align"]["visual"]["weight"] == 0.2
     assert recipe["align"]["kl"]["weight"] == 0.01

@@ -15,6 +15,7 @@ import typer
 
 from radpref import __version__
 from radpref.cli.bench import bench
+from radpref.cli.compare import compare
 from radpref.cli.corrupt import corrupt_app
 from radpref.cli.data import data_app
 from radpref.cli.doctor import doctor
@@ -57,6 +58,7 @@ add_stage_commands(app, corrupt_app)
 app.command(context_settings=TAKES_OVERRIDES)(headroom)
 app.command()(status)
 app.command()(results)
+app.command()(compare)
 app.command()(export)
 app.command()(sweep)
 app.command()(bench)

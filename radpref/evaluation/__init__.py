@@ -8,11 +8,23 @@ names its averaging and uncertain rule in its key; its ``definition`` states the
 
 from radpref.evaluation.baselines import BASELINES, NORMAL_REPORT, baselines
 from radpref.evaluation.counts import ERROR_KINDS
-from radpref.evaluation.definitions import definition, headline
+from radpref.evaluation.definitions import definition, headline, kept
 from radpref.evaluation.everyone import details, measure_all
 from radpref.evaluation.headroom import GREEDY, Answered, Way, as_plain, choices, headroom, headroom_verdict
 from radpref.evaluation.measure import LabelScore, Measured, by_label, compare, error_totals, measure
 from radpref.evaluation.metrics import ERROR_METRICS, HEADLINE, METRICS, Definition
+from radpref.evaluation.resampling import holm
+from radpref.evaluation.seeds import (
+    Estimate,
+    PatientSums,
+    Seeds,
+    SeedsError,
+    by_patient,
+    counted,
+    difference_over_seeds,
+    over_seeds,
+    sums_of,
+)
 from radpref.evaluation.tables import comparison_table, markdown_table, markdown_tests, metrics_json, terminal_table
 from radpref.evaluation.vqa import VQA_BASELINES, measure_questions, question_baselines
 
@@ -27,27 +39,38 @@ __all__ = [
     "VQA_BASELINES",
     "Answered",
     "Definition",
+    "Estimate",
     "LabelScore",
     "Measured",
+    "PatientSums",
+    "Seeds",
+    "SeedsError",
     "Way",
     "as_plain",
     "baselines",
     "by_label",
+    "by_patient",
     "choices",
     "compare",
     "comparison_table",
+    "counted",
     "definition",
     "details",
+    "difference_over_seeds",
     "error_totals",
     "headline",
     "headroom",
     "headroom_verdict",
+    "holm",
+    "kept",
     "markdown_table",
     "markdown_tests",
     "measure",
     "measure_all",
     "measure_questions",
     "metrics_json",
+    "over_seeds",
     "question_baselines",
+    "sums_of",
     "terminal_table",
 ]

@@ -48,6 +48,11 @@ def _not_of_counts(sums: Sums) -> Array:
     raise NotImplementedError("a metric that another package adds is not summed from the counts of texts")
 
 
+def kept(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``names`` whose counts a run keeps by patient: all but those under the second uncertain rule."""
+    return tuple(name for name in dict.fromkeys(names) if not name.endswith("uncertain-negative"))
+
+
 def headline(names: Iterable[str]) -> tuple[str, ...]:
     """Those of ``names`` that head a table, in its order: of reports, or of questions by task and by kind."""
     there = dict.fromkeys(names)

@@ -293,12 +293,16 @@ def _paired(before: Measured, after: Measured) -> tuple[Array, Array]:
 
 
 def _by_patient(patients: Sequence[str], values: Array) -> Array:
-    """Sums over each patient's studies: float64 ``(patients, columns)``, patients sorted."""
+    return summed_by_patient(patients, values)[1]
+
+
+def summed_by_patient(patients: Sequence[str], values: Array) -> tuple[list[str], Array]:
+    """The patients, sorted, and the sums over each one's studies: float64 ``(patients, columns)``."""
     names = sorted(set(patients))
     index = {name: row for row, name in enumerate(names)}
     grouped = np.zeros((len(names), values.shape[1]))
     np.add.at(grouped, np.array([index[patient] for patient in patients], dtype=np.intp), values)
-    return grouped
+    return names, grouped
 
 
 def _sums(columns: Sequence[str], table: Array) -> Sums:

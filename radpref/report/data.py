@@ -113,7 +113,9 @@ class ReportData:
     control: str = "sft on chosen"
     baselines: Sequence[str] = BASELINES
     main: str = "green_mean"
-    """The metric that the verdict is about; chosen before the run, not after."""
+    """The metric that the verdict is about, that of the judge which selected; chosen before the run, not after."""
+    untouched: str = ""
+    """A metric that the run was neither judged nor selected by, which the verdict stands on too; empty for none."""
     metrics: Sequence[Metric] = ()
     comparisons: Sequence[Comparison] = ()
     """Paired tests; the verdict uses those of ``before``, ``control`` and the baselines against ``after``."""

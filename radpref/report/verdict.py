@@ -19,6 +19,7 @@ Answer = Literal["yes", "no", "partly", "unknown"]
 Level = Literal["good", "mixed", "none", "bad", "unknown"]
 ALPHA = 0.05
 FEW_STUDIES = 100
+ONE = " One training."
 SAME_LENGTH = 0.02
 """A change of the mean length by no more than this share is none."""
 
@@ -52,12 +53,14 @@ def verdict(data: ReportData) -> Verdict:
     chance, change = _chance(numbers)
     # without a gain there is none that length could explain; an answer to a question is right at any length
     length = [_length(numbers)] if change == "gain" and not numbers.main.startswith("vqa_") else []
-    checks = (chance, *length, _control(numbers), _trivial(numbers), _cost(numbers))
+    untouched = [_untouched(numbers)] if numbers.untouched else []
+    checks = (chance, *untouched, *length, _control(numbers), _trivial(numbers), _cost(numbers))
     level, headline = _headline(numbers, change, {check.question: check.answer for check in checks})
     return Verdict(level, headline, checks, _caveats(numbers))
 
 
 CHANCE = "More than chance?"
+UNTOUCHED = "By a measure that it was not selected by?"
 LENGTH = "More than length?"
 CONTROL = "More than SFT on the same pairs?"
 TRIVIAL = "Above trivial answers?"
@@ -72,6 +75,7 @@ class _Numbers:
     def __init__(self, data: ReportData) -> None:
         self.data = data
         self.before, self.after, self.control, self.main = data.before, data.after, data.control, data.main
+        self.untouched = data.untouched
         self._metrics = {(metric.system, metric.name): metric for metric in data.metrics}
         self._tests = {(row.name, row.before, row.after): row for row in data.comparisons}
 
@@ -87,6 +91,18 @@ class _Numbers:
         """So many of what the main metric is measured on."""
         words = ("question", "questions") if self.main.startswith("vqa_") else ("study", "studies")
         return _count(n, *words)
+
+    @property
+    def few(self) -> bool:
+        """Whether so little was tested that what is not shown may well be there."""
+        main = self.metric(self.after, self.main)
+        return main is not None and main.n < FEW_STUDIES
+
+    def words(self) -> tuple[float, float] | None:
+        """Mean words of an answer, before and after; None where they were not measured."""
+        name = "vqa_words_mean" if self.main.startswith("vqa_") else "words_mean"
+        before, after = (self.value(system, name) for system in (self.before, self.after))
+        return None if before is None or after is None else (before, after)
 
     def test(self, name: str, before: str) -> Comparison | None:
         return self._tests.get((name, before, self.after))
@@ -121,7 +137,25 @@ def _chance(numbers: _Numbers) -> tuple[Check, Change]:
         return Check(
             CHANCE, "no", f"{said} Test and interval disagree, so it is not taken for more than chance."
         ), change
-    return Check(CHANCE, "no", f"{said} Swapping the two models' answers at random moves it as far."), change
+    said = f"{said} Swapping the two models' answers at random moves it as far."
+    if numbers.few:
+        said += " On so few, what is not shown may still be there."
+    return Check(CHANCE, "no", said), change
+
+
+def _untouched(numbers: _Numbers) -> Check:
+    title = definition(numbers.untouched).title
+    row = numbers.test(numbers.untouched, numbers.before)
+    if row is None:
+        return Check(UNTOUCHED, "unknown", f"There is no paired test of {title}, which the run was not selected by.")
+    said = f"{title}, which the run was not selected by, changed by {_signed(row.difference)} ({_interval(row)}; p "
+    said += f"{_p(row.p)})."
+    change = direction(row)
+    if change == "gain":
+        return Check(UNTOUCHED, "yes", said)
+    if change == "loss":
+        return Check(UNTOUCHED, "no", f"{said} By this measure it became worse.")
+    return Check(UNTOUCHED, "partly", f"{said} By this measure no change is shown.")
 
 
 def _length(numbers: _Numbers) -> Check:
@@ -166,7 +200,9 @@ def _control(numbers: _Numbers) -> Check:
         return Check(CONTROL, "yes", said)
     if change == "loss":
         return Check(CONTROL, "no", f"{said} Plain SFT on the same pairs is better.")
-    return Check(CONTROL, "no", f"{said} That is within chance: plain SFT on the same pairs does as well.")
+    return Check(
+        CONTROL, "partly", f"{said} That is within chance: more than plain SFT on the same pairs is not shown."
+    )
 
 
 def _trivial(numbers: _Numbers) -> Check:
@@ -219,13 +255,27 @@ def _cost(numbers: _Numbers) -> Check:
         return Check(COST, "unknown", "No other metric was tested.")
     lost = [row for row in tests if direction(row) == "loss" and (row.p if row.p_holm is None else row.p_holm) < ALPHA]
     if not lost:
-        return Check(
-            COST,
-            "yes",
-            f"None of the {len(tests)} other tested metrics got worse by more than chance (Holm-corrected).",
-        )
+        said = f"None of the {len(tests)} other tested metrics got worse by more than chance (Holm-corrected)"
+        worst = min(tests, key=_reach)
+        reach = f"the interval that reaches furthest allows {definition(worst.name).title} to be worse by "
+        reach += f"{max(0.0, -_reach(worst)):.3f}"
+        if numbers.few:
+            return Check(COST, "partly", f"{said}, but on so few a cost may not show: {reach}.")
+        return Check(COST, "yes", f"{said}; {reach}.")
     said = ", ".join(f"{definition(row.name).title} {_signed(row.difference)}" for row in lost)
     return Check(COST, "no", f"Worse by more than chance (Holm-corrected): {said}.")
+
+
+def _reach(row: Comparison) -> float:
+    """The end of the interval on the side of the worse, as a gain."""
+    return row.low if definition(row.name).better == "higher" else -row.high
+
+
+def _moved(numbers: _Numbers, name: str) -> str:
+    before, after = (numbers.value(system, name) for system in (numbers.before, numbers.after))
+    if before is None or after is None:
+        return ""
+    return f"{definition(name).title} went from {before:.3f} to {after:.3f}"
 
 
 def _headline(numbers: _Numbers, change: Change, answers: dict[str, Answer]) -> tuple[Level, str]:
@@ -233,33 +283,56 @@ def _headline(numbers: _Numbers, change: Change, answers: dict[str, Answer]) -> 
     before, after = (numbers.value(system, numbers.main) for system in (numbers.before, numbers.after))
     if change == "unknown" or before is None or after is None:
         return "unknown", f"Not enough was measured to say whether {title} changed."
-    moved = f"{title} went from {before:.3f} to {after:.3f}"
+    words, also = numbers.words(), _moved(numbers, numbers.untouched) if numbers.untouched else ""
+    moved = " and ".join(part for part in (_moved(numbers, numbers.main), also) if part)
+    if words is not None:
+        moved += f" with {words[0]:.1f} and {words[1]:.1f} words"
+    other = answers.get(UNTOUCHED, "unknown")
+    named = definition(numbers.untouched).title if also else ""
     if change == "loss":
-        return "bad", f"Alignment made it worse: {moved}."
+        rose = f" Yet {named} rose by more than chance." if named and other == "yes" else ""
+        return "bad", f"Alignment made it worse: {moved}.{rose}{ONE}"
     if change == "none":
-        return "none", f"No gain shown: {moved}, which is not clearly more than chance."
+        rose = f" Yet {named} rose by more than chance." if named and other == "yes" else ""
+        fell = f" {named} fell by more than chance." if named and other == "no" else ""
+        few = f" On {numbers.counted(_n(numbers))}, that is not to say that there is none." if numbers.few else ""
+        return (
+            "none",
+            f"No gain shown: {moved}; {title} did not clearly move by more than chance.{rose}{fell}{few}{ONE}",
+        )
     buts = []
+    if named and other == "no":
+        buts.append(f"{named}, which it was not selected by, fell")
+    elif named and other == "partly":
+        buts.append(f"{named}, which it was not selected by, does not show it")
     length = answers.get(LENGTH, "yes")
     if length == "no":
         buts.append("it does not stand once length is controlled")
     elif length == "partly":
         buts.append("length is not ruled out")
     if answers[CONTROL] == "no":
-        buts.append("SFT on the chosen side of the same pairs does at least as well")
+        buts.append("SFT on the chosen side of the same pairs is better")
+    elif answers[CONTROL] == "partly":
+        buts.append("more than SFT on the chosen side of the same pairs is not shown")
     if answers[TRIVIAL] == "no":
         buts.append("a trivial answer does at least as well")
     if answers[COST] == "no":
         buts.append("other metrics got worse")
+    elif answers[COST] == "partly":
+        buts.append("on so few studies a cost elsewhere may not show")
     unknown = [
         what
         for question, what in ((LENGTH, "length"), (CONTROL, "SFT on the same pairs"), (TRIVIAL, "trivial answers"))
         if answers.get(question) == "unknown"
     ]
     if buts:
-        return "mixed", f"A gain with a but: {moved}, more than chance, yet {_join(buts)}."
+        return "mixed", f"A gain with a but: {moved}, more than chance, yet {_join(buts)}.{ONE}"
     if unknown:
-        return "mixed", f"A gain, not fully examined: {moved}, more than chance; not compared with {_join(unknown)}."
-    return "good", f"A gain: {moved}, more than chance, more than length, more than SFT on the same pairs."
+        return (
+            "mixed",
+            f"A gain, not fully examined: {moved}, more than chance; not compared with {_join(unknown)}.{ONE}",
+        )
+    return "good", f"A gain: {moved}, more than chance, more than length, more than SFT on the same pairs.{ONE}"
 
 
 def _caveats(numbers: _Numbers) -> tuple[str, ...]:
@@ -275,8 +348,16 @@ def _caveats(numbers: _Numbers) -> tuple[str, ...]:
     empty = numbers.value(data.after, "empty_share")
     if empty:
         found.append(f"{empty:.1%} of the answers of “{data.after}” are empty; GREEN leaves them out, F1 does not.")
-    found.append("One training run of each: the interval covers the choice of patients, not the seed of the training.")
+    found.append(
+        "This verdict is of one training: its intervals cover the choice of patients and say nothing of another "
+        "training. `radpref compare` holds runs with other seeds against each other."
+    )
     return (*found, *data.notes)
+
+
+def _n(numbers: _Numbers) -> int:
+    main = numbers.metric(numbers.after, numbers.main)
+    return 0 if main is None else main.n
 
 
 def _signed(value: float) -> str:

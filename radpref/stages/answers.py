@@ -164,7 +164,8 @@ def validated_systems(context: Context) -> list[System]:
     if not context.config.select.checkpoints:
         checkpoints = tuple({row.beta: row for row in checkpoints}.values())  # the last of each beta
     controls = context.fact(CONTROLS).rows if context.has(CONTROLS) else ()
-    return [System(id=ports.BEFORE, weights=context.fact(TUNED)), *checkpoints, *controls]
+    model = context.fact(TUNED)
+    return [System(id=ports.before(model), weights=model), *checkpoints, *controls]
 
 
 VALIDATE = Stage(
@@ -181,16 +182,18 @@ VALIDATE = Stage(
 
 
 def measured_systems(context: Context) -> list[System]:
-    """The models that are measured: base, sft, aligned, what earlier rounds chose, the control."""
+    """The models that are measured: base, sft where it was fine-tuned, aligned, what rounds chose, the control."""
     choice = context.fact(CHOICE)
-    named = {ports.BEFORE: context.fact(TUNED), ports.AFTER: choice.chosen.weights}
+    model = context.fact(TUNED)
+    start = ports.before(model)
+    named = {start: model, ports.AFTER: choice.chosen.weights}
     if context.has(ROUNDS):
         named |= {row.id: row.weights for row in context.fact(ROUNDS).rows}
     if choice.control is not None:
         named[ports.CONTROL] = choice.control.weights
     given = base(context.config)
-    if given.fingerprint != named[ports.BEFORE].fingerprint:
-        named = {"base": given, **named}
+    if given.fingerprint != named[start].fingerprint:
+        named = {ports.UNTOUCHED: given, **named}
     return [System(id=name, weights=weights) for name, weights in named.items()]
 
 
@@ -202,7 +205,7 @@ def predicted_systems(context: Context) -> list[System]:
     more = [
         row.model_copy(update={"id": f"{row.id}, {way}", "drawn": drawn})
         for row in systems
-        if row.id in (ports.BEFORE, ports.AFTER)
+        if row.id in (ports.before(context.fact(TUNED)), ports.AFTER)
         for way, drawn in ways.items()
         if drawn
     ]

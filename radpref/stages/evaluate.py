@@ -14,7 +14,7 @@ from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages import ports
 from radpref.stages.answers import texts_of
 from radpref.stages.identities import ADDED_METRICS, FREE_JUDGES, READER
-from radpref.stages.ports import AFTER, ALL_TRAIN, BEFORE, GROUNDED, PREDICTED, STUDIES, TEST, TWINS
+from radpref.stages.ports import AFTER, ALL_TRAIN, GROUNDED, PREDICTED, STUDIES, TEST, TUNED, TWINS
 from radpref.stages.select import shown
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MAIN = {"report": ("green_mean", "green", "studies"), "questions": ("vqa_accurac
 
 
 def _evaluate(context: Context) -> Outcome:
-    """Measure base, sft, aligned, the control and the trivial baselines on the held-out patients."""
+    """Measure models before and after alignment, the control and the trivial baselines on the held-out patients."""
     kind, resamples, seed = context.config.task.kind, context.config.evaluate.resamples, context.config.run.seed
     questions, twins = list(context.read(TEST))[: context.limit], list(context.read(TWINS))
     systems = dict.fromkeys(row.system for row in context.read(PREDICTED))
@@ -40,10 +40,11 @@ def _evaluate(context: Context) -> Outcome:
         seed=seed,
         normals=context.config.judge.normals,
     )
+    start = ports.before(context.fact(TUNED))
     heading = evaluation.headline(row.name for row in measured[AFTER].metrics)
     comparisons = [
         row
-        for before, after in compared(list(measured))
+        for before, after in compared(list(measured), start)
         for row in evaluation.compare(
             measured[before], measured[after], metrics=heading, resamples=resamples, seed=seed
         )
@@ -53,33 +54,42 @@ def _evaluate(context: Context) -> Outcome:
     comparisons += changed
     context.write(ports.METRICS, metrics)
     context.write(ports.COMPARISONS, comparisons)
+    columns = {one.columns: evaluation.counted(evaluation.kept(row.name for row in one.metrics), one.columns)
+               for one in measured.values()}  # fmt: skip
+    context.write(
+        ports.BY_PATIENT,
+        (row for one in measured.values() for row in evaluation.by_patient(one, columns[one.columns])),
+    )
     context.write(ports.TEST_JUDGEMENTS, _judgements(measured))
     counts = context.counts(STUDIES).get("studies", {})
     content = evaluation.metrics_json(metrics, comparisons, limited=context.limit is not None, counts=counts)
     context.publish("metrics.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     main, title, what = MAIN[kind]
-    before, after = measured[BEFORE].value(main), measured[AFTER].value(main)
+    before, after = measured[start].value(main), measured[AFTER].value(main)
     told = {name: evaluation.details(one) for name, one in measured.items()} if kind == "report" else {}
     return Outcome(
         f"{len(questions)} {what}; {title} {shown(before)} before, {shown(after)} after",
-        counts={"systems": list(measured), "details": told},
+        counts={
+            "systems": list(measured),
+            "columns": list(dict.fromkeys(name for some in columns.values() for name in some)),
+            "details": told,
+        },
         finished=context.limit is None,
     )
 
 
-def compared(systems: Sequence[str]) -> list[tuple[str, str]]:
+def compared(systems: Sequence[str], start: str) -> list[tuple[str, str]]:
     """Which systems are held against which: all against the aligned one, and each way to answer against its like.
 
     Example:
-        >>> compared(["sft", "aligned", "sft, drawn", "aligned, drawn", "normal"])
+        >>> compared(["sft", "aligned", "sft, drawn", "aligned, drawn", "normal"], "sft")
         [('sft', 'aligned'), ('normal', 'aligned'), ('sft, drawn', 'aligned, drawn')]
     """
-    alike = [
-        (name, after) for name in systems if name != (after := name.replace(BEFORE, AFTER, 1)) and after in systems
-    ]
+    likes = [(name, AFTER + name.removeprefix(start)) for name in systems if f"{name}, ".startswith(f"{start}, ")]
+    alike = [(name, after) for name, after in likes if after in systems]
     paired = {name for both in alike for name in both}
     others = [(name, AFTER) for name in systems if name not in paired]
-    return [(BEFORE, AFTER), *others, *(both for both in alike if both != (BEFORE, AFTER))]
+    return [alike[0], *others, *alike[1:]]
 
 
 def _added(context: Context, said: Mapping[str, Mapping[str, str]], questions: Sequence[Question]) -> Iterator[Metric]:
@@ -104,9 +114,9 @@ STAGE = Stage(
     name="evaluate",
     help="Measure every system on the held-out patients.",
     work=Whole(_evaluate),
-    reads=(ALL_TRAIN, TEST, TWINS, PREDICTED),
+    reads=(ALL_TRAIN, TEST, TWINS, PREDICTED, TUNED),
     may_read=(STUDIES, GROUNDED),
-    writes=(ports.METRICS, ports.COMPARISONS, ports.TEST_JUDGEMENTS),
+    writes=(ports.METRICS, ports.COMPARISONS, ports.BY_PATIENT, ports.TEST_JUDGEMENTS),
     config=("task.kind", "evaluate.resamples", "run.seed"),
     identities=(READER, FREE_JUDGES, ADDED_METRICS),
     rooms=("evaluation", "judges", "findings", "grounding"),

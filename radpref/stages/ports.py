@@ -29,6 +29,8 @@ PREDICTED = TableOf("predicted", records.Completion)
 GROUNDED = TableOf("grounded", records.Grounded)
 METRICS = TableOf("metrics", records.Metric)
 COMPARISONS = TableOf("comparisons", records.Comparison)
+BY_PATIENT = TableOf("by-patient", records.PatientCounts)
+"""Of every measured system, sums by test patient: what statistics over several runs are made of."""
 TEST_JUDGEMENTS = TableOf("test-judgements", records.Judgement)
 
 MODEL = Fact("model", records.Weights)
@@ -43,7 +45,13 @@ CHOICE = Fact("choice", records.Choice)
 ROUNDS = Fact("rounds", records.Systems)
 """The models that the rounds before this one have chosen."""
 
+UNTOUCHED = "base"
 BEFORE = "sft"
 AFTER = "aligned"
 CONTROL = "sft on chosen"
-"""Names of the measured systems: before and after alignment, and the control."""
+"""Names of the measured systems: the model as it was given, the fine-tuned one, the aligned one, and the control."""
+
+
+def before(model: records.Weights) -> str:
+    """What the model that alignment starts from is called: what it is."""
+    return UNTOUCHED if model.untouched else BEFORE

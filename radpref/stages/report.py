@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from radpref.config import Recipe
 from radpref.rooms import evaluation, mining, report, training
 from radpref.runs.context import Context
 from radpref.runs.stage import Outcome, Stage, Whole
@@ -27,6 +29,28 @@ def _report(context: Context) -> Outcome:
     return Outcome(f"{path}, {len(html) / 1e6:.1f} MB", finished=context.limit is None)
 
 
+_OF_JUDGE = {"green": "green_mean", "lc-green": "lc-green_mean", "text": "text_mean", "answer": "vqa_accuracy_all"}
+"""Judge to the metric of its mean score on the test studies."""
+_TRUTH, _REFERENCE = (f"finding_f1_micro_{source}_uncertain-positive" for source in ("truth", "reference"))
+
+
+def _measures(recipe: Recipe, tested: Collection[str]) -> tuple[str, str, list[str]]:
+    """What the verdict stands on: the metric that the run was selected by, one that it was not, and what to say of it.
+
+    The second is F1 against the truth, where it is known; else GREEN, where no judge of its kind was asked; else F1
+    against the references' findings. Questions have one measure, and none beside it.
+    """
+    by = recipe.select.by
+    main = _OF_JUDGE.get(by, MAIN[recipe.task.kind][0])
+    told = [] if by in _OF_JUDGE else [f"The judge that selected, {by}, was not asked about the test studies; the "
+                                       "verdict is about another measure."]  # fmt: skip
+    if recipe.task.kind != "report":
+        return main, "", told
+    green = any("green" in name for name in (by, recipe.judge.name, main))
+    names = [_TRUTH, *([] if green else ["green_mean"]), _REFERENCE]
+    return main, next((name for name in names if name in tested), ""), told
+
+
 def _data(context: Context) -> ReportData:
     """Everything that stands in the report."""
     recipe, about, choice = context.config, context.about(), context.fact(ports.CHOICE)
@@ -35,9 +59,10 @@ def _data(context: Context) -> ReportData:
     sampled = recipe.method == "chexalign"  # elsewhere completions are greedy answers
     most = (recipe.report.studies, recipe.report.pairs) if context.limit is None else (context.limit, context.limit)
     questions, pairs = list(islice(context.read(ports.TEST), most[0])), list(islice(context.read(ports.PAIRS), most[1]))
-    systems, splits = (ports.BEFORE, ports.AFTER), (ports.TRAIN, ports.VALIDATION, ports.TEST)
+    systems, splits = (choice.before.id, ports.AFTER), (ports.TRAIN, ports.VALIDATION, ports.TEST)
     before, after = (texts_of(context.read(ports.PREDICTED), questions, name) for name in systems)
     judged = context.read(ports.TEST_JUDGEMENTS)
+    main, untouched, unmeasured = _measures(recipe, {row.name for row in context.read(ports.COMPARISONS)})
     judge = "green" if recipe.task.kind == "report" else "answer"
     return report.ReportData(
         title=f"{report.TITLES[recipe.method]} on {recipe.data.source}",
@@ -45,11 +70,12 @@ def _data(context: Context) -> ReportData:
         run=str(about["name"]),
         created=str(about["written"]),
         command="radpref " + " ".join(about["command"]),
-        before=ports.BEFORE,
+        before=choice.before.id,
         after=ports.AFTER,
         control=ports.CONTROL,
         baselines=(*evaluation.BASELINES, *evaluation.VQA_BASELINES),
-        main=MAIN[recipe.task.kind][0],
+        main=main,
+        untouched=untouched,
         metrics=list(context.read(ports.METRICS)),
         comparisons=list(context.read(ports.COMPARISONS)),
         labels={name: [evaluation.LabelScore(**row) for row in one["labels"]] for name, one in details.items()},
@@ -74,7 +100,7 @@ def _data(context: Context) -> ReportData:
         selected_by=choice.by,
         studies=list(report.study_views(questions, (before, after), judged, systems, judge)),
         pairs=report.pair_views(pairs, context.read(ports.TRAIN)),
-        notes=about["notes"],
+        notes=[*about["notes"], *unmeasured],
     )
 
 

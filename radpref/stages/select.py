@@ -12,13 +12,13 @@ from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages.answers import texts_of, validated_systems
 from radpref.stages.identities import FREE_JUDGES, SELECTING_JUDGE
 from radpref.stages.judge import scored
-from radpref.stages.ports import CHECKPOINTS, CHOICE, CONTROLS, MODEL, TUNED, VALIDATED, VALIDATION
+from radpref.stages.ports import CHECKPOINTS, CHOICE, CONTROLS, MODEL, TUNED, VALIDATED, VALIDATION, before
 
 
 def _select(context: Context) -> Outcome:
     """Choose among checkpoints, betas and controls by a judge's mean on the validation studies (greedy answers)."""
     by = context.config.select.by
-    before, *models = [_with_scores(context, system) for system in validated_systems(context)]
+    start, *models = [_with_scores(context, system) for system in validated_systems(context)]
     controls = tuple(system for system in models if system.beta is None and system.lr is not None)
     tried = tuple(system for system in models if system not in controls)
 
@@ -27,10 +27,10 @@ def _select(context: Context) -> Outcome:
 
     chosen = best(tried)
     control = best(controls) if controls else None
-    choice = Choice(by=by, before=before, tried=tried, chosen=chosen, controls=controls, control=control)
+    choice = Choice(by=by, before=start, tried=tried, chosen=chosen, controls=controls, control=control)
     other = f"; control {control.id}, {shown(control.scores[by])}" if control else ""
     return Outcome(
-        f"{chosen.id} of {len(tried)}, {by} {shown(chosen.scores[by])} ({shown(before.scores[by])} before) on "
+        f"{chosen.id} of {len(tried)}, {by} {shown(chosen.scores[by])} ({shown(start.scores[by])} before) on "
         f"validation{other}",
         {"choice": choice},
     )
@@ -76,8 +76,8 @@ STAGE = Stage(
 
 def _last(context: Context) -> Outcome:
     """The last checkpoint, where there are no studies to choose on (``data.source: none``)."""
-    rows = context.fact(CHECKPOINTS).rows
-    choice = Choice(by="", before=System(id="sft", weights=context.fact(MODEL)), tried=rows, chosen=rows[-1])
+    rows, model = context.fact(CHECKPOINTS).rows, context.fact(MODEL)
+    choice = Choice(by="", before=System(id=before(model), weights=model), tried=rows, chosen=rows[-1])
     return Outcome(f"{rows[-1].id}, the last one: there are no studies to choose on", {"choice": choice})
 
 

@@ -38,7 +38,7 @@ def _sft(context: Context) -> Outcome:
     recipe = context.config
     start = base(recipe)
     if not recipe.sft.enabled:
-        return Outcome("off: the model as it is", {"model": start})
+        return Outcome("off: the model as it is", {"model": start.model_copy(update={"untouched": True})})
     questions = list(context.read(TRAIN)) if context.has(TRAIN) else []
     folder = context.checkpoints("training", context.key())
     with context.training() as more:
