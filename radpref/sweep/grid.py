@@ -36,9 +36,10 @@ class Cell(BaseModel):
     """Name to further keys: each is aligned, and the best by ``select.by`` on validation studies is measured."""
     levels: dict[str, bool] = Field(default_factory=dict)
     """Factor to whether it is on."""
-    systems: tuple[str, ...] = (AFTER,)
-    """Which systems of the cell's results stand in the table: the aligned one in all ways that it answers (under the
-    cell's name, ``NAME, drawn``), the others under their own names."""
+    systems: tuple[str, ...] | dict[str, str] = (AFTER,)
+    """Which systems of the cell's results stand in the table, or what each is called there; else the aligned one is
+    called by the cell's name, the others by their own. A system that also answers in other ways has a row for each
+    (``NAME, drawn``)."""
 
 
 class Grid(BaseModel):
@@ -91,6 +92,13 @@ def _check(name: str, grid: Grid) -> None:
             road = [stage.name for stage in road_of(settings(grid, cell, 0, trial).recipe)]
             if grid.share not in road:
                 raise SweepError(f"grid {name} shares stages up to `{grid.share}`, but they are {', '.join(road)}")
+
+
+def shown(name: str, cell: Cell) -> dict[str, str]:
+    """System to row of the table, of a cell of this name."""
+    if isinstance(cell.systems, dict):
+        return cell.systems
+    return {system: name if system == AFTER else system for system in cell.systems}
 
 
 def trials(cell: Cell) -> Mapping[str, Mapping[str, Any]]:

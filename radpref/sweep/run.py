@@ -16,7 +16,7 @@ from radpref.pipeline import road_of, run_all, run_stage_alone
 from radpref.runs.context import Left
 from radpref.runs.folder import Run
 from radpref.stages.ports import AFTER, CHOICE, MINED, PAIRS
-from radpref.sweep.grid import Cell, Grid, settings, trials
+from radpref.sweep.grid import Cell, Grid, settings, shown, trials
 
 T = TypeVar("T")
 
@@ -180,12 +180,14 @@ def _read(run: Run, name: str, cell: Cell) -> dict[str, dict[str, float]]:
     """Values by row of the table: the cell itself, and the other systems that it shows."""
     metrics = read_json(run.path("metrics.json"))["metrics"]
     rows: dict[str, dict[str, float]] = {}
+    called = shown(name, cell)
     for system in dict.fromkeys(row["system"] for row in metrics):
-        if system.split(",")[0] in cell.systems:
-            row = system.replace(AFTER, name, 1) if system.startswith(AFTER) else system
+        of, comma, way = system.partition(",")
+        if of in called:
+            row = f"{called[of]}{comma}{way}"
             rows[row] = {m["name"]: m["value"] for m in metrics if m["system"] == system and m["value"] is not None}
-        if system == AFTER and AFTER in cell.systems:
-            rows[name] |= _made(run)
+            if system == AFTER:
+                rows[row] |= _made(run)
     return rows
 
 
