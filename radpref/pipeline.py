@@ -15,6 +15,7 @@ from radpref.stages.answers import ANSWER, PREDICT, SAMPLE, VALIDATE
 from radpref.stages.corrupt import STAGE as CORRUPT
 from radpref.stages.evaluate import STAGE as EVALUATE
 from radpref.stages.ground import STAGE as GROUND
+from radpref.stages.headroom import DRAW, MEASURE
 from radpref.stages.judge import STAGE as JUDGE
 from radpref.stages.mine import EMBED, MINE
 from radpref.stages.pair import COUNTERFACTUAL, EDITED, GIVEN, RANKED
@@ -41,8 +42,10 @@ PAIRS_ALONE: Road = [SFT, GIVEN, PREPARE, ALIGN, LAST]
 
 def road_of(recipe: Recipe) -> Road:
     """The stages of a run, in their order."""
-    alone = recipe.method == "pairs" and recipe.data.source == NO_STUDIES
-    return PAIRS_ALONE if alone else in_rounds(METHODS[recipe.method], recipe.align.rounds)
+    if recipe.method == "pairs" and recipe.data.source == NO_STUDIES:
+        return PAIRS_ALONE
+    road = in_rounds(METHODS[recipe.method], recipe.align.rounds)
+    return [*road[:2], DRAW, MEASURE, *road[2:]] if recipe.headroom.enabled else road
 
 
 def commands() -> dict[str, Stage]:

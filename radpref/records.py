@@ -568,3 +568,31 @@ class Comparison(Record):
     """``p`` after Holm's correction over the metrics tested together."""
     n: int
     seed: int = 0
+
+
+class Choosing(Record):
+    """One way to choose among a model's own answers, measured (``radpref headroom``)."""
+
+    id: str
+    """``greedy``, ``best of 8``, ``consensus of 16``, ``reference``."""
+    words: float
+    """Mean number of words of an answer."""
+    metrics: dict[str, Metric] = {}
+    gains: dict[str, Comparison] = {}
+    """Metric to what is gained over greedy, paired; none for greedy itself."""
+    errors: dict[str, float] = {}
+    """Significant errors an answer, by kind; of reports alone."""
+
+
+class Headroom(Record):
+    """What a better choice among a model's own answers would give: what preferences can gain."""
+
+    verdict: str
+    questions: int
+    """Validation questions that it was measured on."""
+    judge: str
+    drawn: int
+    names: tuple[str, ...]
+    """Metrics, the main one first."""
+    ways: tuple[Choosing, ...]
+    """Greedy first."""

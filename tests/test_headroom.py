@@ -94,6 +94,12 @@ def test_the_command_measures_before_any_alignment_and_a_run_goes_on_from_it(tmp
     assert page.count("<svg") >= 2
     again = CliRunner().invoke(app, ["headroom", str(tmp_path / "run")])
     assert "up to date" in again.output
+    stamps = {name: (tmp_path / "run" / name / "done.json").read_text() for name in ("draw", "headroom")}
+    whole = CliRunner().invoke(app, ["run", "chexalign", *words, "--headroom.n", "3", "--headroom.enabled", "true"])
+    assert whole.exit_code == 0, whole.output
+    assert stamps == {name: (tmp_path / "run" / name / "done.json").read_text() for name in stamps}
+    section = (tmp_path / "run" / "report.html").read_text().partition('<section id="headroom">')[2]
+    assert "consensus of 3" in section.partition("</section>")[0]
     other = CliRunner().invoke(app, ["headroom", str(tmp_path / "run"), "--headroom.n", "4"])
     assert other.exit_code != 0
     assert "--redo" in other.output

@@ -57,7 +57,7 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "data.options": ({"another": 1}, "studies"),
     "data.phantom.seed": (5, "studies"),
     "data.table.findings": ("text", "studies"),
-    "task.kind": (..., "studies evaluate"),
+    "task.kind": (..., "studies ranked evaluate"),
     "task.prompt": ("Describe it.", "studies"),
     "task.per_study": (3, "studies"),
     "run.seed": (18, "studies sft sample align control grpo mine evaluate"),
@@ -85,6 +85,8 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "mine.image_batch": (3, "embed mine"),
     "mine.budget": (7.0, "mine"),
     "mine.strata": (["task"], "mine"),
+    "pair.by": ("consensus", "ranked"),
+    "pair.chosen": ("reference", "ranked"),
     "pair.tie": (0.1, "ranked"),
     "pair.margin": (0.1, "ranked"),
     "pair.drop_unfinished": (False, "ranked"),
@@ -121,6 +123,8 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "evaluate.control": (False, "control"),
     "evaluate.control_lrs": ([0.3], "control"),
     "evaluate.controls": (["swapped"], "studies"),
+    "evaluate.drawn": (True, "predict"),
+    "evaluate.consensus": (3, "predict"),
     "evaluate.resamples": (101, "evaluate mine"),
     "evaluate.batch": (3, "answer validate predict ground"),
     "ground.studies": (2, "ground"),
@@ -136,8 +140,8 @@ ROOM = {
     "models": "sft sample answer embed prepare align control grpo validate predict ground",
     "training": "sft prepare align control grpo",
     "losses": "prepare align",
-    "judges": "judge grpo edited select evaluate",
-    "findings": "judge grpo edited select evaluate report",
+    "judges": "judge grpo ranked edited select evaluate",
+    "findings": "judge grpo ranked edited select evaluate report",
     "pairs": "ranked edited corrupt",
     "grounding": "corrupt ground evaluate",
     "mining": "embed mine",
@@ -255,7 +259,7 @@ def test_a_model_that_was_moved_leaves_the_state_unknown(whole: Whole) -> None:
 
 ELSEWHERE = (
     "align.objective", "align.spans", "align.kl.weight", "align.kl.scope", "model.path", "model.adapter",
-    "data.source", "pair.file",
+    "data.source", "pair.file", "align.rounds", "headroom.enabled",
 )  # fmt: skip
 """Keys with tests of their own below: another value alone may be none that can be run."""
 
@@ -469,7 +473,13 @@ def test_no_key_is_read_by_nobody() -> None:
     """Every key that may change a result is declared by a stage that is no report."""
     ours = [key for _, stage in STAGES for key in stage.readable if stage.name != "report"]
     unread = [key for key, field in fields() if not marked(field, "speed") and not covered(key, ours)]
-    assert unread == ["method", "headroom.n", "report.studies", "report.pairs"]  # `radpref headroom` has its own road
+    assert unread == [
+        "method",
+        "headroom.enabled",
+        "headroom.n",
+        "report.studies",
+        "report.pairs",
+    ]  # `radpref headroom` has its own road
 
 
 @contextmanager

@@ -668,6 +668,9 @@ class GroundSection(Section):
 
 
 class HeadroomSection(Section):
+    enabled: bool = Field(
+        False, description="measure before the alignment what it can gain, as `radpref headroom` does, for the report"
+    )
     n: int = Field(16, ge=2, description="answers that `radpref headroom` draws to each validation question")
 
 

@@ -10,7 +10,7 @@ from radpref.evaluation.baselines import BASELINES, NORMAL_REPORT, baselines
 from radpref.evaluation.counts import ERROR_KINDS
 from radpref.evaluation.definitions import definition, headline, kept
 from radpref.evaluation.everyone import details, measure_all
-from radpref.evaluation.headroom import GREEDY, Answered, Way, as_plain, choices, headroom, headroom_verdict
+from radpref.evaluation.headroom import GREEDY, Answered, as_plain, choices, headroom, headroom_verdict
 from radpref.evaluation.measure import LabelScore, Measured, by_label, compare, error_totals, measure
 from radpref.evaluation.metrics import ERROR_METRICS, HEADLINE, METRICS, Definition
 from radpref.evaluation.resampling import holm
@@ -45,7 +45,6 @@ __all__ = [
     "PatientSums",
     "Seeds",
     "SeedsError",
-    "Way",
     "as_plain",
     "baselines",
     "by_label",

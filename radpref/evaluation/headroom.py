@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from radpref.evaluation.measure import Measured, compare, error_totals
 from radpref.judges import Case, Judge, agreement
-from radpref.records import Comparison, Metric, Question
+from radpref.records import Choosing, Question
 
 GREEDY = "greedy"
 REFERENCE = "reference"
@@ -25,18 +25,6 @@ class Answered(NamedTuple):
     question: Question
     greedy: str
     drawn: Sequence[str]
-
-
-class Way(NamedTuple):
-    """One way to choose among the answers, measured."""
-
-    name: str
-    words: float
-    metrics: dict[str, Metric]
-    gains: dict[str, Comparison]
-    """Against greedy, paired; none for greedy itself."""
-    errors: dict[str, float]
-    """Significant errors an answer, by kind; of reports alone."""
 
 
 def choices(rows: Sequence[Answered], judge: Judge, among: Judge) -> dict[str, dict[str, str]]:
@@ -70,7 +58,7 @@ def choices(rows: Sequence[Answered], judge: Judge, among: Judge) -> dict[str, d
 def headroom(
     measured: Mapping[str, Measured], answers: Mapping[str, Mapping[str, str]], metrics: Sequence[str],
     *, resamples: int, seed: int,
-) -> list[Way]:  # fmt: skip
+) -> list[Choosing]:  # fmt: skip
     """Each way to choose, by its answers (``choices``) and their measurement, with its gain over greedy."""
     found = []
     for name, one in measured.items():
@@ -80,8 +68,8 @@ def headroom(
         told = list(answers[name].values())
         errors = error_totals(one) if "green" in one.judgements else {}
         found.append(
-            Way(
-                name=name,
+            Choosing(
+                id=name,
                 words=sum(len(text.split()) for text in told) / len(told),
                 metrics={row.name: row for row in one.metrics if row.name in metrics},
                 gains={row.name: row for row in gains},
@@ -91,10 +79,10 @@ def headroom(
     return found
 
 
-def as_plain(way: Way) -> dict[str, object]:
+def as_plain(way: Choosing) -> dict[str, object]:
     """A way to choose as values of JSON."""
     return {
-        "name": way.name,
+        "name": way.id,
         "words": round(way.words, 2),
         "metrics": {name: row.model_dump(include={"value", "low", "high", "n"}) for name, row in way.metrics.items()},
         "gains": {name: row.model_dump(include={"difference", "low", "high", "p"}) for name, row in way.gains.items()},
@@ -102,11 +90,11 @@ def as_plain(way: Way) -> dict[str, object]:
     }
 
 
-def headroom_verdict(rows: Sequence[Way], metric: str) -> str:
+def headroom_verdict(rows: Sequence[Choosing], metric: str) -> str:
     """What that says of alignment, in a sentence or two."""
-    best = next(row for row in rows if row.name == _best(rows, 8))
-    agreed = next(row for row in rows if row.name.startswith("consensus"))
-    told = [f"{row.name} {_gain(row, metric)}" for row in (best, agreed)]
+    best = next(row for row in rows if row.id == _best(rows, 8))
+    agreed = next(row for row in rows if row.id.startswith("consensus"))
+    told = [f"{row.id} {_gain(row, metric)}" for row in (best, agreed)]
     clear = agreed.gains.get(metric)
     if clear is not None and clear.low is not None and clear.low > 0:
         word = "a model can know better than it says: preferences among its own answers have something to teach"
@@ -120,11 +108,11 @@ def headroom_verdict(rows: Sequence[Way], metric: str) -> str:
     return f"against greedy: {', '.join(told)}; {word}."
 
 
-def _best(rows: Sequence[Way], most: int) -> str:
-    sizes = [int(row.name.rpartition(" ")[2]) for row in rows if row.name.startswith("best of")]
+def _best(rows: Sequence[Choosing], most: int) -> str:
+    sizes = [int(row.id.rpartition(" ")[2]) for row in rows if row.id.startswith("best of")]
     return f"best of {max((size for size in sizes if size <= most), default=min(sizes))}"
 
 
-def _gain(row: Way, metric: str) -> str:
+def _gain(row: Choosing, metric: str) -> str:
     gain = row.gains.get(metric)
     return "not measured" if gain is None else f"{gain.difference:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"

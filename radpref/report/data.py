@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from radpref.evaluation import BASELINES, LabelScore
-from radpref.records import Comparison, Finding, Judgement, Metric, Pair, Quarantined, Question
+from radpref.records import Comparison, Finding, Headroom, Judgement, Metric, Pair, Quarantined, Question
 
 if TYPE_CHECKING:
     from radpref.mining import Summary
@@ -131,6 +131,8 @@ class ReportData:
     counts: Sequence[SplitCount] = ()
     quarantined: Sequence[Quarantined] = ()
     training: Sequence[TrainingLog] = ()
+    headroom: Headroom | None = None
+    """What a better choice among the model's own answers would have given, where it was measured."""
     mining: Summary | None = None
     """What was mined, where the method mines."""
     candidates: Sequence[Judgement] = ()

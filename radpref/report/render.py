@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from radpref.evaluation import ERROR_KINDS, ERROR_METRICS, definition, headline
-from radpref.evaluation.tables import format_p
 from radpref.images import ImageError, data_uri, thumbnail
 from radpref.records import Finding, ImageFile, Judgement, Metric, Pair, ReportError, Span
-from radpref.report import charts
+from radpref.report import charts, headroom
 from radpref.report.data import PairView, ReportData, StudyView
+from radpref.report.environment import asset, digest, environment
 from radpref.report.marking import Mark, differing, marked
 from radpref.report.verdict import direction, verdict
 
@@ -97,16 +91,16 @@ def render(data: ReportData) -> str:
     All text of the data is escaped. A Content-Security-Policy lets run only the page's own script, by its hash,
     and load nothing. Images are read from their files; one that cannot be read is shown as its reason.
     """
-    style, script = _asset("style.css"), _asset("page.js")
+    style, script = asset("style.css"), asset("page.js")
     images = _Images(IMAGE_BYTES)
-    template = _environment().get_template("page.html.j2")
+    template = environment().get_template("page.html.j2")
     studies = [_study(view, images) for view in data.studies]
     pairs = [_pair(view, images) for view in data.pairs]
     return template.render(
         data=data,
         style=Markup(style),
         script=Markup(script),
-        policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        policy=f"default-src 'none'; img-src data:; style-src '{digest(style)}'; script-src '{digest(script)}'; "
         "base-uri 'none'; form-action 'none'",
         verdict=verdict(data),
         forest=_forest(data),
@@ -118,6 +112,7 @@ def render(data: ReportData) -> str:
         errors=_errors(data),
         training=[(log.name, _curves(log.rows)) for log in data.training],
         mining=_mining(data),
+        headroom=headroom.shown(data.headroom) if data.headroom else None,
         length=_score_against_length(data.candidates),
         pair_charts=_pair_charts(data.scored_pairs),
         quarantined=Counter((row.stage, row.reason) for row in data.quarantined).most_common(),
@@ -130,50 +125,6 @@ def render(data: ReportData) -> str:
         headline_title=definition(data.main).title,
         systems={data.before: "before", data.after: "after", data.control: "control"},
     )
-
-
-# ------------------------------------------------------------------------------------------ page
-
-
-def page(template: str, **values: Any) -> str:
-    """A page without a script, from a template of this room; all text is escaped, and nothing can be loaded."""
-    style = _asset("style.css")
-    policy = f"default-src 'none'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
-    return _environment().get_template(template).render(style=Markup(style), policy=policy, **values)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("radpref.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "signed": _signed, "p": format_p, "score": _score}
-    return environment
-
-
-def _asset(name: str) -> str:
-    return resources.files("radpref.report").joinpath(name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:,.{digits}f}".replace("-", "−")
-
-
-def _signed(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:+,.{digits}f}".replace("-", "−")
-
-
-def _score(value: float | None) -> str:
-    """A number of any size, with about three figures."""
-    return _number(value, 1 if value is not None and abs(value) >= 10 else 3)
 
 
 def _words(text: str) -> int:

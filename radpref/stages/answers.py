@@ -12,7 +12,7 @@ from radpref.runs.context import Context
 from radpref.runs.stage import Outcome, Rows, Stage, TableOf
 from radpref.runs.table import Merged
 from radpref.stages import ports
-from radpref.stages.identities import BASE, COMPUTES, DEVICE, shown
+from radpref.stages.identities import BASE, COMPUTES, DEVICE, DRAWING, shown
 from radpref.stages.ports import (
     CHECKPOINTS,
     CHOICE,
@@ -219,17 +219,9 @@ PREDICT = Stage(
     reads=(TEST, TWINS, TUNED, CHOICE),
     may_read=(ROUNDS,),
     writes=(ports.PREDICTED,),
-    config=(
-        "sample.max_new_tokens",
-        "evaluate.batch",
-        "evaluate.drawn",
-        "evaluate.consensus",
-        "task.kind",
-        "run.seed",
-        *COMPUTES,
-    ),
-    identities=(BASE, DEVICE),
-    rooms=("models", "judges", "findings"),
+    config=("sample.max_new_tokens", "evaluate.batch", *COMPUTES),
+    identities=(BASE, DEVICE, DRAWING),
+    rooms=("models",),
 )
 
 

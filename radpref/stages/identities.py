@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from radpref import plugins
-from radpref.config import JudgeSection
+from radpref.config import JudgeSection, Recipe
 from radpref.files import content_key
 from radpref.records import Question
 from radpref.rooms import findings, judges, losses, models
@@ -36,9 +36,25 @@ FREE_JUDGES = Identity(
     ),
 )
 ADDED_METRICS = Identity("the metrics of other packages", (), lambda recipe: plugins.versions("metrics"))
+DRAWING = Identity(
+    "how answers are drawn",
+    ("evaluate.drawn", "evaluate.consensus", "task.kind", "run.seed"),
+    lambda recipe: _drawing(recipe),
+)
+"""Of systems that are measured by drawn answers too; nothing where all are greedy."""
 NEEDS = Identity(
     "what the objective reads of the reference", ("align",), lambda recipe: losses.objective(recipe.align).needs
 )
+
+
+def _drawing(recipe: Recipe) -> str:
+    ways = [f"seed {recipe.run.seed}"] if recipe.evaluate.drawn or recipe.evaluate.consensus else []
+    if recipe.evaluate.drawn:
+        ways.append("drawn")
+    if recipe.evaluate.consensus:
+        judge = judges.among(recipe.task.kind)
+        ways.append(f"consensus of {recipe.evaluate.consensus} by {judge.name} {judge.version}")
+    return ", ".join(ways)
 
 
 def shown(question: Question) -> list[object]:

@@ -45,6 +45,9 @@ CHOICE = Fact("choice", records.Choice)
 ROUNDS = Fact("rounds", records.Systems)
 """The models that the rounds before this one have chosen."""
 
+HEADROOM = Fact("headroom", records.Headroom)
+"""What a better choice among the fine-tuned model's own answers would give."""
+
 UNTOUCHED = "base"
 BEFORE = "sft"
 AFTER = "aligned"
