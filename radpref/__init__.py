@@ -1,9 +1,9 @@
 """radpref: preference alignment for radiology vision-language models, without human feedback.
 
 In Python the front door is this module: ``radpref.run``, ``load_recipe``, ``load_studies``, ``read_findings``,
-``label``, ``judge``, ``corrupt``, ``pair``, ``align``, ``evaluate`` and ``losses`` (docs/python.md), each imported
-when it is first used. The rooms behind them, from the bottom up: ``records`` and ``files``, ``config`` (what a run
-does), ``images``, ``findings``, ``losses``, ``tasks``, ``judges``, ``data``, ``models``, ``pairs``, ``training``,
+``label``, ``judge``, ``corrupt``, ``pair``, ``align``, ``evaluate``, ``compare`` and ``losses`` (docs/python.md), each
+imported when it is first used. The rooms behind them, from the bottom up: ``records`` and ``files``, ``config`` (what a
+run does), ``images``, ``findings``, ``losses``, ``tasks``, ``judges``, ``data``, ``models``, ``pairs``, ``training``,
 ``evaluation``, ``mining``, ``grounding``, ``report``, then ``runs``, ``stages``, ``pipeline`` and ``cli``.
 docs/architecture.md draws them.
 """
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Aligned,
         Result,
         align,
+        compare,
         corrupt,
         evaluate,
         judge,
@@ -38,6 +39,7 @@ __all__ = [
     "Result",
     "__version__",
     "align",
+    "compare",
     "corrupt",
     "evaluate",
     "judge",

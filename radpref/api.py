@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from radpref import config
+from radpref.comparing import Compared, compare_runs
 from radpref.config import AlignSection, CorruptSection, JudgeSection, ModelSection, RunSection
 from radpref.config.schema import NormalsRule
 from radpref.errors import RadprefError
@@ -87,6 +88,30 @@ def run(
     pipeline.run_all(this, redo=redo)
     content = this.read_json("metrics.json") or {"metrics": []}
     return Result(this.folder, [Metric.model_validate(row) for row in content["metrics"]])
+
+
+def compare(
+    runs: Sequence[str | Path],
+    *,
+    system: str = "aligned",
+    against: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+) -> Compared:
+    """Finished runs held against each other; those that differ in their seeds alone are seeds of one method.
+
+    Args:
+        runs: run folders.
+        system: what of each run is compared.
+        against: systems of the same runs, or methods by the names that they get; None for the usual ones.
+        metrics: names as in ``metrics.json``; None for the usual ones.
+
+    Returns:
+        Rows with a value, its interval over trainings and patients, its length, and its difference to each baseline.
+
+    Raises:
+        RadprefError: runs that cannot be held against each other, or an unknown name; with what to do.
+    """
+    return compare_runs([Path(run) for run in runs], system=system, against=against, metrics=metrics)
 
 
 # ------------------------------------------------------------------------------------------ data
@@ -371,6 +396,7 @@ __all__ = [
     "Aligned",
     "Result",
     "align",
+    "compare",
     "corrupt",
     "evaluate",
     "judge",

@@ -90,6 +90,13 @@ def test_a_difference_is_paired_by_seed_and_patient() -> None:
     assert difference_over_seeds("words_mean", before, after, seed=17) == found
 
 
+def test_three_patients_that_agree_are_no_certainty() -> None:
+    before, after = scores(np.zeros(3)), scores(np.ones(3))
+    found = difference_over_seeds("words_mean", {1: before}, {1: after})
+    assert found is not None
+    assert found.p == 0.25  # all three on one side: 2 of 8
+
+
 def test_a_patient_counts_for_a_judge_where_both_systems_were_scored() -> None:
     columns = ("green:n", "green:asked", "green:score")
     patients = ("a", "b", "c")

@@ -224,8 +224,8 @@ def _student(mean: float, parts: Sequence[Part], least: Part) -> tuple[float, fl
         whole = sum(float(t.isf(p / 2, part.df)) ** 2 * part.variance for part in parts)
         return float(np.sqrt(max(whole, float(t.isf(p / 2, least.df)) ** 2 * least.variance)))
 
-    if half(0.05) == 0.0:  # the same to the last digit everywhere, such as two systems that say the same
-        return mean, mean, 1.0 if mean == 0.0 else 0.0
+    if half(0.05) == 0.0:  # the same to the last digit everywhere: no less than a sign test of as many patients
+        return mean, mean, 1.0 if mean == 0.0 else max(_SMALLEST, 2.0**-least.df)
     far = half(_SMALLEST) < abs(mean)
     p = _SMALLEST if far else float(brentq(lambda one: half(one) - abs(mean), _SMALLEST, 1.0, xtol=1e-15))
     return mean - half(0.05), mean + half(0.05), p
