@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from radpref import config
 from radpref.errors import RadprefError
+from radpref.evaluation import PatientSums, over_seeds
 from radpref.runs.folder import Run
 from radpref.sweep import Cell, Grid, SweepError, estimate, load_grid, markdown, sweep
 from radpref.sweep.grid import settings
@@ -94,6 +96,41 @@ def test_means_differences_and_effects_by_hand() -> None:
     shown = markdown(both, tabled(both, shared))
     assert shown.count("Same") == 1, "what all rows share stands among the means alone"
     assert estimate([2.0]).high == float("inf")
+
+
+def test_what_is_counted_by_patient_is_estimated_over_seeds_and_patients() -> None:
+    """As `evaluation.over_seeds` does, with Holm's correction over all differences of a metric."""
+    made = Grid(
+        recipe="firempo", share="corrupt", against=("a",), metrics={"green_mean": "GREEN", "pairs": "pairs"},
+        cells={name: Cell() for name in "abc"},
+    )  # fmt: skip
+    rng = np.random.default_rng(5)
+    base = {seed: rng.uniform(0, 1, 30) for seed in range(4)}
+
+    def sums(shift: float) -> dict[int, PatientSums]:
+        names = tuple(f"p{i:02}" for i in range(30))
+        of = {seed: values + shift + 0.02 * seed for seed, values in base.items()}
+        columns = ("green:score", "green:n")
+        return {
+            seed: PatientSums(f"test {seed}", names, columns, np.stack([values, np.ones(30)], axis=1))
+            for seed, values in of.items()
+        }
+
+    counted = {"a": sums(0.0), "b": sums(0.2), "c": sums(0.001)}
+    values = {
+        row: {seed: {"green_mean": float(one.values[:, 0].mean()), "pairs": 3.0} for seed, one in seeds.items()}
+        for row, seeds in counted.items()
+    }
+    results = tabled(made, values, counted)
+    found = over_seeds("green_mean", dict(counted["b"]))
+    assert found is not None
+    assert results["means"]["b"]["green_mean"][:4] == (found.value, found.low, found.high, 4)
+    gain, none = (results["differences"][f"{row} - a"]["green_mean"] for row in "bc")
+    assert gain.mean == pytest.approx(0.2)
+    assert gain.p_holm == pytest.approx(min(1.0, 2 * gain.p))
+    assert none.p_holm >= none.p
+    assert results["differences"]["b - a"]["pairs"].p is None, "it is not counted by patient"
+    assert "**" in markdown(made, results)
 
 
 def test_cells_of_like_names_have_folders_of_their_own() -> None:

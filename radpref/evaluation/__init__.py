@@ -22,6 +22,7 @@ from radpref.evaluation.seeds import (
     by_patient,
     counted,
     difference_over_seeds,
+    is_counted,
     over_seeds,
     sums_of,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "headroom",
     "headroom_verdict",
     "holm",
+    "is_counted",
     "kept",
     "markdown_table",
     "markdown_tests",

@@ -268,6 +268,15 @@ def counted(names: Iterable[str], columns: Sequence[str]) -> tuple[str, ...]:
     return tuple(column for column in columns if column in wanted)
 
 
+def is_counted(metric: str, columns: Iterable[tuple[str, ...]]) -> bool:
+    """Whether each of some systems' ``columns`` have what a metric is made of."""
+    try:
+        rule = definition(metric)
+        return not any(_missing(rule, own) for own in columns)
+    except (KeyError, NotImplementedError):  # no metric of texts
+        return False
+
+
 def _place(columns: Sequence[str], name: str) -> int | None:
     return columns.index(name) if name in columns else None
 

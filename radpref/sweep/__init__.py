@@ -11,12 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radpref.files import write_atomically
 from radpref.sweep.grid import Cell, Grid, SweepError, load_grid
 from radpref.sweep.run import CellRun, run_seeds
 from radpref.sweep.tables import Estimate, estimate, markdown, tabled
+
+if TYPE_CHECKING:
+    from radpref.evaluation import PatientSums
 
 __all__ = [
     "Cell",
@@ -33,13 +36,16 @@ __all__ = [
 def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict[str, Any]:
     """Run every cell for every seed, going on where it was stopped, and write ``results.json`` and ``results.md``."""
     found: dict[str, dict[int, dict[str, float]]] = {}
+    sums: dict[str, dict[int, PatientSums]] = {}
     done: list[CellRun] = []
     results: dict[str, Any] = {}
-    for one in run_seeds(grid, folder, seeds, jobs):
-        done.append(one)
-        for row, values in one.rows.items():
-            found.setdefault(row, {})[one.seed] = dict(values)
-        results = {**tabled(grid, found), "trials": _trials(done), "chosen": _chosen(done)}
+    for some in run_seeds(grid, folder, seeds, jobs):
+        done += some
+        for one in some:
+            for row, values in one.rows.items():
+                found.setdefault(row, {})[one.seed] = dict(values)
+                sums.setdefault(row, {})[one.seed] = one.sums[row]
+        results = {**tabled(grid, found, sums), "trials": _trials(done), "chosen": _chosen(done)}
         write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
         write_atomically(folder / "results.md", markdown(grid, results))
     return results

@@ -9,14 +9,18 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from radpref.comparing import read_finished
 from radpref.files import content_key, read_json
 from radpref.pipeline import road_of, run_all, run_stage_alone
 from radpref.runs.context import Left
 from radpref.runs.folder import Run
 from radpref.stages.ports import AFTER, CHOICE, MINED, PAIRS
-from radpref.sweep.grid import Cell, Grid, settings, shown, trials
+from radpref.sweep.grid import Cell, Grid, SweepError, settings, shown, trials
+
+if TYPE_CHECKING:
+    from radpref.evaluation import PatientSums
 
 T = TypeVar("T")
 
@@ -38,17 +42,18 @@ class CellRun(NamedTuple):
     """Trial to its score on the seed's validation studies, where there are several and they are chosen there."""
     rows: Mapping[str, Mapping[str, float]]
     """Row of the table to metric to value."""
+    sums: Mapping[str, PatientSums]
+    """Row of the table to what the system counts by patient."""
 
 
-def run_seeds(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> Iterator[CellRun]:
-    """Every cell of every seed as it is done, ``jobs`` chains of cells at a time, each in a process of its own."""
+def run_seeds(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> Iterator[list[CellRun]]:
+    """Every cell of every seed, chain by chain as they are done, ``jobs`` at a time, each in a process of its own."""
     picked: dict[str, str] = {}
     if grid.tuned_on is not None:
         several = Grid.model_copy(grid, update={"cells": {name: c for name, c in grid.cells.items() if c.trials}})
         for tuned in _chains(_tuned, several, folder, [grid.tuned_on], jobs, {}):
             picked |= {name: best(tried) for name, tried in tuned}
-    for done in _chains(_measured, grid, folder, seeds, jobs, picked):
-        yield from done
+    yield from _chains(_measured, grid, folder, seeds, jobs, picked)
 
 
 def best(tried: Mapping[str, float | None]) -> str:
@@ -130,7 +135,10 @@ def _measured(chain: _Chain) -> list[CellRun]:
         run = Run(places[trial], settings(chain.grid, cell, chain.seed, trials(cell)[trial]))
         run_all(run, redo=True)
         source = places[trial]
-        found.append(CellRun(chain.seed, name, trial, places[trial], tried, _read(run, name, cell)))
+        rows = _rows(run, name, cell)
+        finished = read_finished(places[trial])
+        sums = {row: finished.sums(system) for system, row in rows.items()}
+        found.append(CellRun(chain.seed, name, trial, places[trial], tried, _read(run, rows), sums))
     return found
 
 
@@ -176,19 +184,32 @@ def copy(source: Path, target: Path) -> None:
     half.rename(target)
 
 
-def _read(run: Run, name: str, cell: Cell) -> dict[str, dict[str, float]]:
-    """Values by row of the table: the cell itself, and the other systems that it shows."""
-    metrics = read_json(run.path("metrics.json"))["metrics"]
-    rows: dict[str, dict[str, float]] = {}
+def _rows(run: Run, name: str, cell: Cell) -> dict[str, str]:
+    """System to row of the table, of every way to answer of the systems that the cell shows.
+
+    Raises SweepError for a system that the run has not measured.
+    """
+    systems = dict.fromkeys(row["system"] for row in read_json(run.path("metrics.json"))["metrics"])
     called = shown(name, cell)
-    for system in dict.fromkeys(row["system"] for row in metrics):
-        of, comma, way = system.partition(",")
-        if of in called:
-            row = f"{called[of]}{comma}{way}"
-            rows[row] = {m["name"]: m["value"] for m in metrics if m["system"] == system and m["value"] is not None}
-            if system == AFTER:
-                rows[row] |= _made(run)
-    return rows
+    for system in called:
+        if system not in systems:
+            raise SweepError(
+                f"cell {name} shows `{system}`, which its run has not measured; there are {', '.join(systems)}"
+            )
+    parts = {system: system.partition(",") for system in systems}
+    return {system: f"{called[of]}{comma}{way}" for system, (of, comma, way) in parts.items() if of in called}
+
+
+def _read(run: Run, rows: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Values by row of the table; the aligned model's with what it was made from."""
+    metrics = read_json(run.path("metrics.json"))["metrics"]
+    found = {
+        row: {m["name"]: m["value"] for m in metrics if m["system"] == system and m["value"] is not None}
+        for system, row in rows.items()
+    }
+    if AFTER in rows:
+        found[rows[AFTER]] |= _made(run)
+    return found
 
 
 def _made(run: Run) -> dict[str, float]:

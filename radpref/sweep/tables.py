@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from radpref.rooms import evaluation
 from radpref.runs.rows import batched
 from radpref.sweep.grid import Grid
+
+if TYPE_CHECKING:
+    from radpref.evaluation import PatientSums, Seeds
 
 WIDEST = 6
 """Most metrics in one table of ``results.md``."""
 
 
+Found = Mapping[str, Mapping[int, Mapping[str, float]]]
+"""Row of the table to seed to metric to value."""
+Sums = Mapping[str, Mapping[int, "PatientSums"]]
+"""Row of the table to seed to what the system counts by patient."""
+
+
 class Estimate(NamedTuple):
-    """A mean over seeds with its 95 % interval (Student's t)."""
+    """A mean over seeds with its 95 % interval: over seeds and patients (``evaluation.over_seeds``) where the metric is
+    made of counts by patient, else Student's t over seeds."""
 
     mean: float
     low: float
     high: float
     n: int
+    p: float | None = None
+    """Of a difference over seeds and patients: two-sided."""
+    p_holm: float | None = None
+    """After Holm's correction over all differences of the same metric."""
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -31,16 +47,17 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def tabled(grid: Grid, found: Mapping[str, Mapping[int, Mapping[str, float]]]) -> dict[str, Any]:
-    """``values``, ``means``, ``differences`` and ``effects`` of what was ``found``: row to seed to metric to value."""
+def tabled(grid: Grid, found: Found, sums: Sums | None = None) -> dict[str, Any]:
+    """``values``, ``means``, ``differences`` and ``effects`` of what was ``found``."""
+    counted = {} if sums is None else sums
     values = {
         row: {metric: {s: v[metric] for s, v in by_seed.items() if metric in v} for metric in grid.metrics}
         for row, by_seed in found.items()
     }
-    table = {row: {m: estimate(list(v.values())) for m, v in ms.items() if v} for row, ms in values.items()}
+    table = {row: {m: _mean(m, v, counted.get(row, {})) for m, v in ms.items() if v} for row, ms in values.items()}
     differences = {
         f"{row} - {base}": {
-            m: estimate([v[s] - values[base][m][s] for s in v if s in values[base][m]])
+            m: _difference(m, v, values[base][m], counted.get(row, {}), counted.get(base, {}))
             for m, v in ms.items()
             if set(v) & set(values[base][m])
         }
@@ -49,6 +66,7 @@ def tabled(grid: Grid, found: Mapping[str, Mapping[int, Mapping[str, float]]]) -
         for row, ms in values.items()
         if row != base
     }
+    differences = _corrected(differences)
     factors = dict.fromkeys(factor for cell in grid.cells.values() for factor in cell.levels)
     effects = {}
     for factor in factors:
@@ -64,6 +82,43 @@ def tabled(grid: Grid, found: Mapping[str, Mapping[int, Mapping[str, float]]]) -
             )
         }
     return {"values": values, "means": table, "differences": differences, "effects": effects}
+
+
+def _mean(metric: str, values: Mapping[int, float], sums: Mapping[int, PatientSums]) -> Estimate:
+    """Over seeds and patients, where the seeds have sums that the metric is made of."""
+    if set(values) <= set(sums) and evaluation.is_counted(metric, [sums[seed].columns for seed in values]):
+        found = evaluation.over_seeds(metric, {seed: sums[seed] for seed in values})
+        if found is not None:
+            return Estimate(found.value, found.low, found.high, found.seeds)
+    return estimate(list(values.values()))
+
+
+def _difference(
+    metric: str,
+    values: Mapping[int, float],
+    base: Mapping[int, float],
+    sums: Mapping[int, PatientSums],
+    sums_of_base: Mapping[int, PatientSums],
+) -> Estimate:
+    seeds = [seed for seed in values if seed in base]
+    both = [one[seed] for seed in seeds for one in (sums, sums_of_base) if seed in one]
+    if len(both) == 2 * len(seeds) and evaluation.is_counted(metric, [one.columns for one in both]):
+        before: Seeds = {seed: sums_of_base[seed] for seed in seeds}
+        after: Seeds = {seed: sums[seed] for seed in seeds}
+        found = evaluation.difference_over_seeds(metric, before, after)
+        if found is not None:
+            return Estimate(found.value, found.low, found.high, found.seeds, found.p)
+    return estimate([values[seed] - base[seed] for seed in seeds])
+
+
+def _corrected(differences: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, Estimate]]:
+    """With Holm's correction over all differences of a metric that have a p."""
+    made = {row: dict(ms) for row, ms in differences.items()}
+    for metric in dict.fromkeys(metric for ms in made.values() for metric in ms):
+        rows = [(row, p) for row, ms in made.items() if metric in ms and (p := ms[metric].p) is not None]
+        for (row, _), p_holm in zip(rows, evaluation.holm([p for _, p in rows]), strict=True):
+            made[row][metric] = made[row][metric]._replace(p_holm=p_holm)
+    return made
 
 
 def _contrast(on: Sequence[Mapping[int, float]], off: Sequence[Mapping[int, float]]) -> list[float]:
@@ -92,7 +147,11 @@ def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
                     lines.append(f"| {row} | " + " | ".join(cells) + " |")
             parts.append("\n".join(lines))
     seeds = {e.n for rows in results["means"].values() for e in rows.values()}
-    parts.append(f"Seeds: {', '.join(map(str, sorted(seeds)))}; 95 % intervals of Student's t over seeds.")
+    parts.append(
+        f"Seeds: {', '.join(map(str, sorted(seeds)))}. 95 % intervals over seeds and patients for what is counted by "
+        "patient, else of Student's t over seeds. **Bold**: p below .05 after Holm's correction over all differences "
+        "of the metric."
+    )
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,6 +164,7 @@ def _shown(value: Estimate | None, *, signed: bool) -> str:
     if value is None:
         return ""
     sign = "+" if signed else ""
-    if value.n == 1:
-        return f"{value.mean:{sign}.3f}"
-    return f"{value.mean:{sign}.3f} ({value.low:{sign}.3f} to {value.high:{sign}.3f})"
+    told = f"{value.mean:{sign}.3f}"
+    if math.isfinite(value.low):
+        told += f" ({value.low:{sign}.3f} to {value.high:{sign}.3f})"
+    return f"**{told}**" if value.p_holm is not None and value.p_holm < 0.05 else told
