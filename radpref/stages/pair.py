@@ -13,7 +13,7 @@ from radpref.rooms import data, formats, pairs
 from radpref.runs.context import QUARANTINED, Context
 from radpref.runs.folder import RunError
 from radpref.runs.stage import Identity, Outcome, Rows, Stage, Whole
-from radpref.runs.streams import grouped, with_answers
+from radpref.runs.streams import asked, grouped, with_answers
 from radpref.runs.table import Merged
 from radpref.stages.identities import READER
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, MINED, PAIRS, STUDIES, TRAIN
@@ -40,7 +40,7 @@ def _told(counts: Mapping[str, int]) -> str:
 
 def _judged(context: Context) -> Iterator[tuple[Question, list[Completion], list[Judgement]]]:
     """Every training question with its candidates and what the judge says of them, one question at a time."""
-    first, second = tee(context.read(TRAIN))
+    first, second = tee(asked(context.read(TRAIN), context.config.sample.studies))
     answered, judged = grouped(first, context.read(COMPLETIONS)), grouped(second, context.read(JUDGEMENTS))
     return ((question, own, said) for (question, own), (_, said) in zip(answered, judged, strict=True))
 
@@ -72,7 +72,7 @@ RANKED = Stage(
     work=Whole(_ranked),
     reads=(TRAIN, COMPLETIONS, JUDGEMENTS),
     writes=(PAIRS,),
-    config=("pair.tie", "pair.margin", "pair.limit", "pair.drop_unfinished"),
+    config=("pair.tie", "pair.margin", "pair.limit", "pair.drop_unfinished", "sample.studies"),
     rooms=("pairs",),
 )
 
@@ -114,8 +114,10 @@ def _content(one: Candidate) -> list[object]:
 _EDITING = Rows(
     make=_edited,
     item=Candidate,
-    items=lambda context: with_answers(context.read(TRAIN), context.read(COMPLETIONS)),
-    total=lambda context: len(context.read(TRAIN)),
+    items=lambda context: with_answers(
+        asked(context.read(TRAIN), context.config.sample.studies), context.read(COMPLETIONS)
+    ),
+    total=lambda context: sum(1 for _ in asked(context.read(TRAIN), context.config.sample.studies)),
     into=PAIRS,
     content=_content,
     batch=lambda recipe: BATCH,
@@ -129,7 +131,7 @@ EDITED = Stage(
     work=_EDITING,
     reads=(TRAIN, COMPLETIONS),
     writes=(PAIRS,),
-    config=(*EDITS, "pair.limit"),
+    config=(*EDITS, "pair.limit", "sample.studies"),
     identities=(EDITOR, READER),
     rooms=("pairs", "findings", "judges", "tasks"),
     check=lambda recipe: pairs.check_editor(recipe.edit),
@@ -153,7 +155,11 @@ def _counterfactual(batch: Sequence[Candidate], context: Context) -> Made:
         own = [one.completion for one in batch if one.completion is not None]
         return pairs.against_own(questions, own).of(questions)
     editor = pairs.EDITORS[section.editor](pairs.single(section))
-    return pairs.counterfactuals(questions, editor, section).of(questions)
+    bare = {one.question.id for one in batch if not one.question.reference}
+    own = [one.completion for one in batch if one.question.id in bare and one.completion is not None]
+    unreported = [question for question in questions if question.id in bare]
+    mended = pairs.mended(unreported, own, pairs.EDITORS[section.editor](section), section)
+    return pairs.counterfactuals(questions, editor, section, mended).of(questions)
 
 
 COUNTERFACTUAL = replace(
