@@ -235,7 +235,7 @@ class Question(Record):
     images: tuple[ImageFile, ...]
     prompt: str
     reference: str
-    """Empty for a study without a report: nothing is trained on it or measured by it, and ``labels`` say what is known."""
+    """Empty for a study without a report: nothing is trained on it or measured by it; ``labels`` say what is known."""
     task: str = "report"
     """``report``, or a question's ``QuestionTask``."""
     answer: str = ""

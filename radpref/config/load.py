@@ -179,8 +179,8 @@ def _anchored(section: Part) -> Part:
             changed[name] = _anchored(given)
         elif marked(field, "path") and given is not None and given != "builtin":
             path = Path(given).expanduser()
-            table = isinstance(section, DataSection | UnreportedSection) and name == "file"
-            of_root = table and section.root is not None
+            sourced = isinstance(section, DataSection | UnreportedSection)
+            of_root = name == "file" and sourced and getattr(section, "root", None) is not None
             if not of_root and not path.is_absolute() and path.exists():
                 changed[name] = str(path.absolute())
     return section.model_copy(update=changed)

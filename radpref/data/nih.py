@@ -7,8 +7,8 @@ found anywhere under the root by their name and may have any size: boxes are of 
 
 The set has no reports. The reference of a study is written from its labels and says so nowhere else: it is good for
 corruption, grounding and questions, not for learning to report. With ``data.unreported.use: labels``
-there is none, and a study is judged by its labels: those of the fourteen that it lacks are negative, boxes tell side and
-zone.
+there is none, and a study is judged by its labels: those of the fourteen that it lacks are negative, boxes tell side
+and zone.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ _SIDES: dict[Side | None, tuple[Side | None, ...]] = {
 }
 _AS_WELL = "not there too"
 _SPREAD = 0.5
-"""Share of its weight that a finding keeps which is put where it is not as well: less than a guess between two gains."""
+"""Share of its weight that a finding keeps that is also put where it is not: less than a guess between two gains."""
 
 
 class Due(NamedTuple):

@@ -26,8 +26,8 @@ FIRST: dict[Split, int] = {"train": 0, "validation": 1_000_000_000, "test": 2_00
 def studies(section: PhantomSection, *, train: int, validation: int, test: int, folder: Path) -> list[Study]:
     """``train`` + ``validation`` + ``test`` studies with their images under ``folder``.
 
-    ``section.unreported`` more are training studies, behind the others, whose report and truth are withheld: their labels say of every
-    finding whether it is there, and where it is, its side and zone, as a data set's labels and boxes would.
+    ``section.unreported`` more are training studies, behind the others, whose report and truth are withheld: their
+    labels say of every finding whether it is there, and where it is, as a data set's labels and boxes would.
 
     A patient with an earlier visit gives two studies, the earlier one first; both count, and where the count ends
     between them the later one is left out. A study depends on the section, its split and its patient alone, not on
