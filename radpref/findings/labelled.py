@@ -63,10 +63,17 @@ def tellable(label: Finding) -> bool:
 def in_words(labels: Sequence[Finding]) -> str:
     """A plain report that says what labels say and nothing else: what is there, then what is not.
 
-    Devices that are absent go unsaid, as in reports.
+    Devices that are absent go unsaid, as in reports, and so does the absence of something general (an opacity) beside
+    what is of its kind.
     """
     there = [label for label in labels if label.presence != "absent" and label.name != NO_FINDING]
-    gone = [one for one in labels if one.presence == "absent" and not _devices(one.name)]
+    named = frozenset().union(*(members(label.name) for label in there))
+    general = {name for name, kinds in lexicon().general.items() if kinds & named}
+    gone = [
+        one
+        for one in labels
+        if one.presence == "absent" and not _devices(one.name) and finding_of(one.name) not in general
+    ]
     said = [_sentence(label) for label in (*there, *gone)]
     if any(label.name == NO_FINDING for label in labels):
         said.append("No acute disease")

@@ -170,11 +170,16 @@ def compare_labels(labels: Labels, candidate: str, rule: Rule = "uncertain-posit
 def pairing_of_labels(labels: Labels, candidate: str) -> Pairing:
     """Which labelled finding is which of the candidate, in the form of `pairing`, for an editor.
 
-    What labels do not know is as the candidate has it. Missing is only what labels can tell (`findings.labelled`).
+    What labels do not know is as the candidate has it. Missing is only what labels can tell (`findings.labelled`), and
+    what the candidate denies although it is there.
     """
     facts = known(labels)
     read = beside(facts, told(unmasked(candidate)))
-    missing = [due.label for due, _ in read.missing if due.sure and tellable(due.label)]
+    missing = [
+        due.label
+        for due, denial in read.missing
+        if due.sure and finding_of(due.label.name) and (denial is not None or tellable(due.label))
+    ]
     return Pairing(
         pairs=[(_as_labelled(match), _of(match.unit)) for match in read.matches],
         missing=[label.model_copy(update={"name": finding_of(label.name)}) for label in missing],
@@ -204,10 +209,11 @@ def _as_labelled(match: Match) -> Finding:
 
 def beside(facts: Known, said: Told) -> Read:
     """The candidate's findings put together with what is due, the best agreement first, and what is left."""
+    units = [unit if unit.doubt in (0, 1) else unit._replace(doubt=_doubt(unit, said)) for unit in said.units]
     graded = [
         (-match.credit, i, j, match)
         for i, due in enumerate(facts.due)
-        for j, unit in enumerate(said.units)
+        for j, unit in enumerate(units)
         if (match := _match(due, unit)) is not None
     ]
     found: dict[int, Match] = {}
@@ -218,12 +224,21 @@ def beside(facts: Known, said: Told) -> Read:
             found[i] = match
             taken[j] = match.due.label.name
     missing = [(due, _denial(due, said)) for i, due in enumerate(facts.due) if i not in found]
-    left = [unit for j, unit in enumerate(said.units) if j not in taken]
+    left = [unit for j, unit in enumerate(units) if j not in taken]
     asides = [_false(unit, facts, "looked for") for unit in said.asides if not _mentioned(unit, facts, said)]
     false = [one for one in (*(_false(unit, facts) for unit in left), *asides) if one]
     spread = frozenset(one.unit.name for one in false if one.note == _AS_WELL)
     matches = tuple(_thinned(found[i], spread) for i in sorted(found))
     return Read(matches, tuple(missing), tuple({one.unit[:4]: one for one in reversed(false)}.values()))
+
+
+def _doubt(unit: Unit, said: Told) -> float:
+    """What a general denial of the same report leaves of a finding. A denial of its kin leaves all of it."""
+    doubted = any(
+        unit.name in COVERS.get(denial.name, ()) and not denial.otherwise() and not denial.qualified()
+        for denial in said.denied
+    )
+    return unit.doubt if doubted else 1.0
 
 
 def _thinned(match: Match, spread: frozenset[str]) -> Match:
