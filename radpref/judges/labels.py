@@ -429,7 +429,7 @@ class LabelJudge:
 
     @property
     def version(self) -> str:
-        return f"labels-{self.rule}-{VERSION}-{digest()}-{lexicon().digest}"
+        return f"{self.name}-{self.rule}-{VERSION}-{digest()}-{lexicon().digest}"
 
     def check(self, section: JudgeSection) -> None:
         """It needs nothing."""
