@@ -91,7 +91,7 @@ class Match(NamedTuple):
     slips: tuple[Slip, ...]
 
 
-class False_(NamedTuple):
+class Refuted(NamedTuple):
     """A finding of the candidate that labels contradict."""
 
     unit: Unit
@@ -105,7 +105,7 @@ class Read(NamedTuple):
     matches: tuple[Match, ...]
     missing: tuple[tuple[Due, Denial | None], ...]
     """With the statement that denies it."""
-    false: tuple[False_, ...]
+    false: tuple[Refuted, ...]
 
 
 @dataclass(frozen=True)
@@ -299,24 +299,24 @@ def _slips(due: Due, unit: Unit, kind: int) -> Sequence[Slip]:
     return slips
 
 
-def _false(unit: Unit, facts: Known, note: str = "") -> False_ | None:
+def _false(unit: Unit, facts: Known, note: str = "") -> Refuted | None:
     """What labels contradict of a finding that speaks of nothing due; None where they do not."""
     book = weights()
     share = book.charge["looked for"] if note else 1.0 if unit.sure else book.charge["hedged"]
     if unit.name in COVERS:  # disease without a name
         vague = not facts.due and bool(facts.absent) and not note
-        return False_(unit, book.weight("acute disease") * book.charge["vague"] * share, "") if vague else None
+        return Refuted(unit, book.weight("acute disease") * book.charge["vague"] * share, "") if vague else None
     own = [due for due in facts.due if unit.name in members(due.label.name)]
     if own:
         elsewhere = all(
             (due.label.side and unit.side and due.label.side != unit.side) or off_place(due.label.place, unit.place)
             for due in own
         )
-        return False_(unit, book.weight(unit.name) * share, _AS_WELL) if elsewhere else None
+        return Refuted(unit, book.weight(unit.name) * share, _AS_WELL) if elsewhere else None
     if any(_repeats(unit, due) for due in facts.due):
         return None
     if unit.name in facts.absent or (facts.clean and unit.name not in book.of):
-        return False_(unit, book.weight(unit.name) * share, note)
+        return Refuted(unit, book.weight(unit.name) * share, note)
     return None
 
 
