@@ -205,7 +205,9 @@ class Study(Record):
     truth: tuple[Finding, ...] | None = None
     """What is really there; known for phantoms only."""
     labels: dict[str, int | None] = Field(default_factory=dict)
-    """Labels that came with the source: 1 positive, 0 negative, -1 uncertain, None blank."""
+    """Labels of the source, by CheXpert class or finding: 1 positive, 0 negative, -1 uncertain, None blank."""
+    marked: tuple[Finding, ...] = ()
+    """What boxes, or labels of a region, tell of the findings that are there: side and place."""
 
 
 class Quarantined(Record):
@@ -233,6 +235,7 @@ class Question(Record):
     images: tuple[ImageFile, ...]
     prompt: str
     reference: str
+    """Empty for a study without a report: nothing is trained on it or measured by it; ``labels`` say what is known."""
     task: str = "report"
     """``report``, or a question's ``QuestionTask``."""
     answer: str = ""
@@ -243,6 +246,9 @@ class Question(Record):
     """The findings that answer and reference rest on, as structured as they are known; empty for reports."""
     truth: tuple[Finding, ...] | None = None
     """What is really there; known for phantoms only."""
+    labels: tuple[Finding, ...] = ()
+    """What labels and boxes say, by finding or CheXpert class: present, uncertain, absent (``findings.labelled``). Of
+    what they do not name nothing is known."""
 
 
 class TokenScores(Record):

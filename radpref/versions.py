@@ -8,7 +8,7 @@ stand here and not in the rooms, so that ``radpref status`` need not load torch 
 from importlib import metadata
 
 ROOMS: dict[str, int] = {
-    "data": 2,
+    "data": 3,
     "evaluation": 2,
     "findings": 2,
     "grounding": 1,
@@ -19,7 +19,7 @@ ROOMS: dict[str, int] = {
     "models": 1,
     "pairs": 1,
     "report": 2,
-    "tasks": 1,
+    "tasks": 2,
     "training": 1,
 }
 

@@ -318,7 +318,7 @@ def test_no_room_for_temporary_files_is_one_clear_error(
 ) -> None:
     source += [study(n, path=image(tmp_path / f"{n}.png", n)) for n in range(3)]
 
-    def full(self: Book, row: Study, published: bool) -> str | None:
+    def full(self: Book, row: Study, published: bool, reported: bool) -> str | None:
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(Book, "_enter", full)

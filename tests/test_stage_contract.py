@@ -72,6 +72,7 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "sft.save_steps": (7, "sft"),
     "sample.n": (3, "sample"),
     "sample.batch": (3, "sample"),
+    "sample.studies": ("reported", "sample answer ranked edited embed mine grpo"),
     "sample.temperature": (0.9, "sample grpo"),
     "sample.top_p": (0.9, "sample grpo"),
     "sample.max_new_tokens": (13, "sample answer validate predict grpo"),

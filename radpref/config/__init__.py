@@ -50,6 +50,7 @@ from radpref.config.schema import (
     TableSection,
     TaskSection,
     UndeclaredKeyError,
+    UnreportedSection,
     VisualSection,
 )
 
@@ -86,6 +87,7 @@ __all__ = [
     "TableSection",
     "TaskSection",
     "UndeclaredKeyError",
+    "UnreportedSection",
     "VisualSection",
     "about",
     "anchored",

@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from radpref.config.schema import AlignSection, Recipe, Section
+from radpref.config.schema import AlignSection, DataSection, Recipe, Section, UnreportedSection
 from radpref.errors import RadprefError
 from radpref.plugins import found
 
@@ -27,6 +27,7 @@ class RecipeError(RadprefError, ValueError):
     """A recipe that cannot be run; the message says what was given, why not, and what to do."""
 
 
+Part = TypeVar("Part", bound=Section)
 Layer = tuple[str, dict[str, Any]]
 """Where values come from (``chexalign.yaml``, ``preset tiny``, ``the command line``) and a nested mapping."""
 
@@ -166,19 +167,23 @@ def override(loaded: Loaded, overrides: Sequence[str] | Mapping[str, Any], where
 
 def anchored(loaded: Loaded) -> Loaded:
     """The recipe with the relative paths of what lies here made absolute: a run goes on from any other folder."""
-    recipe = loaded.recipe
-    for key, field in fields():
-        section, _, name = key.rpartition(".")
-        if not marked(field, "path"):
-            continue
-        values = getattr(recipe, section)
-        given = getattr(values, name)
-        if given is None or given == "builtin" or (key == "data.file" and recipe.data.root is not None):
-            continue
-        path = Path(given).expanduser()
-        if not path.is_absolute() and path.exists():
-            recipe = recipe.model_copy(update={section: values.model_copy(update={name: str(path.absolute())})})
-    return loaded.model_copy(update={"recipe": recipe})
+    return loaded.model_copy(update={"recipe": _anchored(loaded.recipe)})
+
+
+def _anchored(section: Part) -> Part:
+    """The section with its paths made absolute; a table that lies in its root stays as it is."""
+    changed: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        given = getattr(section, name)
+        if isinstance(given, Section):
+            changed[name] = _anchored(given)
+        elif marked(field, "path") and given is not None and given != "builtin":
+            path = Path(given).expanduser()
+            sourced = isinstance(section, DataSection | UnreportedSection)
+            of_root = name == "file" and sourced and getattr(section, "root", None) is not None
+            if not of_root and not path.is_absolute() and path.exists():
+                changed[name] = str(path.absolute())
+    return section.model_copy(update=changed)
 
 
 def dump(loaded: Loaded) -> str:

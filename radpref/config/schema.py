@@ -132,6 +132,9 @@ class PhantomSection(Section):
         200, ge=1, description="validation studies that are drawn; data.validation, if set, instead"
     )
     test: int = Field(400, ge=1, description="test studies that are drawn; data.test, if set, instead")
+    unreported: int = Field(
+        0, ge=0, description="further training studies whose report is withheld: labels alone, as boxes would give them"
+    )
     lateral_share: float = Field(0.2, ge=0, le=1, description="share of studies with a lateral image as well")
     prior_share: float = Field(0.25, ge=0, le=1, description="share of studies that have a prior")
     masks: bool = Field(False, description="write the lesion masks beside the images")
@@ -159,6 +162,28 @@ class TableSection(Section):
     question: str = Field("auto", description="column of a question about the study")
     answer: str = Field("auto", description="column of its answer")
     split: str = Field("auto", description="column of the split; without one, patients are split by hash")
+
+
+UnreportedUse = Literal["quarantine", "labels", "template"]
+
+
+class UnreportedSection(Section):
+    """Studies that have labels and no report. They stand in train alone."""
+
+    use: UnreportedUse = Field(
+        "quarantine",
+        description="quarantine: left out; labels: used for all but fine-tuning, judged by their labels; template: a "
+        "plain report is written from the labels",
+    )
+    most: int | None = Field(None, ge=1, description="most training studies without a report to use; all if absent")
+    source: str | None = Field(
+        None,
+        description="a second source, of studies whose labels alone are used: nih, vindr, table ...",
+        json_schema_extra=_names("sources"),
+    )
+    root: str | None = Field(None, description="folder of that source", json_schema_extra=PATH)
+    file: str | None = Field(None, description="file of that source", json_schema_extra=PATH)
+    options: dict[str, Any] = Field(default_factory=dict, description="what that source itself can be asked")
 
 
 class DataSection(Section):
@@ -193,6 +218,7 @@ class DataSection(Section):
     options: dict[str, Any] = Field(
         default_factory=dict, description="what the source itself can be asked; docs/data/ has a page for each"
     )
+    unreported: UnreportedSection = UnreportedSection()
     phantom: PhantomSection = PhantomSection()
     table: TableSection = TableSection()
 
@@ -253,6 +279,9 @@ class SampleSection(Section):
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus; 1 keeps everything")
     max_new_tokens: int = Field(192, ge=1, description="a longer answer is cut and marked unfinished")
     batch: int = Field(16, ge=1, description="studies a batch; each is prefilled once for all its candidates")
+    studies: Literal["all", "reported", "unreported"] = Field(
+        "all", description="training studies that are answered and aligned on; unreported: those with labels alone"
+    )
 
 
 class ServerSection(Section):
@@ -292,8 +321,9 @@ NormalsRule = Literal["weigh", "count", "none"]
 class JudgeSection(ServerSection):
     name: str = Field(
         "green",
-        description="green (findings), green-1 (its first version), text (words), chat, green-model, radeval-NAME, "
-        "each with lc- before it for length control; answer (right or not) for questions",
+        description="green (findings), green-1 (its first version), text (words), labels (a study's labels; also "
+        "labels-uncertain-negative, -ignored), chat, green-model, radeval-NAME, each with lc- before it for length "
+        "control; answer (right or not) for questions",
         json_schema_extra=_names("judges"),
     )
     normals: NormalsRule = Field(

@@ -8,16 +8,18 @@ from pathlib import Path
 
 from pydantic_core import PydanticSerializationError
 
+from radpref.config.schema import UnreportedUse
 from radpref.data.disk import database
-from radpref.data.gate import MAX_ID, frontal_first, problem
+from radpref.data.gate import MAX_ID, frontal_first, problem, reported
 from radpref.data.source import quarantine
 from radpref.data.splits import SPLITS, draw, joined, split_of
 from radpref.data.spool import Spool
+from radpref.findings.labelled import in_words, labelled
 from radpref.records import Quarantined, Split, Study
 
 _TABLES = """
 CREATE TABLE study (n INTEGER PRIMARY KEY, id TEXT UNIQUE, patient TEXT, published INTEGER, split INTEGER, draw REAL,
-  kept INTEGER DEFAULT 0);
+  reported INTEGER, kept INTEGER DEFAULT 0);
 CREATE TABLE image (path TEXT, patient TEXT);
 CREATE TABLE refused (id TEXT PRIMARY KEY, times INTEGER);
 CREATE TABLE shown (pixels BLOB PRIMARY KEY, split INTEGER, published INTEGER) WITHOUT ROWID;
@@ -52,18 +54,24 @@ class Book:
         self.reasons[row.reason.split(":")[0]] += 1
         self.quarantined.append(row if times == 1 else row.model_copy(update={"id": f"{row.id}~{times}"}))
 
-    def admit(self, found: Iterable[Study | Quarantined], *, published: bool) -> None:
+    def admit(
+        self, found: Iterable[Study | Quarantined], *, published: bool, use: UnreportedUse = "quarantine"
+    ) -> None:
         """Take in what a source holds: studies whose rows can be used, and the others with the reason.
 
-        Reads no image. ``published``: the studies' splits are those of the source.
+        Reads no image. ``published``: the studies' splits are those of the source. ``use``: what becomes of studies
+        that have labels and no report.
         """
         for row in found:
             if isinstance(row, Quarantined):
                 self.refuse(row)
-            elif reason := problem(row) or self._enter(row, published):
+                continue
+            bare = use != "quarantine" and not row.questions and not reported(row)
+            told = row.model_copy(update={"findings": written(row) if use == "template" else ""}) if bare else row
+            if reason := problem(row, unreported=bare) or self._enter(told, published, not bare):
                 self.refuse(quarantine(row.id[:MAX_ID], reason))
 
-    def _enter(self, study: Study, published: bool) -> str | None:
+    def _enter(self, study: Study, published: bool, reported: bool) -> str | None:
         """Write a study down, or say why not."""
         if self._facts.execute("SELECT 1 FROM study WHERE id = ?", (study.id,)).fetchone():
             return "duplicate id: an earlier row has it"
@@ -73,8 +81,8 @@ class Book:
             return "name not usable: the name of an image or patient is not UTF-8; rename it"
         split = SPLITS.index(study.split) if published else 0
         self._facts.execute(
-            "INSERT INTO study (n, id, patient, published, split) VALUES (?, ?, ?, ?, ?)",
-            (len(self._rows) - 1, study.id, study.patient, split if published else None, split),
+            "INSERT INTO study (n, id, patient, published, split, reported) VALUES (?, ?, ?, ?, ?, ?)",
+            (len(self._rows) - 1, study.id, study.patient, split if published else None, split, reported),
         )
         self._facts.executemany(
             "INSERT INTO image VALUES (?, ?)", {(image.path, study.patient) for image in study.images}
@@ -107,7 +115,10 @@ class Book:
         return frozenset(SPLITS[number] for (number,) in self._facts.execute("SELECT DISTINCT split FROM study"))
 
     def draw_splits(self, shares: Mapping[str, float], lacking: frozenset[Split]) -> None:
-        """``lacking`` splits are taken out of the train patients, by the number that ``number_patients`` drew."""
+        """``lacking`` splits are taken out of the train patients, by the number that ``number_patients`` drew.
+
+        Patients without a report all stay in train: nothing can be measured on them.
+        """
 
         def split(number: float) -> int:
             return SPLITS.index(
@@ -115,24 +126,39 @@ class Book:
             )
 
         self._facts.create_function("split_of", 1, split, deterministic=True)
-        self._facts.execute("UPDATE study SET split = split_of(draw) WHERE split = 0")
+        self._facts.execute(
+            "UPDATE study SET split = split_of(draw) WHERE split = 0 AND patient IN "
+            "(SELECT patient FROM study WHERE reported)"
+        )
+
+    def hold_back(self) -> None:
+        """Refuse studies without a report that have come into a held-out split, with their patient or by the source."""
+        rows = self._facts.execute(
+            "UPDATE study SET split = -1 WHERE NOT reported AND split > 0 RETURNING id, patient"
+        ).fetchall()
+        for identifier, _ in sorted(rows):
+            self.refuse(quarantine(identifier, "no report: only training studies may have none, and this is held out"))
 
     def number_patients(self, seed: int) -> None:
         """Draw each patient's number, which decides split and order."""
         self._facts.create_function("draw", 1, lambda patient: draw(seed, patient), deterministic=True)
         self._facts.execute("UPDATE study SET draw = draw(patient)")
 
-    def queue(self, split: Split) -> Iterator[Study]:
-        """The studies of a split in the fixed random order, with their patient's name and split as they are now."""
+    def queue(self, split: Split, *, reported: bool = True) -> Iterator[Study]:
+        """The studies of a split in the fixed random order, with their patient's name and split as they are now.
+
+        Those with a report, or those without.
+        """
         order = self._facts.execute(
-            "SELECT n, patient FROM study WHERE split = ? ORDER BY draw, id", (SPLITS.index(split),)
+            "SELECT n, patient FROM study WHERE split = ? AND reported = ? ORDER BY draw, id",
+            (SPLITS.index(split), reported),
         )
         for number, patient in order:
             yield self._rows[number].model_copy(update={"patient": patient, "split": split})
 
-    def count(self, split: Split) -> int:
+    def count(self, split: Split, *, reported: bool = True) -> int:
         found: tuple[int] = self._facts.execute(
-            "SELECT count(*) FROM study WHERE split = ?", (SPLITS.index(split),)
+            "SELECT count(*) FROM study WHERE split = ? AND reported = ?", (SPLITS.index(split), reported)
         ).fetchone()
         return found[0]
 
@@ -173,6 +199,11 @@ class Book:
             "SELECT published FROM study WHERE id = ?", (identifier,)
         ).fetchone()
         return found[0]
+
+
+def written(study: Study) -> str:
+    """A plain report of what a study's labels say."""
+    return in_words(labelled(study.labels, study.marked))
 
 
 def _grouped(rows: Iterable[tuple[str, str]]) -> Iterator[list[str]]:

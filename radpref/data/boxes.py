@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from radpref.data.source import RowError
-from radpref.records import Box
+from radpref.findings import CHEXPERT, lexicon
+from radpref.findings.labelled import members
+from radpref.records import Box, Finding, ImageFile, Side
+
+_ZONED = frozenset({"Lung Lesion", "Lung Opacity", "Consolidation", "Pneumonia", "Atelectasis"})
+"""Classes of what lies in a zone of the lung. Effusions, pneumothoraces and fractures have a side alone."""
+_ZONES = ((0.36, "upper zone"), (0.58, "mid zone"), (1.0, "lower zone"))
+"""Zones by where a box's centre lies in a frontal image, from its top."""
+_MIDDLE = 0.12
+"""Share of the image's width beside its middle that a box must reach over on both sides to be on both."""
 
 
 def box_of(left: float, top: float, right: float, bottom: float, frame: tuple[float, float]) -> Box:
@@ -45,6 +54,27 @@ def names_of(labels: Iterable[str], names: Mapping[str, str]) -> list[str]:
     if not all(any(letter.isalpha() for letter in label) for label in labels):
         raise RowError("label empty: the finding has no name")
     return list(dict.fromkeys(names.get(label, label.lower().replace("_", " ")) for label in labels))
+
+
+def marked_of(image: ImageFile) -> tuple[Finding, ...]:
+    """What the boxes of an image tell of side and zone; of a lateral image nothing.
+
+    The image's left is the patient's right. A side is told of what has one, a zone of what lies in the lung.
+    """
+    if image.view == "lateral":
+        return ()
+    found = (_marked(name, box) for name, boxes in image.boxes.items() if members(name) for box in boxes)
+    return tuple(dict.fromkeys(found))
+
+
+def _marked(name: str, box: Box) -> Finding:
+    if name in lexicon().midline or CHEXPERT[name] == "Support Devices":
+        return Finding(name=name)
+    both = box.left < 0.5 - _MIDDLE and box.right > 0.5 + _MIDDLE
+    side: Side = "bilateral" if both else "right" if box.left + box.right < 1 else "left"
+    centre = (box.top + box.bottom) / 2
+    zone = next(zone for end, zone in _ZONES if centre <= end) if CHEXPERT[name] in _ZONED and not both else None
+    return Finding(name=name, side=side, place=zone)
 
 
 def sentences(findings: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from radpref.config import TableSection
 from radpref.data.source import DataError, listed, nearest
+from radpref.findings import CLASSES_14
 
 USUAL: dict[str, tuple[str, ...]] = {
     "id": (
@@ -126,7 +127,7 @@ def _require(section: TableSection, columns: dict[str, str], there: Sequence[str
         raise missing(
             "answer" if "question" in columns else "question", "answers" if "question" in columns else "questions"
         )
-    if not asks and not {"findings", "report"} & columns.keys():
+    if not asks and not {"findings", "report"} & columns.keys() and not set(CLASSES_14) & set(there):
         raise missing("findings", "findings", " (or the whole report's with --data.table.report)")
     if "id" not in columns and section.id != "" and not asks:
         raise missing("id", "study ids", ", or set it to '' to number the rows")

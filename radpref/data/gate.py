@@ -14,6 +14,7 @@ from pathlib import Path
 
 from radpref.data.disk import database
 from radpref.data.source import quarantine
+from radpref.findings.labelled import labelled
 from radpref.images import ImageError, decode, image_hash, is_burned_in, near_hash, pixel_hash, pixels_of
 from radpref.records import ImageFile, Quarantined, Study
 
@@ -28,14 +29,20 @@ _REMOVED = re.compile(r"X{3,}|\bx{3,}\b|_{2,}|\[\*\*.*?\*\*\]|<[A-Z_]+>|\[[A-Z ]
 _VIEW_ORDER = {"frontal": 0, "unknown": 1, "lateral": 2}
 
 
-def problem(study: Study) -> str | None:
-    """Why a study's row cannot be used; None where it can. Reads no image."""
+def problem(study: Study, *, unreported: bool = False) -> str | None:
+    """Why a study's row cannot be used; None where it can. Reads no image.
+
+    ``unreported``: labels may stand in the place of a report.
+    """
     if not 0 < len(study.id) <= MAX_ID or not study.id.isprintable():
         return f"id not usable: empty, more than {MAX_ID} characters, or not printable; check the column map"
-    if not study.questions:  # a source of questions needs no report
+    bare = unreported and not reported(study)
+    if bare and not labelled(study.labels, study.marked):
+        return "no findings: the section is empty, and no label says anything of the study"
+    if not study.questions and not bare:  # a source of questions needs no report
         if not study.findings.strip():
             return "no findings: the section is empty"
-        if not any(letter.isalpha() for letter in _REMOVED.sub("", study.findings)):
+        if not reported(study):
             return "no findings: nothing but marks of removed text (XXXX, ___) and punctuation"
     if len(study.findings) > MAX_CHARACTERS:
         return (
@@ -43,6 +50,11 @@ def problem(study: Study) -> str | None:
             "give the findings section alone"
         )
     return _image_problem(study.images)
+
+
+def reported(study: Study) -> bool:
+    """Whether a study's findings section has words, marks of removed text aside."""
+    return any(letter.isalpha() for letter in _REMOVED.sub("", study.findings))
 
 
 def frontal_first(study: Study) -> Study:

@@ -6,7 +6,8 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from itertools import islice
+from dataclasses import replace
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,11 @@ from radpref.data.source import DataError, Found, Loaded, NoOptions, Source, nea
 from radpref.data.splits import SPLITS, leakage
 from radpref.data.spool import Spool
 from radpref.plugins import Extended
-from radpref.records import Split, Study
+from radpref.records import Quarantined, Split, Study
 
+UNREPORTED = "unreported"
+"""Of the chosen studies, the training studies without a report."""
+_PARTS = (*SPLITS, UNREPORTED)
 _STEP = 1024
 """Most studies whose images are checked before the first of them is given out."""
 
@@ -48,6 +52,11 @@ def _phantom(section: DataSection, options: NoOptions, cache: Path, seed: int) -
     """The built-in world. Its own seed (``data.phantom.seed``) draws the patients; ``seed`` is not used."""
     from radpref.data.phantom import studies
 
+    if section.phantom.unreported and section.unreported.use == "quarantine":
+        raise DataError(
+            f"data.phantom.unreported draws {section.phantom.unreported} studies without a report, and "
+            "data.unreported.use is quarantine; set it to labels, or to template"
+        )
     return Found(
         studies(
             section.phantom,
@@ -95,6 +104,15 @@ def check(section: DataSection) -> None:
     if section.validation_share + section.test_share >= 1:
         raise DataError("data.validation_share and data.test_share leave nothing to train on; lower them")
     SOURCES[section.source].check(section)
+    if (other := second(section)) is not None:
+        if section.unreported.use == "quarantine":
+            raise DataError(
+                f"data.unreported.source is {other.source!r}, whose studies are used without a report, and "
+                "data.unreported.use is quarantine; set it to labels, or to template"
+            )
+        if other.source == section.source:
+            raise DataError("data.unreported.source is data.source itself; name another one, or leave it out")
+        SOURCES[other.source].check(other)
 
 
 def load_studies(section: DataSection, cache: Path, seed: int, progress: Callable[[int], None] | None = None) -> Loaded:
@@ -110,14 +128,51 @@ def load_studies(section: DataSection, cache: Path, seed: int, progress: Callabl
     StoreError: no room on the disk for the rows.
     """
     check(section)
-    found = SOURCES[section.source].read(section, cache, seed)
+    found = _read(section, cache, seed)
     with room_on_disk(), closing(Book(cache)) as book:
         return _load(found, book, section, cache, seed, ImageCheck(cache, progress))
 
 
+def _read(section: DataSection, cache: Path, seed: int) -> Found:
+    """What the source holds; references that it has written from labels are taken away where labels are used."""
+    source = SOURCES[section.source]
+    found = source.read(section, cache, seed)
+    return _bare(found, "") if source.unreported and section.unreported.use != "quarantine" else found
+
+
+def second(section: DataSection) -> DataSection | None:
+    """The section that reads the source of studies without a report; None where there is none."""
+    other = section.unreported
+    if other.source is None:
+        return None
+    own = {"source": other.source, "root": other.root, "file": other.file, "options": other.options}
+    return section.model_copy(update={**own, "unreported": other.model_copy(update={"source": None})})
+
+
+def _bare(found: Found, prefix: str) -> Found:
+    """The studies without their reports; with a prefix, of a second source: ids of their own, and all in train."""
+
+    def studies() -> Iterator[Study | Quarantined]:
+        for row in found.studies:
+            if isinstance(row, Quarantined):
+                yield row
+                continue
+            gone: dict[str, Any] = {"findings": "", "impression": "", "truth": None}
+            if prefix:
+                gone |= {"id": prefix + row.id, "patient": prefix + row.patient, "split": "train", "prior": None}
+            yield row.model_copy(update=gone)
+
+    return replace(found, studies=studies())
+
+
 def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int, check: ImageCheck) -> Loaded:
-    book.admit(found.studies, published=found.split)
+    use = section.unreported.use
+    book.admit(found.studies, published=found.split, use=use)
     notes = list(found.notes)
+    if (other := second(section)) is not None:
+        more = SOURCES[other.source].read(other, cache, seed)
+        book.admit(_bare(more, f"{other.source}-").studies, published=True, use=use)
+        notes += more.notes
     if not len(book):
         raise DataError(
             f"{section.source}: no usable study among {len(book.quarantined)} rows ({_reasons(book.reasons)})"
@@ -135,9 +190,10 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
     if lacking and "train" not in lacking:
         book.draw_splits({"validation": section.validation_share, "test": section.test_share}, lacking)
         notes.append(f"{' and '.join(sorted(lacking))} drawn by hash of the patient (seed {seed})")
+    book.hold_back()
     caps: dict[Split, int | None] = {"train": section.train, "validation": section.validation, "test": section.test}
     chosen = Spool(Study, cache)
-    counts: dict[Split, int] = {}
+    counts: dict[str, int] = {}
     crowded = 0
     choice = _Choice(book, check, section, leaky=found.leaky, look_near=not found.distinct and not found.leaky)
     for split in reversed(SPLITS):  # held-out splits first, so that they keep shared images
@@ -150,6 +206,14 @@ def _load(found: Found, book: Book, section: DataSection, cache: Path, seed: int
             notes.append(
                 f"data.{split} is {counts[split]:,}: of {book.count(split):,} {split} studies no more are used"
             )
+    before = len(chosen)
+    for study in choice.of("train", section.unreported.most, reported=False):
+        chosen.append(study)
+        crowded += len(study.images) > section.max_images
+    counts[UNREPORTED] = len(chosen) - before
+    if counts[UNREPORTED]:
+        how = "one is written from the labels" if use == "template" else "they are judged by their labels"
+        notes.append(f"{counts[UNREPORTED]:,} further training studies have no report: {how}")
     if crowded:
         notes.append(
             f"data.max_images is {section.max_images}: {crowded:,} studies have more images, of which the model is "
@@ -196,9 +260,9 @@ class _Choice:
         self._alike: Counter[str] = Counter()
         self._burned_in = 0
 
-    def of(self, split: Split, cap: int | None) -> Iterator[Study]:
-        """The studies of a split; splits are asked for held-out ones first."""
-        queue, taken, first = self._book.queue(split), 0, len(self._held_out)
+    def of(self, split: Split, cap: int | None, *, reported: bool = True) -> Iterator[Study]:
+        """The studies of a split, with a report or without; splits are asked for held-out ones first."""
+        queue, taken, first = self._book.queue(split, reported=reported), 0, len(self._held_out)
         while cap is None or taken < cap:
             batch = list(islice(queue, _STEP if cap is None else min(max(cap - taken, 32), _STEP)))
             if not batch:
@@ -261,16 +325,16 @@ class _Choice:
         return notes
 
 
-def _in_step(counts: Mapping[Split, int]) -> Iterator[int]:
-    """Places of the chosen studies, test first, then validation and train, in the order in which they are given out:
-    in step with each other, so that the first so many studies hold the splits in proportion."""
-    starts = {"test": 0, "validation": counts["test"], "train": counts["test"] + counts["validation"]}
+def _in_step(counts: Mapping[str, int]) -> Iterator[int]:
+    """Places of the chosen studies, in the order of ``counts``, in the order in which they are given out: in step with
+    each other, so that the first so many studies hold the splits in proportion."""
+    starts = dict(zip(counts, accumulate(counts.values(), initial=0), strict=False))
 
-    def ranks(split: Split) -> Iterator[tuple[float, int, int]]:
-        for rank in range(counts[split]):
-            yield (rank + 0.5) / counts[split], SPLITS.index(split), starts[split] + rank
+    def ranks(part: str) -> Iterator[tuple[float, int, int]]:
+        for rank in range(counts[part]):
+            yield (rank + 0.5) / counts[part], _PARTS.index(part), starts[part] + rank
 
-    for _, _, place in heapq.merge(*(ranks(split) for split in SPLITS)):
+    for _, _, place in heapq.merge(*(ranks(part) for part in _PARTS)):
         yield place
 
 

@@ -6,7 +6,9 @@ boxes, ``BBox_List_2017.csv`` (with ``train_val_list.txt`` and ``test_list.txt``
 found anywhere under the root by their name and may have any size: boxes are of the published frame, 1024 by 1024.
 
 The set has no reports. The reference of a study is written from its labels and says so nowhere else: it is good for
-corruption, grounding and questions, not for learning to report.
+corruption, grounding and questions, not for learning to report. With ``data.unreported.use: labels``
+there is none, and a study is judged by its labels: those of the fourteen that it lacks are negative, boxes tell side
+and zone.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 
 from radpref.config import DataSection
 from radpref.data import rows
-from radpref.data.boxes import box_of, names_of, number, sentences
+from radpref.data.boxes import box_of, marked_of, names_of, number, sentences
 from radpref.data.disk import Lookup
 from radpref.data.image_index import ImageIndex, stem_of
 from radpref.data.published import beside, cells_of, in_place
@@ -207,8 +209,16 @@ def _frozen(boxes: dict[str, list[Box]]) -> dict[str, tuple[Box, ...]]:
 
 def _study(stem: str, patient: str, image: ImageFile, labels: list[str], split: Split) -> Study:
     names = names_of(labels, NAMES)
-    text = sentences(dict.fromkeys((*names, *image.boxes)))
-    return Study(id=stem, patient=patient or stem, images=(image,), findings=text, split=split)
+    shown = dict.fromkeys((*names, *image.boxes))
+    return Study(
+        id=stem,
+        patient=patient or stem,
+        images=(image,),
+        findings=sentences(shown),
+        split=split,
+        labels={name: int(name in shown) for name in dict.fromkeys(NAMES.values())},
+        marked=marked_of(image),
+    )
 
 
-SOURCE = Source("nih", "NIH ChestX-ray14: images with labels and some boxes", find, NoOptions)
+SOURCE = Source("nih", "NIH ChestX-ray14: images with labels and some boxes", find, NoOptions, unreported=True)

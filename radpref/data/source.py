@@ -80,6 +80,8 @@ class Source(Generic[Options]):
     """What ``data.options`` may hold."""
     reads: frozenset[Literal["root", "file"]] = frozenset({"root"})
     """Which of ``data.root`` and ``data.file`` it looks at; another one that is given is an error."""
+    unreported: bool = False
+    """True where its references are written from labels: there are none where labels are used as such."""
 
     def read(self, section: DataSection, cache: Path, seed: int) -> Found:
         """What the source holds. Raises DataError: as ``check``, and where files or columns are not there."""

@@ -29,6 +29,7 @@ from radpref.data.disk import Groups, database
 from radpref.data.gathering import join
 from radpref.data.image_cells import EMPTY, exists, images_of, tails, words_of
 from radpref.data.image_index import ImageIndex
+from radpref.data.published import labels_of
 from radpref.data.rows import SUFFIXES, Entry, is_table, is_unicode, kind_of, stream
 from radpref.data.rows import columns as columns_of
 from radpref.data.sections import sections
@@ -190,6 +191,7 @@ class Reading:
             prior=self._text(cells, "prior") or None,
             questions=(question,) if question else (),
             split=split,
+            labels=labels_of(cells),
         )
         when = readings(self._text(cells, "date"), self._text(cells, "time")) if "date" in self.columns.of else {}
         return _Row(entry.place, study, when)

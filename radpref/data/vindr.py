@@ -8,7 +8,8 @@ the images by their name. Boxes are in pixels of the original image: that size i
 of any other picture is taken for the original's, and a box that does not fit in it is quarantined.
 
 The set names no patients and has no reports: an image is a patient, and its reference is written from the boxes. Boxes
-of one finding by several readers are all kept; their union is its lesion.
+of one finding by several readers are all kept; their union is its lesion. With ``data.unreported.use: labels`` there is
+no reference: what a reader has boxed is positive with side and zone, the other classes of the challenge are negative.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 from radpref.config import DataSection
 from radpref.data import rows
-from radpref.data.boxes import box_of, names_of, number, sentences
+from radpref.data.boxes import box_of, marked_of, names_of, number, sentences
 from radpref.data.disk import Groups, Lookup
 from radpref.data.image_index import ImageIndex
 from radpref.data.published import beside, cells_of, in_place, known, told_broken
@@ -42,6 +43,13 @@ NAMES = {
 }
 """The set's labels in the words of the lexicon, where lower case alone does not give them."""
 NOTHING = "No finding"
+CLASSES = (
+    *("tortuous aorta", "atelectasis", "calcification", "cardiomegaly", "consolidation", "interstitial opacity"),
+    *("lung opacity", "Lung Lesion", "pleural effusion", "pleural thickening", "pneumothorax", "fibrosis"),
+)
+"""What both the set and the challenge's table would box, in the words of the lexicon: not boxed is not there."""
+_CLASS = {"nodule": "Lung Lesion"}
+"""The set does not tell a nodule from a mass."""
 _META = ("image_id", "dim0", "dim1")
 _TABLES: tuple[tuple[str, Split], ...] = (("train", "train"), ("test", "test"))
 
@@ -95,7 +103,17 @@ def _studies(root: Path, tables: list[tuple[Path, str, Split]], notes: list[str]
                 count += 1
                 drawn += bool(boxes)
                 shown = ImageFile(path=image, view="frontal", boxes=boxes)
-                yield Study(id=stem, patient=stem, images=(shown,), findings=sentences(boxes), split=split)
+                marked = [f.model_copy(update={"name": _CLASS.get(f.name, f.name)}) for f in marked_of(shown)]
+                there = {f.name for f in marked}
+                yield Study(
+                    id=stem,
+                    patient=stem,
+                    images=(shown,),
+                    findings=sentences(boxes),
+                    split=split,
+                    labels={name: int(name in there) for name in CLASSES},
+                    marked=tuple(marked),
+                )
     notes.append(f"vindr: {count:,} images, {drawn:,} with boxes")
     if absent:
         notes.append(f"vindr: {absent:,} images of the tables are not under data.root")
@@ -137,4 +155,4 @@ def _frame(cells: Mapping[str, Any]) -> tuple[str, tuple[float, float]]:
     return text_of(cells["image_id"]), (number(cells["dim1"]), number(cells["dim0"]))
 
 
-SOURCE = Source("vindr", "VinDr-CXR and VinBigData: images with radiologists' boxes", find, NoOptions)
+SOURCE = Source("vindr", "VinDr-CXR and VinBigData: images with radiologists' boxes", find, NoOptions, unreported=True)

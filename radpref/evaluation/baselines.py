@@ -74,7 +74,7 @@ class _References:
     questions: Iterable[Question]
 
     def __iter__(self) -> Iterator[str]:
-        return (question.reference for question in self.questions)
+        return (question.reference for question in self.questions if question.reference)
 
 
 def most_frequent_report(references: Iterable[str]) -> str | None:

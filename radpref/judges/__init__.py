@@ -3,13 +3,15 @@
 ``JUDGES`` maps a name to the making of a judge (`contract.Judge`) out of the recipe's judge section. ``green``, its
 first version ``green-1`` and ``text`` need nothing but the texts; ``chat`` and ``green-model`` ask a model behind a
 server; ``radeval-*`` run RadEval's metrics in another process. Each has its length-controlled form, ``lc-`` before
-the name. ``answer`` is for questions: 1 where the answer is right, else 0.
+the name. ``labels`` holds a report against a study's labels and boxes, and judges whatever has no reference
+(`judging`). ``answer`` is for questions: 1 where the answer is right, else 0.
 """
 
 from collections.abc import Iterator, Mapping
 
 from radpref.config import JudgeSection
 from radpref.judges import chat as _chat
+from radpref.judges import labels as _labels
 from radpref.judges import radeval as _radeval
 from radpref.judges.case import Case, JudgeError, Verdict
 from radpref.judges.consensus import agreement
@@ -24,6 +26,7 @@ from radpref.judges.contract import (
 from radpref.judges.green import make as _make_green
 from radpref.judges.green1 import Pairing, compare, compare_truth, pairing
 from radpref.judges.green1 import judge as _green1
+from radpref.judges.labels import OrLabels, compare_labels, pairing_of_labels
 from radpref.judges.rewards import answer_match, chexpo, finding_graph, reward_function
 from radpref.judges.server import TRANSIENT
 from radpref.judges.short_answer import short_answer
@@ -38,10 +41,16 @@ def _controlled(make: Maker) -> Maker:
     return lambda section=_DEFAULT: LengthControlled(make(section))
 
 
+def _by_rule(rule: _labels.Rule) -> Maker:
+    return lambda section=_DEFAULT: _labels.make(rule)
+
+
 _PLAIN: dict[str, Maker] = {
     "green": _make_green,
     "green-1": lambda section=_DEFAULT: _green1,
     "text": lambda section=_DEFAULT: text,
+    "labels": lambda section=_DEFAULT: _labels.make(_labels.RULES[0], "labels"),
+    **{f"labels-{rule}": _by_rule(rule) for rule in _labels.RULES},
     "chat": lambda section=_DEFAULT: _chat.chat(section),
     "green-model": lambda section=_DEFAULT: _chat.green_model(section),
     **{f"radeval-{metric}": _radeval.maker(metric) for metric in _radeval.METRICS},
@@ -72,6 +81,20 @@ class _Judges(Extended[Maker]):
 
 JUDGES: Mapping[str, Maker] = _Judges("judges", _OURS)
 """Name to the making of a judge; other packages add to it (``radpref.plugins``)."""
+
+
+def judging(section: JudgeSection, name: str | None = None) -> Judge:
+    """The section's judge, or another with its settings; what has labels and no reference, `labels` judges.
+
+    Raises:
+        KeyError: no such judge. JudgeError: the section lacks what it needs.
+    """
+    name = name or section.name
+    judge = JUDGES[name](section)
+    plain = name.removeprefix("lc-")
+    if plain.startswith("labels") or plain == "answer":
+        return judge
+    return OrLabels(judge, JUDGES["lc-labels" if name != plain else "labels"](section))
 
 
 def version(name: str, section: JudgeSection) -> str:
@@ -125,6 +148,7 @@ __all__ = [
     "JudgeError",
     "LengthControlled",
     "Maker",
+    "OrLabels",
     "PairJudge",
     "Pairing",
     "Verdict",
@@ -134,12 +158,15 @@ __all__ = [
     "check",
     "chexpo",
     "compare",
+    "compare_labels",
     "compare_truth",
     "finding_graph",
     "free",
     "judge_by",
+    "judging",
     "length_controlled",
     "pairing",
+    "pairing_of_labels",
     "reward_function",
     "short_answer",
     "text",

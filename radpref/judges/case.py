@@ -32,6 +32,8 @@ class Case:
     closed: bool = False
     prompt: str = ""
     """What was asked; empty where that is not known."""
+    labels: tuple[Finding, ...] = ()
+    """What labels say of the study (`Question.labels`)."""
 
     @classmethod
     def of(cls, question: Question, candidate: str, id: str | None = None) -> Case:
@@ -44,6 +46,7 @@ class Case:
             answer=question.answer,
             closed=question.closed,
             prompt=question.prompt,
+            labels=question.labels,
         )
 
 

@@ -26,7 +26,8 @@ _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE
 def reward_function(judge: Judge, *, reference: str = "reference", name: str | None = None) -> Reward:
     """A judge as a TRL reward: the score of every completion against the column ``reference``.
 
-    Columns ``answer`` and ``closed``, where the data set has them, tell the judge of answers what is right.
+    Columns ``answer`` and ``closed``, where the data set has them, tell the judge of answers what is right, and
+    ``labels`` (`Question.labels` each) tells the judge of labels.
 
     Args:
         judge: any judge; ``JUDGES[name]()`` makes one.
@@ -38,6 +39,7 @@ def reward_function(judge: Judge, *, reference: str = "reference", name: str | N
         references = _column(columns, reference, len(completions))
         answers = columns.get("answer") or [""] * len(completions)
         closed = columns.get("closed") or [False] * len(completions)
+        labels = columns.get("labels") or [()] * len(completions)
         cases = [
             Case(
                 id=str(number),
@@ -47,9 +49,10 @@ def reward_function(judge: Judge, *, reference: str = "reference", name: str | N
                 answer=answer,
                 closed=bool(one_of_few),
                 prompt=prompt if isinstance(prompt, str) else "",
+                labels=tuple(known),
             )
-            for number, (prompt, told, said, answer, one_of_few) in enumerate(
-                zip(prompts, references, completions, answers, closed, strict=True)
+            for number, (prompt, told, said, answer, one_of_few, known) in enumerate(
+                zip(prompts, references, completions, answers, closed, labels, strict=True)
             )
         ]
         return [judgement.score for judgement in judge(cases)]
@@ -75,9 +78,12 @@ def finding_graph(
 
     The mean of two intersections over unions, of entities and of relations; one of two empty sets is 1. CheXPO-v2
     reads the graph with a ReXKG-style model. Here `radpref.findings` reads it: an entity is a finding with its
-    presence, a relation ties a finding to its side, its place, its severity or its change.
+    presence, a relation ties a finding to its side, its place, its severity or its change. None where the reference is
+    empty: it says nothing, and saying nothing must not be rewarded.
     """
-    return [_overlap(_text(said), told) for said, told in zip(completions, reference, strict=True)]
+    return [
+        _overlap(_text(said), told) if told.strip() else None for said, told in zip(completions, reference, strict=True)
+    ]
 
 
 def chexpo(prompts: Sequence[Any], completions: Sequence[Completion], **columns: Any) -> list[float | None]:

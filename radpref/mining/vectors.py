@@ -89,9 +89,11 @@ def _bucket(term: str, dims: int) -> tuple[int, int]:
 
 
 def findings_of(question: Question) -> tuple[Finding, ...]:
-    """What a question is about: the truth where it is known, else what it was made from, else what its texts say."""
+    """What a question is about: truth, labels where there is no reference, what it was made from, or its texts."""
     if question.truth is not None:
         return question.truth
+    if not question.reference and question.labels:
+        return question.labels
     return question.about or read(f"{question.prompt}\n{question.answer}\n{question.reference}", questions=True)
 
 

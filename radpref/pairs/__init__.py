@@ -6,7 +6,7 @@ write, by rule or by a chat model; nothing that they write is believed before it
 """
 
 from radpref.pairs.corrupt import Corrupted, Locate, by_prompt, check_corrupt, corrupt_content, corrupt_pair, own
-from radpref.pairs.counterfactual import against_own, counterfactuals, single
+from radpref.pairs.counterfactual import against_own, counterfactuals, mended, single
 from radpref.pairs.edit import Built, EditCase, Edited, Editor, case_of, edit, edit_pairs, verify
 from radpref.pairs.editors import EDITORS, check_editor, editor_version
 from radpref.pairs.rank import Ranked, Ranking, Unpaired, both, by_consensus, rank, statistics, unpair
@@ -39,6 +39,7 @@ __all__ = [
     "edit_pairs",
     "editor_version",
     "marked",
+    "mended",
     "own",
     "rank",
     "single",

@@ -13,12 +13,13 @@ from dataclasses import replace
 from radpref.config import EditSection
 from radpref.findings import read
 from radpref.findings.rewrite import difference
-from radpref.pairs.edit import NO_ANSWER, Built, EditCase, Edited, Editor, built, case_of, edit, right
+from radpref.pairs.edit import NO_ANSWER, Built, EditCase, Edited, Editor, built, case_of, edit, edit_pairs, right
 from radpref.records import Completion, Finding, Question
 from radpref.tasks.answers import matches, statement
 
 NOT_RIGHT = "the text to be changed is not right itself"
 NOT_ONE = "more than one attribute has changed"
+NO_REFERENCE = "there is no reference, and no answer of the model that is right or can be set right"
 OWN_RIGHT = "the model's own answer is right"
 
 
@@ -40,8 +41,10 @@ def counterfactuals(
     ``from`` and ``to``.
     """
     own = words or {}
-    cases = [_case(question, own.get(question.id)) for question in questions]
+    bare = {q.id for q in questions if not q.reference and q.id not in own}
+    cases = [_case(question, own.get(question.id)) for question in questions if question.id not in bare]
     made = {one.id: _single(one) for one in edit(cases, editor, single(section))}
+    made |= {name: Edited(id=name, failed=NO_REFERENCE) for name in bare}
     result = built(questions, made, "flip", {"editor": section.editor, "chosen": "reference"})
     pairs = []
     for pair in result.pairs:
@@ -51,19 +54,32 @@ def counterfactuals(
     return Built(pairs, result.dropped, result.edits)
 
 
+def mended(
+    questions: Sequence[Question], completions: Iterable[Completion], editor: Editor, section: EditSection
+) -> dict[str, str]:
+    """The model's own text of each question, right or set right: what is flipped where there is no reference."""
+    return {pair.question: pair.chosen for pair in edit_pairs(questions, completions, editor, section).pairs}
+
+
 def against_own(questions: Sequence[Question], completions: Iterable[Completion]) -> Built:
     """Pairs: chosen the reference, rejected the model's own wrong answer (of index 0); right answers give none."""
     own = {row.question: row.text for row in completions if row.index == 0}
     made = {}
     for question in questions:
         words = own.get(question.id, "").strip()
-        wrong = bool(words) and not (
-            right(case_of(question, words), words, EditSection()) or matches(words, question.answer, question.closed)
+        known = bool(question.reference or question.answer)
+        wrong = (
+            known
+            and bool(words)
+            and not (
+                right(case_of(question, words), words, EditSection())
+                or matches(words, question.answer, question.closed)
+            )
         )
         made[question.id] = (
             Edited(id=question.id, chosen=question.reference, rejected=words, was_right=False)
             if wrong
-            else Edited(id=question.id, failed=OWN_RIGHT if words else NO_ANSWER)
+            else Edited(id=question.id, failed=NO_REFERENCE if not known else OWN_RIGHT if words else NO_ANSWER)
         )
     return built(questions, made, "sampled", {"rejected": "own answer", "chosen": "reference"})
 

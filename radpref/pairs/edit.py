@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple, Protocol
 
 from radpref.config import EditSection
 from radpref.findings import lexicon
+from radpref.findings.labelled import tellable
 from radpref.findings.rewrite import contradictions
-from radpref.judges import Verdict, compare, compare_truth
+from radpref.judges import Verdict, compare, compare_labels, compare_truth
 from radpref.pairs.backing import unbacked, vaguer
 from radpref.pairs.spans import Marked, changes, fault, marked, same_words, size, spliced
 from radpref.records import Completion, Finding, Pair, Quarantined, Question, Record, ReportError, Span
@@ -70,6 +71,13 @@ class EditCase:
     closed: bool = False
     about: tuple[Finding, ...] = ()
     """What the question is about, where its source says."""
+    labels: tuple[Finding, ...] = ()
+    """What labels say of the study; they are believed where there is neither truth nor reference."""
+
+    @property
+    def bare(self) -> bool:
+        """Whether labels are all that is known."""
+        return self.truth is None and not self.reference.strip() and bool(self.labels)
 
 
 class Edited(Record):
@@ -132,6 +140,7 @@ def case_of(question: Question, words: str) -> EditCase:
         kind=question.kind,
         closed=question.closed,
         about=question.about,
+        labels=question.labels,
     )
 
 
@@ -263,8 +272,23 @@ def beyond(case: EditCase, words: str) -> bool:
 
 
 def judged(case: EditCase, words: str) -> Verdict:
-    """A report against the truth where that is known, else against the reference."""
+    """A report against the truth where that is known, else against the reference, else against labels."""
+    if case.bare:
+        return _by_labels(case.labels, words)
     return compare_truth(case.truth, words) if case.truth is not None else compare(case.reference, words)
+
+
+def _by_labels(labels: tuple[Finding, ...], words: str) -> Verdict:
+    """The verdict of the judge `labels`; what is missing, and labels could not tell, is no mistake unless denied."""
+    verdict = compare_labels(labels, words)
+    untold = {label.name for label in labels if label.presence == "present" and not tellable(label)}
+
+    def counted(error: ReportError) -> bool:
+        return error.significant and not (
+            error.kind == "missing_finding" and error.finding in untold and error.candidate_span is None
+        )
+
+    return replace(verdict, errors=tuple(e.model_copy(update={"significant": counted(e)}) for e in verdict.errors))
 
 
 def errors(verdict: Verdict, section: EditSection) -> list[ReportError]:

@@ -68,13 +68,12 @@ class Ranking:
         self.questions = 0
         self.dropped: Counter[str] = Counter()
         self.unscored: Counter[str] = Counter()
-        self._judges: set[str] = set()
 
     def pairs(self, groups: Iterable[Group]) -> Iterator[Pair]:
         """The best against the worst candidate of each question, in the order of the questions.
 
         Raises:
-            ValueError: two judgements of one completion, or judgements by several judges.
+            ValueError: two judgements of one completion, or of one question by several judges.
         """
         made = 0
         for question, completions, judgements in groups:
@@ -100,10 +99,10 @@ class Ranking:
                     f"{judgement.judge}); give the judgements of one judge, one a completion"
                 )
             by_id[judgement.id] = judgement
-            self._judges.add(judgement.judge)
-        if len(self._judges) > 1:
+        judges = sorted({judgement.judge for judgement in by_id.values()})
+        if len(judges) > 1:
             raise ValueError(
-                f"the judgements come from several judges ({', '.join(sorted(self._judges))}), whose scores cannot be "
+                f"the judgements of a question come from several judges ({', '.join(judges)}), whose scores cannot be "
                 "compared; give those of one judge"
             )
         return by_id

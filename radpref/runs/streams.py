@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from radpref.records import Candidate, Completion, Judgement, Question
 
 Row = TypeVar("Row", Completion, Judgement)
+
+
+def asked(questions: Iterable[Question], which: Literal["all", "reported", "unreported"]) -> Iterator[Question]:
+    """The training questions that are answered and aligned on: all, those with a reference, or those without."""
+    return (question for question in questions if which == "all" or bool(question.reference) == (which == "reported"))
 
 
 def grouped(questions: Iterable[Question], rows: Iterable[Row]) -> Iterator[tuple[Question, list[Row]]]:

@@ -11,6 +11,7 @@ from radpref.records import Question, System, Systems, reasons
 from radpref.rooms import judges, losses, training
 from radpref.runs.context import QUARANTINED, Context
 from radpref.runs.stage import Outcome, Ranks, Stage
+from radpref.runs.streams import asked
 from radpref.stages.identities import COMPUTES, DEVICE, JUDGE, NEEDS
 from radpref.stages.judge import check_judge, section_of
 from radpref.stages.ports import CHECKPOINTS, CONTROLS, MODEL, PAIRS, TRAIN, TUNED
@@ -194,11 +195,11 @@ def _grpo(context: Context) -> Outcome:
     reward = (
         judges.chexpo
         if recipe.grpo.reward == "chexpo"
-        else judges.reward_function(judges.JUDGES[section.name](section), name=section.name)
+        else judges.reward_function(judges.judging(section), name=section.name)
     )
     folder = context.checkpoints("training", context.key())
     with context.training("grpo") as more:
-        model, questions = context.fresh(context.fact(MODEL)), list(context.read(TRAIN))
+        model, questions = context.fresh(context.fact(MODEL)), list(asked(context.read(TRAIN), recipe.sample.studies))
         result = training.grpo(model, questions, reward, recipe.grpo, recipe.sample, folder, **more)
     context.write(QUARANTINED, result.quarantined)
     if not result.finished:
@@ -224,8 +225,8 @@ GRPO = Stage(
     work=Ranks(_grpo),
     reads=(TRAIN, MODEL),
     writes=(CHECKPOINTS,),
-    config=("grpo", "sample.temperature", "sample.top_p", "sample.max_new_tokens", "run.seed", "run.trackers",
-            *COMPUTES),
+    config=("grpo", "sample.studies", "sample.temperature", "sample.top_p", "sample.max_new_tokens", "run.seed",
+            "run.trackers", *COMPUTES),
     identities=(DEVICE, JUDGE),
     rooms=("models", "training", "judges", "findings"),
     check=_check_grpo,

@@ -21,7 +21,7 @@ READER = Identity("the lexicon", (), lambda recipe: f"{findings.lexicon().digest
 JUDGE = Identity(
     "the judge",
     ("judge",),
-    lambda recipe: f"{recipe.judge.name} {judges.version(recipe.judge.name, recipe.judge)}",
+    lambda recipe: f"{recipe.judge.name} {judges.judging(recipe.judge).version}",
 )
 SELECTING_JUDGE = Identity(
     "the judge that selects",

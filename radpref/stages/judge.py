@@ -1,4 +1,4 @@
-"""The judge stage: every candidate against its reference."""
+"""The judge stage: every candidate against its reference, or against the labels of its study."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ def section_of(context: Context, name: str | None = None) -> JudgeSection:
 
 
 def scored(context: Context, name: str, cases: Sequence[judges.Case]) -> Sequence[Judgement]:
-    """What a judge says of some answers."""
-    section = section_of(context, name)
-    return judges.JUDGES[section.name](section)(cases)
+    """What a judge says of some answers; what has labels and no reference is judged by those."""
+    return judges.judging(section_of(context, name))(cases)
 
 
 def _judged(batch: Sequence[Candidate], context: Context) -> list[list[Judgement]]:
@@ -41,7 +40,8 @@ def told(row: Candidate) -> list[object]:
     """What a judge is told of a candidate."""
     question, text = row.question, row.completion.text if row.completion is not None else ""
     asked = question.prompt if question.answer else ""  # of a report nobody asks
-    return [question.reference, question.answer, question.closed, asked, text]
+    labels = [] if question.reference else [label.model_dump() for label in question.labels]
+    return [question.reference, question.answer, question.closed, asked, text, labels]
 
 
 def _close(context: Context, merged: Merged) -> Outcome:
@@ -63,7 +63,7 @@ def check_judge(recipe: Recipe) -> None:
 
 STAGE = Stage(
     name="judge",
-    help="Judge every candidate against its reference.",
+    help="Judge every candidate against its reference, or the labels of its study.",
     work=Rows(
         make=_judged,
         item=Candidate,

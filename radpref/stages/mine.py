@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from radpref.config import MineSection
-from radpref.records import ImageVector, Quarantined, Shown
+from radpref.records import ImageVector, Quarantined, Question, Shown
 from radpref.rooms import mining, models
 from radpref.runs.context import Context
 from radpref.runs.folder import RunError
 from radpref.runs.stage import Outcome, Rows, Stage, Whole
-from radpref.runs.streams import candidates
+from radpref.runs.streams import asked, candidates
 from radpref.stages.identities import COMPUTES, DEVICE, READER
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, MINED, MODEL, TRAIN, VECTORS
+
+
+def _asked(context: Context) -> Iterator[Question]:
+    """The training questions that may be mined."""
+    return asked(context.read(TRAIN), context.config.sample.studies)
 
 
 def _images(context: Context) -> Iterator[Shown]:
     """Every image of the training questions once, where the recipe compares images."""
     section, seen = context.config.mine, set[str]()
-    for question in context.read(TRAIN) if section.k and section.image else ():
+    for question in _asked(context) if section.k and section.image else ():
         for image in question.images:
             if image.digest not in seen:
                 seen.add(image.digest)
@@ -53,7 +58,7 @@ EMBED = Stage(
     ),
     reads=(TRAIN, MODEL),
     writes=(VECTORS,),
-    config=("mine.k", "mine.image", "mine.image_model", "mine.image_batch", *COMPUTES),
+    config=("sample.studies", "mine.k", "mine.image", "mine.image_model", "mine.image_batch", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models", "mining", "images"),
 )
@@ -62,8 +67,8 @@ EMBED = Stage(
 def _mine(context: Context) -> Outcome:
     """Which training questions are hard, what lies near them, and how many of each to take."""
     section = context.config.mine
-    questions = mining.remembered(context.read(TRAIN))
-    answered = candidates(context.read(TRAIN), context.read(COMPLETIONS))
+    questions = mining.remembered(_asked(context))
+    answered = candidates(_asked(context), context.read(COMPLETIONS))
     correct, confidences = mining.verdicts(answered, context.read(JUDGEMENTS), section)
     if not correct:
         raise RunError(
@@ -105,11 +110,11 @@ def _vectors(context: Context, asked: Sequence[mining.Asked], section: MineSecti
 
     def images() -> mining.Rows:
         stored = ((row.id, mining.unpacked(row)) for row in context.read(VECTORS))
-        return mining.mean_vectors(context.read(TRAIN), stored)
+        return mining.mean_vectors(_asked(context), stored)
 
     make: dict[str, Callable[[], mining.Rows]] = {
-        "question": lambda: of(question.prompt for question in context.read(TRAIN)),
-        "rationale": lambda: of(question.reference for question in context.read(TRAIN)),
+        "question": lambda: of(question.prompt for question in _asked(context)),
+        "rationale": lambda: of(question.reference for question in _asked(context)),
         "finding": lambda: mining.finding_vectors([question.names for question in asked])[0],
         "image": images,
     }
@@ -122,7 +127,7 @@ MINE = Stage(
     work=Whole(_mine),
     reads=(TRAIN, COMPLETIONS, JUDGEMENTS, VECTORS),
     writes=(MINED,),
-    config=("mine", "run.seed", "evaluate.resamples"),
+    config=("mine", "sample.studies", "run.seed", "evaluate.resamples"),
     identities=(READER, DEVICE),
     rooms=("mining", "tasks", "evaluation"),
 )

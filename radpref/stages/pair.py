@@ -13,7 +13,7 @@ from radpref.rooms import data, formats, judges, pairs
 from radpref.runs.context import QUARANTINED, Context
 from radpref.runs.folder import RunError
 from radpref.runs.stage import Identity, Outcome, Rows, Stage, Whole
-from radpref.runs.streams import grouped, with_answers
+from radpref.runs.streams import asked, grouped, with_answers
 from radpref.runs.table import Merged
 from radpref.stages.identities import READER
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, MINED, PAIRS, STUDIES, TRAIN
@@ -43,7 +43,7 @@ Group = tuple[Question, list[Completion], list[Judgement]]
 
 def _judged(context: Context) -> Iterator[Group]:
     """Every training question with its candidates and what the judge says of them, one question at a time."""
-    first, second = tee(context.read(TRAIN))
+    first, second = tee(asked(context.read(TRAIN), context.config.sample.studies))
     answered, judged = grouped(first, context.read(COMPLETIONS)), grouped(second, context.read(JUDGEMENTS))
     return ((question, own, said) for (question, own), (_, said) in zip(answered, judged, strict=True))
 
@@ -89,7 +89,16 @@ RANKED = Stage(
     work=Whole(_ranked),
     reads=(TRAIN, COMPLETIONS, JUDGEMENTS),
     writes=(PAIRS,),
-    config=("pair.by", "pair.chosen", "pair.tie", "pair.margin", "pair.limit", "pair.drop_unfinished", "task.kind"),
+    config=(
+        "pair.by",
+        "pair.chosen",
+        "pair.tie",
+        "pair.margin",
+        "pair.limit",
+        "pair.drop_unfinished",
+        "task.kind",
+        "sample.studies",
+    ),
     rooms=("pairs", "judges", "findings"),
 )
 
@@ -131,8 +140,10 @@ def _content(one: Candidate) -> list[object]:
 _EDITING = Rows(
     make=_edited,
     item=Candidate,
-    items=lambda context: with_answers(context.read(TRAIN), context.read(COMPLETIONS)),
-    total=lambda context: len(context.read(TRAIN)),
+    items=lambda context: with_answers(
+        asked(context.read(TRAIN), context.config.sample.studies), context.read(COMPLETIONS)
+    ),
+    total=lambda context: sum(1 for _ in asked(context.read(TRAIN), context.config.sample.studies)),
     into=PAIRS,
     content=_content,
     batch=lambda recipe: BATCH,
@@ -146,7 +157,7 @@ EDITED = Stage(
     work=_EDITING,
     reads=(TRAIN, COMPLETIONS),
     writes=(PAIRS,),
-    config=(*EDITS, "pair.limit"),
+    config=(*EDITS, "pair.limit", "sample.studies"),
     identities=(EDITOR, READER),
     rooms=("pairs", "findings", "judges", "tasks"),
     check=lambda recipe: pairs.check_editor(recipe.edit),
@@ -170,7 +181,11 @@ def _counterfactual(batch: Sequence[Candidate], context: Context) -> Made:
         own = [one.completion for one in batch if one.completion is not None]
         return pairs.against_own(questions, own).of(questions)
     editor = pairs.EDITORS[section.editor](pairs.single(section))
-    return pairs.counterfactuals(questions, editor, section).of(questions)
+    bare = {one.question.id for one in batch if not one.question.reference}
+    own = [one.completion for one in batch if one.question.id in bare and one.completion is not None]
+    unreported = [question for question in questions if question.id in bare]
+    mended = pairs.mended(unreported, own, pairs.EDITORS[section.editor](section), section)
+    return pairs.counterfactuals(questions, editor, section, mended).of(questions)
 
 
 COUNTERFACTUAL = replace(

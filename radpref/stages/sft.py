@@ -39,7 +39,8 @@ def _sft(context: Context) -> Outcome:
     start = base(recipe)
     if not recipe.sft.enabled:
         return Outcome("off: the model as it is", {"model": start.model_copy(update={"untouched": True})})
-    questions = list(context.read(TRAIN)) if context.has(TRAIN) else []
+    every = list(context.read(TRAIN)) if context.has(TRAIN) else []
+    questions = [question for question in every if question.reference]
     folder = context.checkpoints("training", context.key())
     with context.training() as more:
         result = training.sft(models.merged(context.fresh(start)), questions, recipe.sft, folder, **more)
@@ -47,7 +48,8 @@ def _sft(context: Context) -> Outcome:
     if not result.finished:
         return unfinished(result)
     made = context.weights(result.path)
-    line = f"{result.steps} steps on {len(questions)} studies, loss {result.loss:.3f}"
+    left_out = f" ({len(every) - len(questions)} without a report are left out)" if len(every) > len(questions) else ""
+    line = f"{result.steps} steps on {len(questions)} studies{left_out}, loss {result.loss:.3f}"
     return Outcome(line, {"model": made}, {"steps": result.steps, "trainable": result.trainable})
 
 

@@ -29,15 +29,16 @@ def _studies(context: Context) -> Outcome:
     refused = context.write(QUARANTINED, loaded.quarantined)
     told = f"{refused} quarantined{reasons(loaded.quarantined)}"
     counts: Counter[str] = Counter()
-    silent = 0
+    silent = bare = 0
 
     def counted() -> Iterator[Study]:
-        nonlocal silent
+        nonlocal silent, bare
         for number, study in enumerate(loaded.studies):
             if context.limit is not None and number >= context.limit:
                 return
             counts[study.split] += 1
-            silent += not study.findings.strip()
+            silent += not study.findings.strip() and not (study.labels or study.marked)
+            bare += not study.findings.strip()
             yield study
 
     context.write(STUDIES, counted())
@@ -54,15 +55,22 @@ def _studies(context: Context) -> Outcome:
             f"{silent} of {counts.total()} studies have no findings: data.source {recipe.data.source} asks questions. "
             "Set task.kind: questions, or take a source of reports."
         )
+    if recipe.task.kind == "questions" and recipe.data.unreported.use == "labels":
+        raise RunError(
+            "data.unreported.use: labels is for reports, and task.kind is questions, which are made from findings or "
+            "asked by the source. Leave it out, or set task.kind: report."
+        )
     composition = _questions(context)
     for note in loaded.notes:
         context.note(note)
     line = ", ".join(f"{counts[split]} {split}" for split in SPLITS) + f"; {told}"
+    if bare and recipe.task.kind == "report":
+        line += f"; {bare} without a report"
     if recipe.task.kind == "questions":
         kinds = ", ".join(f"{kind} {count}" for kind, count in composition.most_common())
         context.note(f"{composition.total():,} questions: {kinds}")
         line += f"; {composition.total()} questions ({kinds})"
-    return Outcome(line, counts={"studies": dict(counts)}, finished=context.limit is None)
+    return Outcome(line, counts={"studies": dict(counts), "unreported": bare}, finished=context.limit is None)
 
 
 def _questions(context: Context) -> Counter[str]:

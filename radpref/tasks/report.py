@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from radpref.config import TaskSection
+from radpref.findings.labelled import labelled
 from radpref.records import Question, Study
 
 MAX_INDICATION = 300
@@ -27,7 +28,8 @@ def report_question(study: Study, task: TaskSection, max_images: int) -> Questio
 
     The images are the study's first ``max_images``; ``load_studies`` puts frontal ones first. The prompt is
     ``task.prompt``, followed by a line with the indication where ``task.indication`` is on and the study has one.
-    The reference is the findings section, its whitespace joined to single blanks and otherwise unchanged.
+    The reference is the findings section, its whitespace joined to single blanks and otherwise unchanged; it is empty
+    for a study that has none. ``labels`` are what labels and boxes say, report or not.
     """
     indication = clean_indication(study.indication) if task.indication else ""
     return Question(
@@ -40,6 +42,7 @@ def report_question(study: Study, task: TaskSection, max_images: int) -> Questio
         reference=" ".join(study.findings.split()),
         task="report",
         truth=study.truth,
+        labels=labelled(study.labels, study.marked),
     )
 
 

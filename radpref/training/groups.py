@@ -221,6 +221,8 @@ class GroupTrainer(Trainer):  # type: ignore[misc]
         texts = [text.strip() for text in self._vlm.tokenizer.batch_decode(answers, skip_special_tokens=True)]
         repeated = [question for question in questions for _ in range(self._section.n)]
         columns: dict[str, list[Any]] = {"reference": [question.reference for question in repeated]}
+        if any(question.labels for question in repeated):
+            columns["labels"] = [question.labels for question in repeated]
         if any(question.answer for question in repeated):
             columns["answer"] = [question.answer for question in repeated]
             columns["closed"] = [question.closed for question in repeated]

@@ -150,6 +150,8 @@ def usable(vlm: Vlm, questions: Sequence[Question], prompts: Prompts) -> tuple[l
     quarantined: list[Quarantined] = []
     for question in questions:
         try:
+            if not question.reference.strip():
+                raise ValueError("no reference: nothing is learned from an empty text")
             row = make(question.prompt, question.images, question.reference)
             answer_ids(vlm, row)
             prompts(row)

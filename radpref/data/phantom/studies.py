@@ -13,8 +13,9 @@ from PIL import Image
 from radpref.config import PhantomSection
 from radpref.data.phantom.habits import habits_of
 from radpref.data.phantom.image import describe, render, shown
-from radpref.data.phantom.patients import Patient, Visit, sample
-from radpref.records import ImageFile, Split, Study, View
+from radpref.data.phantom.patients import NAMES, Patient, Visit, sample
+from radpref.findings import lexicon
+from radpref.records import Finding, ImageFile, Split, Study, View
 
 DRAWING = 2
 """Version of the drawing, part of the images' folder: raise it with any change that changes a pixel or a mask."""
@@ -25,6 +26,9 @@ FIRST: dict[Split, int] = {"train": 0, "validation": 1_000_000_000, "test": 2_00
 def studies(section: PhantomSection, *, train: int, validation: int, test: int, folder: Path) -> list[Study]:
     """``train`` + ``validation`` + ``test`` studies with their images under ``folder``.
 
+    ``section.unreported`` more are training studies, behind the others, whose report and truth are withheld: their
+    labels say of every finding whether it is there, and where it is, as a data set's labels and boxes would.
+
     A patient with an earlier visit gives two studies, the earlier one first; both count, and where the count ends
     between them the later one is left out. A study depends on the section, its split and its patient alone, not on
     the counts. Images that are already there are kept: a file with the final name is whole (``_save``), and the
@@ -34,7 +38,31 @@ def studies(section: PhantomSection, *, train: int, validation: int, test: int, 
     """
     home = folder.resolve() / f"v{DRAWING}-seed{section.seed}-{section.size}px"
     counts: dict[Split, int] = {"train": train, "validation": validation, "test": test}
-    return [study for split, count in counts.items() for study in _split(section, split, count, home)]
+    found = {split: list(_split(section, split, count, home)) for split, count in counts.items() if split != "train"}
+    drawn = list(_split(section, "train", train + section.unreported, home))
+    return [*drawn[:train], *map(withheld, drawn[train:]), *found["validation"], *found["test"]]
+
+
+def withheld(study: Study) -> Study:
+    """A phantom without its report: what labels and boxes would tell of its truth."""
+    truth = study.truth or ()
+    there = {finding.name for finding in truth}
+    return study.model_copy(
+        update={
+            "findings": "",
+            "impression": "",
+            "comparison": "",
+            "truth": None,
+            "labels": {name: int(name in there) for name in NAMES},
+            "marked": tuple(Finding(name=f.name, side=f.side, place=_zone(f.place)) for f in truth),
+        }
+    )
+
+
+def _zone(place: str | None) -> str | None:
+    """The zone of the lung that a box shows: of the base the lower one; None where it is no one zone's."""
+    bands = lexicon().bands.get(place or "", ())
+    return f"{next(iter(bands))} zone" if len(bands) == 1 else None
 
 
 def _split(section: PhantomSection, split: Split, count: int, home: Path) -> Iterator[Study]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from radpref.config import EditSection
 from radpref.files import content_key
+from radpref.findings.labelled import in_words
 from radpref.findings.rewrite.phrases import sentence
 from radpref.judges.answers import Part, Unreadable, parsed, strict
 from radpref.judges.asker import Asker
@@ -95,10 +96,12 @@ def chat(section: EditSection) -> Editor:
 
 
 def known(case: EditCase) -> str:
-    """What is true, in words: the truth's findings, else the reference, and the short answer where there is one."""
+    """What is true, in words: the truth's findings, else the reference, else what labels say; with the short answer."""
     if case.truth is not None:
         present = [f"{sentence(f)}." for f in case.truth if f.presence != "absent"]
         return "\n".join([*present, "Nothing else is abnormal."])
+    if case.bare:
+        return f"{in_words(case.labels)}\nNothing else is known: leave it as it is."
     return f"{case.reference}\nAnswer: {case.answer}" if case.answer else case.reference
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from radpref.config import EditSection
 from radpref.findings import lexicon, read
 from radpref.findings.rewrite import absent, changed, contradictions, denied, flips, present, stated, turned
-from radpref.judges import pairing
+from radpref.judges import pairing, pairing_of_labels
 from radpref.pairs.edit import EMPTY, NO_COUNTERPART, NO_EDIT, UNREADABLE, EditCase, Edited, errors, judged
 from radpref.records import Finding
 
@@ -101,7 +101,7 @@ def _step(case: EditCase, text: str, left: int, section: EditSection) -> tuple[_
 def _wishes(case: EditCase, text: str, section: EditSection) -> Iterator[_Wish]:
     """What is wrong: first attributes, which leave the finding there, then what is false, then what is missing."""
     told = case.truth if case.truth is not None else case.reference
-    pairs, missing, false = pairing(told, text)
+    pairs, missing, false = pairing_of_labels(case.labels, text) if case.bare else pairing(told, text)
     minor = lexicon().minor | lexicon().covers.keys()  # "there is disease" says nothing
     for ours, theirs in pairs:
         if ours.name in minor or theirs.name in minor:
