@@ -40,7 +40,7 @@ def grid(path: Path, **changes: object) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", ["chexpo", "evidence", "firempo", "firempo-corruption"])
+@pytest.mark.parametrize("name", ["chexpo", "evidence", "firempo", "firempo-corruption", "labels"])
 def test_shipped_grids_load(name: str) -> None:
     assert load_grid(name).cells
 
@@ -171,7 +171,7 @@ def test_lists_and_words_of_a_cell_survive_whole() -> None:
 
 def test_the_shipped_grids_run_as_they_are_written() -> None:
     """Every value of a grid stands in the recipe of its cell."""
-    for name in ("chexpo", "evidence", "firempo", "firempo-corruption"):
+    for name in ("chexpo", "evidence", "firempo", "firempo-corruption", "labels"):
         shipped = load_grid(name)
         for cell in shipped.cells.values():
             values = dict(config.flatten(settings(shipped, cell, 0).recipe.model_dump(mode="json")))
