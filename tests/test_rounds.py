@@ -11,7 +11,7 @@ from radpref.pipeline import METHODS, road_of, run_all
 from radpref.records import Question
 from radpref.rooms import models
 from radpref.runs.folder import Run, RunError
-from radpref.stages.ports import AFTER, CHOICE, MODEL, ROUNDS, TRAIN, UNTOUCHED
+from radpref.stages.ports import AFTER, CHOICE, COMPARISONS, MODEL, PAIRS, PREDICTED, ROUNDS, TRAIN, UNTOUCHED
 from radpref.stages.rounds import part
 from tests.runs import counts, fact, finished, smallest
 
@@ -49,6 +49,7 @@ def test_a_method_without_own_answers_has_no_rounds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [4, 0])
 def test_two_rounds(tmp_path: Path, rank: int) -> None:
     few = ("align.rounds=2", f"align.lora.rank={rank}", "data.train=24", "sample.n=3", "judge.name=text")
+    few += ("pair.by=both", "evaluate.drawn=true", "evaluate.consensus=3")
     run = Run(tmp_path / "run", smallest("chexalign", *few))
     run_all(run)
     assert finished(run) == {stage.name: "yes" for stage in road_of(run.recipe)}
@@ -63,6 +64,16 @@ def test_two_rounds(tmp_path: Path, rank: int) -> None:
     chosen = fact(run, CHOICE)
     assert chosen.before.weights.fingerprint == tuned
     assert len({tuned, newest.fingerprint, chosen.chosen.weights.fingerprint}) == 3
-    assert counts(run, "evaluate")["systems"][:4] == [UNTOUCHED, AFTER, f"{AFTER}, round 1", "sft on chosen"]
+    systems = counts(run, "evaluate")["systems"]
+    ways = [f"{name}, {way}" for name in (UNTOUCHED, AFTER) for way in ("consensus of 3", "drawn")]
+    assert systems[:8] == [UNTOUCHED, AFTER, f"{AFTER}, round 1", "sft on chosen", *ways]
+    said = {row.id: row.text for row in run.table("predict", PREDICTED)}
+    drawn = [text for id, text in said.items() if id.startswith(f"{UNTOUCHED}, drawn")]
+    greedy = [text for id, text in said.items() if id.startswith(f"{UNTOUCHED}:")]
+    assert len(drawn) == len(greedy) == 3
+    assert drawn != greedy
+    held = {(row.before, row.after) for row in run.table("evaluate", COMPARISONS)}
+    assert held >= {(f"{UNTOUCHED}, {way}", f"{AFTER}, {way}") for way in ("consensus of 3", "drawn")}
+    assert {pair.provenance["judge"] for pair in run.table("pair-2", PAIRS)} == {"text and consensus"}
     run_all(run)  # all of it is up to date
     assert run.path("round-2", "done.json").stat().st_mtime_ns < run.path("report.html").stat().st_mtime_ns
