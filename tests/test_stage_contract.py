@@ -73,6 +73,7 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "sample.n": (3, "sample"),
     "sample.batch": (3, "sample"),
     "sample.studies": ("reported", "sample answer ranked edited embed mine grpo"),
+    "sample.most": (3, "sample answer ranked edited embed mine grpo"),
     "sample.temperature": (0.9, "sample grpo"),
     "sample.top_p": (0.9, "sample grpo"),
     "sample.max_new_tokens": (13, "sample answer validate predict grpo"),

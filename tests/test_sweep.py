@@ -75,6 +75,18 @@ def test_a_bad_grid_fails_before_any_work(tmp_path: Path) -> None:
         load_grid("firempoo")
 
 
+def test_keys_of_the_command_line_are_set_for_all_cells(tmp_path: Path) -> None:
+    words = ["align.lr=1e-4", "align.visual.weight=0.5", "data.phantom.reports=clinical"]
+    loaded = load_grid(grid(tmp_path / "grid.yaml"), config.given(words))
+    recipes = {name: settings(loaded, cell, 0).recipe for name, cell in loaded.cells.items()}
+    assert {recipe.align.lr for recipe in recipes.values()} == {1e-4}
+    assert {recipe.data.phantom.reports for recipe in recipes.values()} == {"clinical"}
+    assert recipes["dpo"].align.visual.weight == 0.5
+    assert recipes["firempo"].align.visual.weight == 0.2, "the cell's own"
+    with pytest.raises(RadprefError, match=r"did you mean `align\.lr`"):
+        load_grid(grid(tmp_path / "grid.yaml"), config.given(["align.lrr=1"]))
+
+
 def test_means_differences_and_effects_by_hand() -> None:
     made = Grid(
         recipe="firempo",

@@ -285,6 +285,11 @@ def _read_file(name: str) -> tuple[str, dict[str, Any]]:
     return where, content
 
 
+def given(words: Sequence[str]) -> dict[str, Any]:
+    """``["align.beta=0.05"]`` to dotted keys and their values, read as `override` reads them. Raises RecipeError."""
+    return dict(flatten(_nested(words)))
+
+
 def _nested(overrides: Sequence[str]) -> dict[str, Any]:
     """``["align.beta=0.05"]`` to ``{"align": {"beta": 0.05}}``; values are read as YAML."""
     result: dict[str, Any] = {}

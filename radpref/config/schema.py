@@ -282,6 +282,7 @@ class SampleSection(Section):
     studies: Literal["all", "reported", "unreported"] = Field(
         "all", description="training studies that are answered and aligned on; unreported: those with labels alone"
     )
+    most: int | None = Field(None, ge=1, description="most studies that are; the first ones; all if absent")
 
 
 class ServerSection(Section):

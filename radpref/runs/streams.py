@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
-from typing import Literal, TypeVar
+from itertools import chain, groupby, islice
+from typing import TypeVar
 
+from radpref.config import SampleSection
 from radpref.records import Candidate, Completion, Judgement, Question
 
 Row = TypeVar("Row", Completion, Judgement)
 
 
-def asked(questions: Iterable[Question], which: Literal["all", "reported", "unreported"]) -> Iterator[Question]:
-    """The training questions that are answered and aligned on: all, those with a reference, or those without."""
-    return (question for question in questions if which == "all" or bool(question.reference) == (which == "reported"))
+def asked(questions: Iterable[Question], section: SampleSection) -> Iterator[Question]:
+    """The training questions that are answered and aligned on: all, those with a reference, or those without; of the
+    first ``section.most`` studies, whose questions stand together."""
+    which = section.studies
+    some = (question for question in questions if which == "all" or bool(question.reference) == (which == "reported"))
+    if section.most is None:
+        return some
+    return chain.from_iterable(own for _, own in islice(groupby(some, key=lambda row: row.study), section.most))
 
 
 def grouped(questions: Iterable[Question], rows: Iterable[Row]) -> Iterator[tuple[Question, list[Row]]]:

@@ -12,7 +12,7 @@ from radpref.rooms import judges, losses, training
 from radpref.runs.context import QUARANTINED, Context
 from radpref.runs.stage import Outcome, Ranks, Stage
 from radpref.runs.streams import asked
-from radpref.stages.identities import COMPUTES, DEVICE, JUDGE, NEEDS
+from radpref.stages.identities import ASKED, COMPUTES, DEVICE, JUDGE, NEEDS
 from radpref.stages.judge import check_judge, section_of
 from radpref.stages.ports import CHECKPOINTS, CONTROLS, MODEL, PAIRS, TRAIN, TUNED
 from radpref.stages.sft import unfinished
@@ -199,7 +199,7 @@ def _grpo(context: Context) -> Outcome:
     )
     folder = context.checkpoints("training", context.key())
     with context.training("grpo") as more:
-        model, questions = context.fresh(context.fact(MODEL)), list(asked(context.read(TRAIN), recipe.sample.studies))
+        model, questions = context.fresh(context.fact(MODEL)), list(asked(context.read(TRAIN), recipe.sample))
         result = training.grpo(model, questions, reward, recipe.grpo, recipe.sample, folder, **more)
     context.write(QUARANTINED, result.quarantined)
     if not result.finished:
@@ -225,7 +225,7 @@ GRPO = Stage(
     work=Ranks(_grpo),
     reads=(TRAIN, MODEL),
     writes=(CHECKPOINTS,),
-    config=("grpo", "sample.studies", "sample.temperature", "sample.top_p", "sample.max_new_tokens", "run.seed",
+    config=("grpo", *ASKED, "sample.temperature", "sample.top_p", "sample.max_new_tokens", "run.seed",
             "run.trackers", *COMPUTES),
     identities=(DEVICE, JUDGE),
     rooms=("models", "training", "judges", "findings"),

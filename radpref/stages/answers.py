@@ -13,7 +13,7 @@ from radpref.runs.stage import Outcome, Rows, Stage, TableOf
 from radpref.runs.streams import asked
 from radpref.runs.table import Merged
 from radpref.stages import ports
-from radpref.stages.identities import BASE, COMPUTES, DEVICE, DRAWING, shown
+from radpref.stages.identities import ASKED, BASE, COMPUTES, DEVICE, DRAWING, shown
 from radpref.stages.ports import (
     CHECKPOINTS,
     CHOICE,
@@ -82,8 +82,8 @@ def _answered(context: Context, merged: Merged) -> Outcome:
 SAMPLING = Rows(
     make=lambda batch, context: drawn(batch, context, context.config.sample.n),
     item=Question,
-    items=lambda context: asked(context.read(TRAIN), context.config.sample.studies),
-    total=lambda context: sum(1 for _ in asked(context.read(TRAIN), context.config.sample.studies)),
+    items=lambda context: asked(context.read(TRAIN), context.config.sample),
+    total=lambda context: sum(1 for _ in asked(context.read(TRAIN), context.config.sample)),
     into=COMPLETIONS,
     content=shown,
     batch=lambda recipe: recipe.sample.batch,
@@ -109,7 +109,7 @@ ANSWER = replace(
     name="answer",
     help="The fine-tuned model's own greedy answers to the training questions.",
     work=_ANSWERING,
-    config=("sample.studies", "sample.max_new_tokens", "evaluate.batch", *COMPUTES),
+    config=(*ASKED, "sample.max_new_tokens", "evaluate.batch", *COMPUTES),
 )
 
 

@@ -11,6 +11,8 @@ from radpref.runs.stage import Identity
 
 COMPUTES = ("run.precision", "run.threads")
 """Keys of every stage that runs a model."""
+ASKED = ("sample.studies", "sample.most")
+"""Keys of every stage that goes over the training questions that are answered (``streams.asked``)."""
 DEVICE = Identity("the kind of device", ("run.device",), lambda recipe: models.pick_device(recipe.run.device).type)
 BASE = Identity(
     "the model that was given",

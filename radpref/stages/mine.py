@@ -11,13 +11,13 @@ from radpref.runs.context import Context
 from radpref.runs.folder import RunError
 from radpref.runs.stage import Outcome, Rows, Stage, Whole
 from radpref.runs.streams import asked, candidates
-from radpref.stages.identities import COMPUTES, DEVICE, READER
+from radpref.stages.identities import ASKED, COMPUTES, DEVICE, READER
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, MINED, MODEL, TRAIN, VECTORS
 
 
 def _asked(context: Context) -> Iterator[Question]:
     """The training questions that may be mined."""
-    return asked(context.read(TRAIN), context.config.sample.studies)
+    return asked(context.read(TRAIN), context.config.sample)
 
 
 def _images(context: Context) -> Iterator[Shown]:
@@ -58,7 +58,7 @@ EMBED = Stage(
     ),
     reads=(TRAIN, MODEL),
     writes=(VECTORS,),
-    config=("sample.studies", "mine.k", "mine.image", "mine.image_model", "mine.image_batch", *COMPUTES),
+    config=(*ASKED, "mine.k", "mine.image", "mine.image_model", "mine.image_batch", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models", "mining", "images"),
 )
@@ -127,7 +127,7 @@ MINE = Stage(
     work=Whole(_mine),
     reads=(TRAIN, COMPLETIONS, JUDGEMENTS, VECTORS),
     writes=(MINED,),
-    config=("mine", "sample.studies", "run.seed", "evaluate.resamples"),
+    config=("mine", *ASKED, "run.seed", "evaluate.resamples"),
     identities=(READER, DEVICE),
     rooms=("mining", "tasks", "evaluation"),
 )

@@ -15,7 +15,7 @@ from radpref.runs.folder import RunError
 from radpref.runs.stage import Identity, Outcome, Rows, Stage, Whole
 from radpref.runs.streams import asked, grouped, with_answers
 from radpref.runs.table import Merged
-from radpref.stages.identities import READER
+from radpref.stages.identities import ASKED, READER
 from radpref.stages.ports import COMPLETIONS, JUDGEMENTS, MINED, PAIRS, STUDIES, TRAIN
 
 BATCH = 64
@@ -43,7 +43,7 @@ Group = tuple[Question, list[Completion], list[Judgement]]
 
 def _judged(context: Context) -> Iterator[Group]:
     """Every training question with its candidates and what the judge says of them, one question at a time."""
-    first, second = tee(asked(context.read(TRAIN), context.config.sample.studies))
+    first, second = tee(asked(context.read(TRAIN), context.config.sample))
     answered, judged = grouped(first, context.read(COMPLETIONS)), grouped(second, context.read(JUDGEMENTS))
     return ((question, own, said) for (question, own), (_, said) in zip(answered, judged, strict=True))
 
@@ -97,7 +97,7 @@ RANKED = Stage(
         "pair.limit",
         "pair.drop_unfinished",
         "task.kind",
-        "sample.studies",
+        *ASKED,
     ),
     rooms=("pairs", "judges", "findings"),
 )
@@ -140,10 +140,8 @@ def _content(one: Candidate) -> list[object]:
 _EDITING = Rows(
     make=_edited,
     item=Candidate,
-    items=lambda context: with_answers(
-        asked(context.read(TRAIN), context.config.sample.studies), context.read(COMPLETIONS)
-    ),
-    total=lambda context: sum(1 for _ in asked(context.read(TRAIN), context.config.sample.studies)),
+    items=lambda context: with_answers(asked(context.read(TRAIN), context.config.sample), context.read(COMPLETIONS)),
+    total=lambda context: sum(1 for _ in asked(context.read(TRAIN), context.config.sample)),
     into=PAIRS,
     content=_content,
     batch=lambda recipe: BATCH,
@@ -157,7 +155,7 @@ EDITED = Stage(
     work=_EDITING,
     reads=(TRAIN, COMPLETIONS),
     writes=(PAIRS,),
-    config=(*EDITS, "pair.limit", "sample.studies"),
+    config=(*EDITS, "pair.limit", *ASKED),
     identities=(EDITOR, READER),
     rooms=("pairs", "findings", "judges", "tasks"),
     check=lambda recipe: pairs.check_editor(recipe.edit),

@@ -16,7 +16,8 @@ from radpref.rooms import models
 from radpref.runs.context import Context, section_of
 from radpref.runs.folder import RunError
 from radpref.runs.stage import Outcome, Ranks, Road, Stage
-from radpref.stages.identities import COMPUTES, DEVICE
+from radpref.runs.streams import asked
+from radpref.stages.identities import ASKED, COMPUTES, DEVICE
 from radpref.stages.ports import AFTER, ALL_TRAIN, CHOICE, MODEL, ROUNDS, TRAIN
 
 
@@ -59,7 +60,7 @@ def _opening(number: int, count: int) -> Stage:
         reads=(ALL_TRAIN, CHOICE) if later else (ALL_TRAIN,),
         may_read=(ROUNDS,) if later else (),
         writes=(TRAIN, MODEL, ROUNDS) if later else (TRAIN,),
-        config=("align.rounds", *(COMPUTES if later else ())),
+        config=("align.rounds", *ASKED, *(COMPUTES if later else ())),
         identities=(DEVICE,) if later else (),
         rooms=("models",) if later else (),
     )
@@ -67,7 +68,7 @@ def _opening(number: int, count: int) -> Stage:
 
 def _opened(number: int, count: int) -> Callable[[Context], Outcome]:
     def work(context: Context) -> Outcome:
-        rows = context.write(TRAIN, part(context.read(ALL_TRAIN), number - 1, count))
+        rows = context.write(TRAIN, part(asked(context.read(ALL_TRAIN), context.config.sample), number - 1, count))
         if context.processes.share(rows) == 0:
             raise RunError(
                 f"round {number} of {count} has no training study; there are too few of them. Lower align.rounds."

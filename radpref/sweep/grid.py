@@ -62,8 +62,12 @@ class Grid(BaseModel):
     """The seed on whose validation studies trials are chosen, for all seeds alike; null: for each on its own."""
 
 
-def load_grid(name: str) -> Grid:
-    """A shipped grid by name, or one from a YAML file. Raises SweepError."""
+def load_grid(name: str, more: Mapping[str, Any] | None = None) -> Grid:
+    """A shipped grid by name, or one from a YAML file, with ``more`` dotted keys on top of what it sets for all cells.
+
+    Raises:
+        SweepError: it cannot be read, or a cell could not begin. RecipeError: a key that does not exist.
+    """
     folder = resources.files("radpref") / "recipes" / "grids"
     known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     path = Path(name)
@@ -81,6 +85,7 @@ def load_grid(name: str) -> Grid:
         raise SweepError(f"grid {name} cannot be read: {error}") from error
     if not grid.cells:
         raise SweepError(f"grid {name} has no cells, so that there is nothing to run.")
+    grid = grid.model_copy(update={"set": {**grid.set, **(more or {})}})
     _check(name, grid)
     return grid
 
