@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from radpref import config
 from radpref.errors import RadprefError
 from radpref.files import content_key, read_json, write_atomically
+from radpref.outside import parse_yaml, read_text, reason_of
 from radpref.pipeline import road_of, run_all, run_stage_alone
 from radpref.runs.context import Left
 from radpref.runs.folder import Run
@@ -87,18 +87,26 @@ def load_grid(name: str) -> Grid:
     if name in known:
         text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
     elif path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, SweepError)
     else:
         raise SweepError(
             f"there is no grid `{name}`{config.nearest(name, known) or '.'} There are: {', '.join(known)}."
         )
     try:
-        grid = Grid.model_validate(yaml.safe_load(text))
-    except (ValueError, yaml.YAMLError) as error:
-        raise SweepError(f"grid {name} cannot be read: {error}") from error
-    for cell in grid.cells.values():
-        _loaded(grid, cell, 0)  # a wrong key fails before any work
-    road = [stage.name for stage in road_of(_loaded(grid, Cell(), 0).recipe)]
+        grid = Grid.model_validate(parse_yaml(text, name, SweepError))
+    except ValidationError as error:
+        raise SweepError(
+            f"grid {name} cannot be read: {reason_of(error)}. Mend it; the shipped ones show how."
+        ) from error
+    for what, given in (("cells", grid.cells), ("metrics", grid.metrics)):
+        if not given:
+            raise SweepError(f"grid {name} has no {what}: there is nothing to compare. Name some under `{what}`.")
+    try:
+        for cell in grid.cells.values():
+            _loaded(grid, cell, 0)  # a wrong key fails before any work
+        road = [stage.name for stage in road_of(_loaded(grid, Cell(), 0).recipe)]
+    except config.RecipeError as error:
+        raise SweepError(f"grid {name}: {error}") from error
     if grid.share not in road:
         raise SweepError(f"grid {name} shares stages up to `{grid.share}`, but they are {', '.join(road)}")
     return grid

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from radpref.evaluation import ERROR_KINDS, ERROR_METRICS, definition, headline
 from radpref.evaluation.tables import format_p
 from radpref.images import ImageError, data_uri, thumbnail
+from radpref.outside import shown
 from radpref.records import Finding, ImageFile, Judgement, Metric, Pair, ReportError, Span
 from radpref.report import charts
 from radpref.report.data import PairView, ReportData, StudyView
@@ -102,7 +103,7 @@ def render(data: ReportData) -> str:
     template = _environment().get_template("page.html.j2")
     studies = [_study(view, images) for view in data.studies]
     pairs = [_pair(view, images) for view in data.pairs]
-    return template.render(
+    html = template.render(
         data=data,
         style=Markup(style),
         script=Markup(script),
@@ -130,6 +131,7 @@ def render(data: ReportData) -> str:
         headline_title=definition(data.main).title,
         systems={data.before: "before", data.after: "after", data.control: "control"},
     )
+    return shown(html)
 
 
 # ------------------------------------------------------------------------------------------ page
@@ -139,7 +141,7 @@ def page(template: str, **values: Any) -> str:
     """A page without a script, from a template of this room; all text is escaped, and nothing can be loaded."""
     style = _asset("style.css")
     policy = f"default-src 'none'; style-src '{_hash(style)}'; base-uri 'none'; form-action 'none'"
-    return _environment().get_template(template).render(style=Markup(style), policy=policy, **values)
+    return shown(_environment().get_template(template).render(style=Markup(style), policy=policy, **values))
 
 
 @cache
