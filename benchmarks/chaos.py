@@ -1,9 +1,9 @@
-"""Kill runs at random, take their disk and their server away, and compare what comes out with a run that nobody stopped.
+"""Kill runs at random, take away their disk and their server, and compare what comes out with a run nobody stopped.
 
-``python benchmarks/chaos.py --kills 50 --seconds 3600``, or ``make chaos``. Each trial goes on from a copy of a finished
-run of which a stage and all after it are taken away; while that stage works, SIGKILL, SIGTERM or SIGINT comes at a random
-moment, up to three times, to one process or to one of two. Then the same command is given until it ends. What ends must
-equal the unstopped run: every table byte for byte, every number of metrics.json, every adapter and checkpoint by hash.
+``python benchmarks/chaos.py --kills 50 --seconds 3600``, or ``make chaos``. Each trial goes on from a copy of a
+finished run of which a stage and all after it are taken away; while that stage works, SIGKILL, SIGTERM or SIGINT comes
+at a random moment, up to three times, to one process or to one of two. Then the same command is given until it ends.
+What ends must equal the unstopped run: every table and metrics.json byte for byte, every adapter by hash.
 Faults besides: a disk that is full (a small tmpfs, where there is the right to mount one), a folder that cannot be
 written, a chat judge's server that goes away in the middle.
 """
@@ -90,13 +90,12 @@ def _child(command: list[str], rank: int, processes: int, port: str, log: Path) 
         os.dup2(file, 2)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if processes > 1:
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
-                           "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
+            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            os.environ |= {**place, "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
         from radpref.cli import app
 
         sys.argv = ["radpref", *command]
-        app(command, standalone_mode=False)
-        status = 0
+        status = int(app(command, standalone_mode=False) or 0)
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else 1
     except BaseException as ended:

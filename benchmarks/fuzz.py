@@ -1,8 +1,9 @@
 """Fuzz every reader of what comes from outside: ``python benchmarks/fuzz.py --seconds 3600``, or ``make fuzz``.
 
 Led by coverage where atheris is installed (``pip install atheris``); else what hypothesis makes of good inputs. Each
-reader (``tests/fuzzed.py``) has a process, a corpus that later runs go on from (``--corpus``), and its share of the time.
-What crashes a reader, or takes longer than ``--hang`` seconds, is kept in ``tests/cases/crashes``, where the tests run it.
+reader (``tests/fuzzed.py``) has a process, a corpus that later runs go on from (``--corpus``), and its share of the
+time. What crashes one, or takes longer than ``--hang`` seconds, is kept in ``tests/cases/crashes``, where the tests run
+it.
 """
 
 from __future__ import annotations

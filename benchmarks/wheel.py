@@ -25,7 +25,7 @@ NEEDED = (
 )
 
 
-def main(dist: Path, *words: str) -> int:
+def main(dist: Path, *options: str) -> int:
     wheel = max(dist.glob("*.whl"), key=lambda path: path.stat().st_mtime).resolve()
     names = zipfile.ZipFile(wheel).namelist()
     lacking = [name for name in NEEDED if f"radpref/{name}" not in names]
@@ -39,12 +39,13 @@ def main(dist: Path, *words: str) -> int:
         venv.create(home / "bare", with_pip=True)
         python = home / "bare" / "bin" / "python"
         began = time.monotonic()
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *words, str(wheel)], check=True, cwd=home)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *options, str(wheel)], check=True, cwd=home)
         installed = time.monotonic() - began
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         began = time.monotonic()
-        demo = subprocess.Popen([python, "-m", "radpref", "run", "chexalign", "--preset", "tiny", "--out", "demo"],
-                                cwd=home, env=environment | {"HF_HUB_OFFLINE": "1"}, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        words = [str(python), "-m", "radpref", "run", "chexalign", "--preset", "tiny", "--out", "demo"]
+        environment |= {"HF_HUB_OFFLINE": "1"}
+        demo = subprocess.Popen(words, cwd=home, env=environment, stderr=subprocess.PIPE, text=True)
         assert demo.stderr is not None
         first = next((line for line in demo.stderr if line.startswith("studies")), "")
         line = time.monotonic() - began

@@ -14,8 +14,9 @@ from tests.fuzzed import READERS, crashes, survives
 EXAMPLES = int(os.environ.get("RADPREF_FUZZ", "150"))
 """Inputs a reader."""
 _SPLICES = (
-    b"", b"\0", b"\xff\xfe", b"[" * 2000, b"{" * 2000, b"9" * 5000, b"nan", b"1e999", b"&a [*a]", b"<<: *a", b"\r", b"\n",
-    b"'", b'"', b"!!int x", b"2024-99-99", b"null", b"true", b"-1", b"\xed\xa0\x80", b"x" * 5000, b"../../etc/passwd",
+    b"", b"\0", b"\xff\xfe", b"[" * 2000, b"{" * 2000, b"9" * 5000, b"nan", b"1e999", b"&a [*a]", b"<<: *a", b"\r",
+    b"\n", b"'", b'"', b"!!int x", b"2024-99-99", b"null", b"true", b"-1", b"\xed\xa0\x80", b"x" * 5000,
+    b"../../etc/passwd",
     b"\x1b[2J", b"{{ 1 / 0 }}", b"{% for a in range(9**9) %}", b"<!ENTITY a 'b'>", b"\x80" * 8, b"\x7f\xff\xff\xff",
 )  # fmt: skip
 

@@ -35,9 +35,10 @@ SECRETS = re.compile("|".join((ID, PATIENT, WORD, FILE)), re.IGNORECASE)
 
 def test_the_way_out_is_shut() -> None:
     before = len(OUTSIDE)
-    with socket.socket() as out, pytest.raises(OSError, match="shut"):
+    with socket.socket() as out:
         out.settimeout(1)
-        out.connect(("192.0.2.1", 80))
+        with pytest.raises(OSError, match="shut"):
+            out.connect(("192.0.2.1", 80))
     with pytest.raises(OSError, match="shut"):
         socket.getaddrinfo("example.org", 443)
     assert len(OUTSIDE) == before + 2

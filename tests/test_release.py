@@ -1,7 +1,7 @@
 """What a version promises, and what is published beside the code, is what the code says.
 
-``RADPREF_PROMISE=1 pytest tests/test_release.py`` writes docs/promise-0.2.json anew: only where a new minor version begins,
-or to add what is new.
+``RADPREF_PROMISE=1 pytest tests/test_release.py`` writes docs/promise-0.2.json anew: only where a new minor version
+begins, or to add what is new.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ def keys() -> dict[str, list[str]]:
     """Every key of a recipe by its dotted name, with what it takes."""
     schema = Recipe.model_json_schema()
     found: dict[str, list[str]] = {}
+    known = set(config.keys())
 
     def walk(part: dict[str, Any], prefix: str) -> None:
         for name, field in part.get("properties", {}).items():
             inner = field.get("$ref") or next((one["$ref"] for one in field.get("allOf", []) if "$ref" in one), None)
             target = schema["$defs"][inner.rpartition("/")[2]] if inner else {}
-            if "properties" in target and f"{prefix}{name}" not in config.keys():
+            if "properties" in target and f"{prefix}{name}" not in known:
                 walk(target, f"{prefix}{name}.")
             else:
                 found[f"{prefix}{name}"] = kinds(field)
