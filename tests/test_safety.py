@@ -19,6 +19,7 @@ from radpref.data import SOURCES, Found
 from radpref.pipeline import METHODS, run_all, run_stage_alone
 from radpref.records import Quarantined, Study
 from radpref.runs.folder import Run, RunError
+from radpref.runs.runner import _lower
 from tests.runs import Whole, copy, everything, finished, outdated, smallest, tables
 
 pytestmark = pytest.mark.xdist_group("whole")  # one worker: the tests share finished runs
@@ -359,3 +360,36 @@ def test_an_export_has_the_rights_that_umask_leaves(to: str, mask: int, whole: W
         status, said = radpref("export", whole("chexalign").folder, "--to", to, tmp_path / "x")
     assert status == 0, said
     assert not wrong(tmp_path / "x", mask)
+
+
+# ------------------------------------------------------------------------------------------ memory
+
+
+def test_memory_that_does_not_suffice_says_what_to_lower(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocator's error in the middle of a stage: one message with the stage's own keys; the rest is kept."""
+    from radpref.stages import report
+
+    def short(*_: object) -> str:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"
+        )
+
+    run.path("report", "done.json").unlink()
+    before = tables(run.folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(report._report, "__code__", short.__code__)
+        status, said = radpref("report", run.folder)
+    assert status == 2
+    assert "memory does not suffice for `report`" in said
+    assert "Lower" in said
+    assert tables(run.folder) == before
+    assert radpref("report", run.folder)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [("sample", "sample.batch"), ("align", "align.batch"), ("sft", "sft.batch"), ("evaluate", "data.train")],
+)
+def test_a_stage_names_the_keys_that_its_memory_grows_with(stage: str, key: str) -> None:
+    (found,) = [one for one in METHODS["chexalign"] if one.name == stage]
+    assert key in _lower(found)

@@ -153,6 +153,8 @@ _LARGE = ("batch", "image_batch", "max_new_tokens", "max_length", "max_pixels", 
 
 def _lower(stage: Stage) -> str:
     """The settings of a stage that memory grows with, as a message names them."""
+    if "*" in stage.readable:  # it tells of all settings, and grows with its own
+        return ", ".join(key for key, _ in fields() if key.startswith(f"{stage.name}."))
     every = [key for key, _ in fields() if covered(key, stage.readable)]
     large = [key for key in every if key.rpartition(".")[2] in _LARGE and not key.startswith("data.phantom")]
     return ", ".join(large) or "data.train, data.validation, data.test"
