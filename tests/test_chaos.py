@@ -1,4 +1,4 @@
-"""A short run of ``make chaos``: a run that is killed, whose disk is full or cannot be written, ends like the others."""
+"""A short run of `make chaos`: killed, with a full disk or with none to write on, a run ends like any other."""
 
 from __future__ import annotations
 

@@ -79,7 +79,6 @@ def write_studies(folder: Path) -> None:
     rows[5]["images"] = [f"../{FILE}.png"]
     rows[6]["findings"] = f"{WORD} " * 9000
     rows[7]["findings"] = f"<image> {WORD}"
-    rows[8]["patient"] = rows[0]["patient"]
     (folder / "studies.jsonl").write_text("\n".join(map(json.dumps, rows)) + f'\n{{"id": "{ID}"', encoding="utf-8")
 
 
