@@ -64,7 +64,10 @@ def columns(path: Path, *, most: int | None = _LOOKED_AT) -> list[str]:
     """
     _check(path)
     if kind_of(path) == ".parquet":
-        return _few(path, list(_parquet(path).schema_arrow.names))
+        try:
+            return _few(path, list(_parquet(path).schema_arrow.names))
+        except UnicodeDecodeError as error:
+            raise _not_parquet(path, error) from error
     if kind_of(path) in (".csv", ".tsv"):
         return _header(path).columns
     names: dict[str, None] = {}
@@ -420,7 +423,10 @@ def _csv_rows(path: Path) -> Iterator[Entry]:
     for _ in range(head.above):
         next(lines)
     reader = csv.reader(lines, delimiter=head.delimiter, strict=True)
-    next(reader)
+    try:
+        next(reader)
+    except csv.Error as error:  # rows are read more strictly than the names above them
+        raise DataError(f"{path.name} has a header that cannot be read: {error}; save it as UTF-8 again") from None
     while True:
         start = lines.begin()
         try:
@@ -451,7 +457,7 @@ def _parquet(path: Path) -> Any:
 
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise _not_parquet(path, error) from error
 
 
@@ -465,7 +471,7 @@ def _parquet_rows(path: Path) -> Iterator[Entry]:
             for row in batch.to_pylist():
                 number += 1
                 yield Entry(f"row {number}", row)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise _not_parquet(path, error) from error
     if number != file.metadata.num_rows:
         raise DataError(
