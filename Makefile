@@ -2,10 +2,18 @@
 # make test   set up, run every test
 # make test-fast   set up, run all but the slow ones
 # make lint   set up, ruff and mypy
+# make fuzz   every reader for an hour (SECONDS=3600), led by coverage where atheris can be installed
+# make chaos  50 kills (KILLS=50), full disks, read-only folders and lost servers, for at most an hour
+# make dist   wheel and sdist, checked, and the demo's first lines from the wheel in a bare environment
+# make sbom   dist/radpref.cdx.json (CycloneDX) and docs/licences.md of what is installed
+# make audit  known vulnerabilities of what is installed (asks a service on the network)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast lint format clean
+SECONDS ?= 3600
+KILLS ?= 50
+
+.PHONY: demo test test-fast lint format fuzz chaos dist sbom audit clean
 
 demo: .venv/installed
 	$(BIN)/radpref run chexalign --out runs/demo
@@ -24,6 +32,33 @@ lint: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz: .venv/installed
+	-$(BIN)/python -m pip install --quiet atheris
+	$(BIN)/python benchmarks/fuzz.py --seconds $(SECONDS)
+
+chaos: .venv/installed
+	$(BIN)/python benchmarks/chaos.py --seconds $(SECONDS) --kills $(KILLS)
+
+.venv/release: .venv/installed
+	$(PYTHON) -m venv .venv/release
+	.venv/release/bin/python -m pip install --quiet build twine cyclonedx-bom pip-licenses pip-audit
+
+dist: .venv/release
+	rm -rf dist build
+	.venv/release/bin/python -m build --outdir dist
+	.venv/release/bin/twine check --strict dist/*.whl dist/*.tar.gz
+	$(BIN)/python benchmarks/wheel.py dist
+
+sbom: .venv/release
+	mkdir -p dist
+	.venv/release/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-file dist/radpref.cdx.json
+	.venv/release/bin/pip-licenses --python $(BIN)/python --from mixed --format markdown --order name > dist/licences.md
+	$(BIN)/python benchmarks/licences.py dist/licences.md docs/licences.md
+
+audit: .venv/release
+	$(BIN)/python -m pip freeze --exclude-editable > .venv/freeze.txt
+	.venv/release/bin/pip-audit --no-deps --disable-pip -r .venv/freeze.txt
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -6,16 +6,18 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from pydantic import BaseModel
 
+from radpref import outside
 from radpref.errors import RadprefError
 
 UNFINISHED = ".unfinished"
@@ -94,7 +96,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}")
+        temporary = path.with_name(_unfinished(path.name))
         try:
             with temporary.open("xb") as file:  # made as any file of the user is: with the rights that umask leaves
                 yield file
@@ -106,6 +108,52 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             raise
     except OSError as error:
         raise StoreError(_write_problem(path, error)) from error
+
+
+def _unfinished(name: str) -> str:
+    """A name beside ``name`` for what is being written: hidden, of this process and machine, and nobody else's."""
+    return f".{name[:100]}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}"
+
+
+def _machine() -> str:
+    return hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+
+
+_LEFT = re.compile(rf"\..*\.([0-9a-f]{{8}})-(\d+)-[0-9a-f]{{8}}{re.escape(UNFINISHED)}", re.DOTALL)
+
+
+def sweep_litter(folder: Path, *, below: bool = False, all_of_it: bool = False) -> int:
+    """Remove what killed processes were writing in a folder; returns how many files and folders that were.
+
+    What another machine writes, or a process that lives, is left alone.
+
+    Args:
+        below: look in all folders below as well.
+        all_of_it: whoever's it is: nobody else can be writing there, as its lock is held.
+    """
+    gone = 0
+    for place, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if not name.endswith(UNFINISHED) or (left := _LEFT.fullmatch(name)) is None:
+                continue
+            if all_of_it or (left[1] == _machine() and not _lives(int(left[2]))):
+                path = Path(place, name)
+                with suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                    gone += 1
+        if not below:
+            break
+    return gone
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -127,15 +175,19 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         StoreError: there is something at ``folder`` that is not an empty folder; or the disk is full or not writable.
     """
-    if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
+    if folder.is_symlink():
+        raise StoreError(f"{folder} is a link; give the folder that it leads to, or another name.")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise StoreError(f"{folder} is there already; give a new or an empty folder.")
     folder = folder.absolute()
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        home = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        sweep_litter(folder.parent)
+        home = folder.with_name(_unfinished(folder.name))
         try:
+            home.mkdir(mode=0o700)
             part = home / "part"
-            part.mkdir()  # with the rights that umask leaves, which mkdtemp does not ask
+            part.mkdir()  # with the rights that umask leaves, which are not those of what is being written
             yield part
             part.replace(folder)
         finally:
@@ -148,13 +200,8 @@ def read_json(path: Path) -> Any:
     Raises:
         StoreError: it was changed by hand into something that is no JSON.
     """
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise StoreError(
-            f"{path} cannot be read ({error}); it was changed by hand. Move the file away and give the command that "
-            "writes it again."
-        ) from error
+    remedy = "It was changed by hand; move the file away and give the command that writes it again."
+    return outside.read_json(path, remedy, StoreError)
 
 
 @contextmanager
@@ -172,6 +219,8 @@ def disk_errors(place: Path) -> Iterator[None]:
     except (RadprefError, BrokenPipeError):  # explained already; the reader of our output has gone
         raise
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(str(error)) from error
         named = isinstance(error.filename, str) and Path(error.filename).absolute().is_relative_to(place.absolute())
         where = Path(error.filename) if named else place
         raise StoreError(

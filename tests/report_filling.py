@@ -168,7 +168,7 @@ def filled(folder: Path, count: int = 200, source: str = "phantom") -> ReportDat
             Setting("align.beta", "0.1", "the command line", "strength of the tie to the reference"),
         ],
         facts={
-            "versions": {"radpref": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0"},
+            "versions": {"radpref": "0.2.0", "torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0"},
             "hardware": {"processor": "2 cores, x86_64", "memory": "16 GiB", "precision": "float32"},
             "seeds": {"run": "17", "world": "0", "bootstrap": "17"},
             "times": {"sft": "3 min 12 s", "sample": "1 min 40 s", "align": "1 min 5 s"},

@@ -144,6 +144,12 @@ _OF_METHOD = {
 }  # fmt: skip
 
 
+def smallest_words(method: str) -> list[str]:
+    """The same as words of the command line, behind ``run METHOD --out FOLDER``."""
+    given = [one.partition("=") for one in (*_SMALL, *_OF_METHOD[method])]
+    return ["--preset", "tiny", *(f"--{key}={value}" for key, _, value in given)]
+
+
 def smallest(method: str, *overrides: str) -> config.Loaded:
     """The settings of the smallest run of a method that has something in every table."""
     return config.load(method, preset="tiny", overrides=[*_SMALL, *_OF_METHOD[method], *overrides])

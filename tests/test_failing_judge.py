@@ -24,10 +24,16 @@ def number_of(question: dict[str, Any]) -> int:
     return int.from_bytes(hashlib.sha256(question["messages"][0]["content"].encode()).digest()[:4], "big")
 
 
+def said(question: dict[str, Any]) -> str:
+    """A word of the candidate."""
+    shown = question["messages"][0]["content"].split("=== candidate ")[1].split("===")[1]
+    return max(shown.split(), key=len)
+
+
 def moody(handler: Handler, question: dict[str, Any], _: int) -> None:
     number = number_of(question)
     if number % 3:
-        matched = [{"finding": f"finding {i}"} for i in range(number % 7)]
+        matched = [{"finding": "any", "candidate": said(question)} for _ in range(number % 7)]
         error = {"kind": "false_finding", "finding": "mass", "significant": True}
         say(handler, json.dumps({"errors": [error], "matched": matched}))
     elif number % 9 == 0:
@@ -39,7 +45,7 @@ def moody(handler: Handler, question: dict[str, Any], _: int) -> None:
 
 
 def healthy(handler: Handler, question: dict[str, Any], _: int) -> None:
-    say(handler, json.dumps({"errors": [], "matched": [{"finding": "all"}]}))
+    say(handler, json.dumps({"errors": [], "matched": [{"finding": "all", "candidate": said(question)}]}))
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "radpref"
 TESTS = REPOSITORY / "tests"
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"plugins"},
+    {"plugins", "outside"},
     {"records", "versions"},
     {"files", "config"},
     {"images", "findings", "losses"},

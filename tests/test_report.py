@@ -23,7 +23,7 @@ from radpref.report import Choice, PairView, ReportData, Setting, StudyView, Tra
 from radpref.report.marking import LONGEST, Mark, differing, marked
 from tests.report_filling import filled
 
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"' onmouseover='alert(3)"
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"' onmouseover='alert(3)\0\x1b[2J\u202e\u2066\x9b"
 _VOID = {"meta", "img", "input", "br", "wbr", "link", "hr"}
 
 
@@ -187,6 +187,8 @@ def test_text_is_text_wherever_it_comes_from(tmp_path: Path) -> None:
     assert_self_contained(page)
     assert "<script>alert" not in page
     assert "<img" not in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page), "what nobody would see"
+    assert "\ufffd" in page
     assert "image missing" in page  # the image that is not there is a reason, not a failure
     assert "absent" not in page  # and its path, which may name a patient, is not shown
 

@@ -48,7 +48,14 @@ def test_a_method_without_own_answers_has_no_rounds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rank", [4, 0])
 def test_two_rounds(tmp_path: Path, rank: int) -> None:
-    few = ("align.rounds=2", f"align.lora.rank={rank}", "data.train=30", "sample.most=24", "sample.n=3", "judge.name=text")
+    few = (
+        "align.rounds=2",
+        f"align.lora.rank={rank}",
+        "data.train=30",
+        "sample.most=24",
+        "sample.n=3",
+        "judge.name=text",
+    )
     few += ("pair.by=both", "evaluate.drawn=true", "evaluate.consensus=3")
     run = Run(tmp_path / "run", smallest("chexalign", *few))
     run_all(run)

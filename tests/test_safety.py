@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from radpref import files
 from radpref.cli import app
 from radpref.data import SOURCES, Found
 from radpref.pipeline import METHODS, run_all, run_stage_alone
 from radpref.records import Quarantined, Study
 from radpref.runs.folder import Run, RunError
-from tests.runs import Whole, copy, everything, finished, outdated, smallest
+from radpref.runs.runner import _lower
+from tests.runs import Whole, copy, everything, finished, outdated, smallest, tables
 
 pytestmark = pytest.mark.xdist_group("whole")  # one worker: the tests share finished runs
 
@@ -296,12 +298,59 @@ def test_a_run_has_the_rights_that_umask_leaves(mask: int, whole: Whole, tmp_pat
     method = "grpo" if mask == 0o002 else "chexalign"
     stages = ("studies", "sft", "grpo") if method == "grpo" else ("studies", "sft")
     with umask(mask):
-        run = Run(tmp_path / "run", smallest(method, f"model.path={whole.model}", "sft.enabled=true", "sft.epochs=1"))
+        given = (f"model.path={whole.model}", "sft.enabled=true", "sft.epochs=1", "run.shared=true")
+        run = Run(tmp_path / "run", smallest(method, *given))
         for stage in stages:
             run_stage_alone(run, stage)
     assert any(path.suffix == ".safetensors" for path in run.folder.rglob("*"))
     assert any(path.suffix == ".png" for path in run.folder.rglob("*"))
     assert not wrong(run.folder, mask)
+
+
+def test_nobody_else_looks_into_a_new_run_unless_it_is_shared(whole: Whole, tmp_path: Path) -> None:
+    """A run holds reports. A folder that was there before keeps the rights that its user gave it."""
+    (tmp_path / "given").mkdir(mode=0o750)
+    (tmp_path / "given").chmod(0o750)
+    with umask(0o022):
+        for name, words in (("own", ()), ("shared", ("run.shared=true",)), ("given", ())):
+            run = Run(tmp_path / name, smallest("chexalign", f"model.path={whole.model}", *words))
+            run_stage_alone(run, "studies")
+    found = {name: (tmp_path / name).stat().st_mode & 0o777 for name in ("own", "shared", "given")}
+    assert found == {"own": 0o700, "shared": 0o755, "given": 0o750}
+
+
+# ------------------------------------------------------------------------------------------ what killed writes leave
+
+
+def litter(folder: Path, name: str, process: int = 2**22 + 1) -> Path:
+    """What a process that is not there any more was writing, and what is not ours."""
+    path = folder / f".{name}.{files._machine()}-{process}-0123abcd{files.UNFINISHED}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("half", encoding="utf-8")
+    return path
+
+
+def test_what_killed_writes_leave_is_swept_and_is_no_part_of_a_run(run: Run) -> None:
+    left = [litter(run.folder / place, "recipe.yaml") for place in (".", "judge", "judge/answers/ab", "align/beta-0.5")]
+    assert outdated(Run(run.folder)) == [], "litter outdates nothing"
+    before = tables(run.folder)
+    status, said = radpref("report", run.folder)
+    assert status == 0, said
+    assert not [path for path in left if path.exists()]
+    assert outdated(Run(run.folder)) == []
+    assert tables(run.folder) == before
+
+
+def test_an_export_sweeps_what_its_kin_left_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    dead = litter(place, "x")
+    alive = litter(place, "y", os.getpid())
+    mine = place / f".mine{files.UNFINISHED}"
+    mine.write_text("mine", encoding="utf-8")
+    assert radpref("export", run.folder, "--to", "ids", place / "x")[0] == 0
+    assert not dead.exists()
+    assert alive.exists()
+    assert mine.exists()
 
 
 @pytest.mark.parametrize("mask", [0o077, 0o002])
@@ -311,3 +360,36 @@ def test_an_export_has_the_rights_that_umask_leaves(to: str, mask: int, whole: W
         status, said = radpref("export", whole("chexalign").folder, "--to", to, tmp_path / "x")
     assert status == 0, said
     assert not wrong(tmp_path / "x", mask)
+
+
+# ------------------------------------------------------------------------------------------ memory
+
+
+def test_memory_that_does_not_suffice_says_what_to_lower(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An allocator's error in the middle of a stage: one message with the stage's own keys; the rest is kept."""
+    from radpref.stages import report
+
+    def short(*_: object) -> str:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"
+        )
+
+    run.path("report", "done.json").unlink()
+    before = tables(run.folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(report._report, "__code__", short.__code__)
+        status, said = radpref("report", run.folder)
+    assert status == 2
+    assert "memory does not suffice for `report`" in said
+    assert "Lower" in said
+    assert tables(run.folder) == before
+    assert radpref("report", run.folder)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "key"),
+    [("sample", "sample.batch"), ("align", "align.batch"), ("sft", "sft.batch"), ("evaluate", "data.train")],
+)
+def test_a_stage_names_the_keys_that_its_memory_grows_with(stage: str, key: str) -> None:
+    (found,) = [one for one in METHODS["chexalign"] if one.name == stage]
+    assert key in _lower(found)

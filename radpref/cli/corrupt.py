@@ -9,6 +9,7 @@ import typer
 
 from radpref import config
 from radpref.cli.terminal import TAKES_OVERRIDES, friendly, out, overrides
+from radpref.files import replacing
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +41,8 @@ def preview(
     with friendly():
         words = overrides(context.args)
         sheet = _of_run(folder, count, side) if folder else _of_source(recipe, words, operator or [], count, side)
-        sheet.save(to, format="PNG")
+        with replacing(to) as file:
+            sheet.save(file, format="PNG")
         out.print(f"written to {to}", highlight=False, markup=False)
 
 

@@ -10,7 +10,8 @@ import typer
 
 from radpref import config
 from radpref.cli.terminal import TAKES_OVERRIDES, friendly, out, overrides
-from radpref.files import write_atomically
+from radpref.files import replacing, write_atomically
+from radpref.outside import shown
 from radpref.rooms import data
 
 data_app = typer.Typer(name="data", help="Look at where studies come from.", no_args_is_help=True)
@@ -31,7 +32,9 @@ def preview(
     """Draw a contact sheet of images, with lesion masks where they are known (--data phantom, --data.root ...)."""
     with friendly():
         loaded = config.load(recipe, overrides=overrides(context.args))
-        data.preview_sheet(loaded.recipe.data, count=count, seed=loaded.recipe.run.seed).save(to, format="PNG")
+        sheet = data.preview_sheet(loaded.recipe.data, count=count, seed=loaded.recipe.run.seed)
+        with replacing(to) as file:
+            sheet.save(file, format="PNG")
         out.print(f"written to {to}", highlight=False, markup=False)
 
 
@@ -55,9 +58,10 @@ def inspect(
         with TemporaryDirectory() as cache:
             found = data.inspect_data(recipe.recipe.data, Path(cache), recipe.recipe.run.seed)
             for line in found.lines():
-                out.print(line, highlight=False, markup=False)
+                out.print(shown(line), highlight=False, markup=False)
             if picture is not None and found.picture is not None:
-                found.picture.save(picture, format="PNG")
+                with replacing(picture) as sheet:
+                    found.picture.save(sheet, format="PNG")
                 out.print(f"images on {picture}", highlight=False, markup=False)
         if to is not None:
             write_atomically(to, found.recipe())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,8 +43,11 @@ def score(
     with friendly():
         from radpref.bulk import score_file
 
-        asked, version = _judge(judge, context.args)
+        # beside the output: what a server has answered is not asked again, wherever a chunk of pairs was cut
+        answers = to.with_name(f".{to.name}.answers")
+        asked, version = _judge(judge, context.args, answers)
         done = score_file(pairs, to, asked, version, id_column=id_column, reference=reference, candidate=candidate)
+        shutil.rmtree(answers, ignore_errors=True)
         n = len(done.scores)
         mean = f", mean {sum(done.scores) / n:.3f}" if n else ""
         tell(f"{done.rows:,} pairs, {n:,} scored by {judge}{mean}", done.quarantined, done.refused)
@@ -147,8 +151,11 @@ def agree(
             out.print(f"written to {to}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _judge(name: str, words: list[str]) -> tuple[Judge, str]:
+def _judge(name: str, words: list[str], answers: Path | None = None) -> tuple[Judge, str]:
     """A judge that is ready to begin, and what its answers depend on.
+
+    Args:
+        answers: the folder that a server's answers are kept in, where the recipe's words name none.
 
     Raises:
         RecipeError: no such judge or setting; names the nearest one.
@@ -157,6 +164,8 @@ def _judge(name: str, words: list[str]) -> tuple[Judge, str]:
     from radpref import judges
 
     section = config.load("chexalign", overrides=[f"judge.name={name}", *overrides(words)]).recipe.judge
+    if section.cache is None and answers is not None:
+        section = section.model_copy(update={"cache": str(answers)})
     known = [*judges.JUDGES, "bleu"]
     if name not in known:
         raise config.RecipeError(

@@ -22,9 +22,10 @@ def friendly() -> Iterator[None]:
     """Turn the errors that have an explanation into that explanation and exit status 2."""
     from radpref.errors import RadprefError
     from radpref.files import disk_errors
+    from radpref.outside import enough_memory
 
     try:
-        with disk_errors(Path()):
+        with enough_memory("this command", "the number of rows or the size of batches and images"), disk_errors(Path()):
             yield
     except RadprefError as error:
         err.print(f"[bold red]radpref:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
@@ -36,9 +37,11 @@ def friendly() -> Iterator[None]:
 
 def tell(line: str, quarantined: Mapping[str, int], refused: Path | None) -> None:
     """A line about finished work, then what could not be used and where it is listed."""
-    out.print(line, highlight=False, markup=False)
+    from radpref.outside import shown
+
+    out.print(shown(line), highlight=False, markup=False)
     for reason, count in quarantined.items():
-        out.print(f"  quarantined: {count:,} {reason}", highlight=False, markup=False)
+        out.print(shown(f"  quarantined: {count:,} {reason}"), highlight=False, markup=False)
     if refused is not None:
         out.print(f"  listed in {refused}", highlight=False, markup=False, soft_wrap=True)
 
@@ -46,7 +49,9 @@ def tell(line: str, quarantined: Mapping[str, int], refused: Path | None) -> Non
 def _plain(text: str) -> str:
     from rich.markup import escape
 
-    return escape(text)
+    from radpref.outside import shown, without_key
+
+    return escape(shown(without_key(text)))
 
 
 def overrides(extra: list[str]) -> list[str]:

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from radpref.config.schema import AlignSection, DataSection, Recipe, Section, UnreportedSection
 from radpref.errors import RadprefError
+from radpref.outside import parse_yaml, read_text, value_shown
 from radpref.plugins import found
 
 
@@ -94,6 +95,8 @@ def resolve(layers: Sequence[Layer]) -> Loaded:
     for where, values in _with_objectives(layers):
         _check_keys(values, Recipe, where)
         for key, value in flatten(values):
+            if isinstance(value, bool) and not {bool, str, Any} & set(_plain_kinds(key)):
+                raise RecipeError(f"`{key}` from {where} is {str(value).lower()}, which is neither number nor name.")
             provenance[_key_of(key, provenance)] = where
             _put(merged, key, value)
     try:
@@ -103,7 +106,7 @@ def resolve(layers: Sequence[Layer]) -> Loaded:
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"])
             source = next((provenance[k] for k in provenance if k == key or key.startswith(k + ".")), "the recipe")
-            lines.append(f"`{key}` from {source} is {problem['input']!r}: {problem['msg'].lower()}")
+            lines.append(f"`{key}` from {source} is {value_shown(problem['input'])}: {problem['msg'].lower()}")
         raise RecipeError("the recipe cannot be run:\n  " + "\n  ".join(lines)) from None
     return Loaded(recipe=recipe, provenance=provenance)
 
@@ -142,8 +145,9 @@ def _with_objectives(layers: Sequence[Layer]) -> Iterator[Layer]:
         if name is not None:
             known = objectives()
             if name not in known:
+                hint = nearest(str(name), known) or "."
                 raise RecipeError(
-                    f"`align.objective` from {where} is {name!r}, which is none{nearest(str(name), known) or '.'} "
+                    f"`align.objective` from {where} is {value_shown(name)}, which is none{hint} "
                     f"There are: {', '.join(known)}."
                 )
             yield f"objective {name}", {"align": known[name]}
@@ -246,18 +250,6 @@ def helps() -> dict[str, str]:
     return {key: field.description or "" for key, field in fields()}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML, but a key that stands twice is an error; by default the first one is dropped without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Raises yaml.YAMLError with the line of the second key."""
-        names = [key.value for key, _ in node.value]
-        for number, (key, _) in enumerate(node.value):
-            if key.value in names[:number]:
-                raise yaml.MarkedYAMLError(problem=f"the key `{key.value}` stands twice", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _read_file(name: str) -> tuple[str, dict[str, Any]]:
     path = Path(name)
     if name in shipped():
@@ -265,23 +257,22 @@ def _read_file(name: str) -> tuple[str, dict[str, Any]]:
             (resources.files("radpref") / "recipes" / f"{name}.yaml").read_text("utf-8"),
             f"{name}.yaml",
         )
-    elif path.is_file():
-        text, where = path.read_text("utf-8", errors="replace"), path.name
+    elif path.exists() and not path.is_dir():
+        text, where = read_text(path, RecipeError), path.name
     else:
         raise RecipeError(
             f"there is no recipe `{name}`{nearest(name, shipped()) or '.'} "
             f"Give a shipped name ({', '.join(shipped())}) or the path of a YAML file."
         )
-    try:
-        content = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is not valid YAML: {error}") from None
+    content = parse_yaml(text, where, RecipeError)
     if content is None:
         return where, {}
     if not isinstance(content, dict):
         raise RecipeError(f"{where} holds a {type(content).__name__}; a recipe is a mapping of sections.")
-    if not isinstance(content.get("presets") or {}, dict):
-        raise RecipeError(f"`presets` in {where} is {content['presets']!r}; it must be a mapping of names to sections.")
+    presets = content.get("presets") or {}
+    if not (isinstance(presets, dict) and all(isinstance(name, str) for name in presets)):
+        told = value_shown(presets)
+        raise RecipeError(f"`presets` in {where} is {told}; it must be a mapping of names to sections.")
     return where, content
 
 
@@ -298,7 +289,7 @@ def _nested(overrides: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise RecipeError(f"`{override}` is not an override; write --section.key value.")
         key = SHORTHANDS.get(key, key).replace("-", "_")
-        _put(result, key, _value(text, _kinds(key)))
+        _put(result, key, _value(text, _kinds(key), key))
     return result
 
 
@@ -309,7 +300,7 @@ def _of_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _value(text: str, kinds: Sequence[Any]) -> Any:
+def _value(text: str, kinds: Sequence[Any], key: str) -> Any:
     """What a word of the command line stands for: itself where the key holds words (a folder may be called 2024, a
     prompt may hold a colon), else what YAML reads."""
     if text in kinds:  # one of a few words, of which YAML may take some (off, no, null) for something else
@@ -318,11 +309,22 @@ def _value(text: str, kinds: Sequence[Any]) -> Any:
     if str in kinds and not quoted:
         return None if type(None) in kinds and text in ("", "null", "~") else text
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text, key, RecipeError)
         # YAML 1.1 reads 1e-5 as a word
         return float(value) if isinstance(value, str) and any(c.isdigit() for c in value) else value
-    except (yaml.YAMLError, ValueError):
+    except ValueError:
         return text
+
+
+def _plain_kinds(key: str) -> Sequence[Any]:
+    """The types that a dotted key takes, unions and what is in ``Annotated`` opened; the words of a ``Literal`` too."""
+    found, left = list[Any](), list(_kinds(key)) or [Any]
+    while left:
+        kind = left.pop()
+        inner = get_args(kind)
+        left += inner
+        found += [] if inner else [kind] if isinstance(kind, type) or kind is Any else [type(kind)]
+    return found
 
 
 def _kinds(key: str) -> Sequence[Any]:
@@ -341,7 +343,7 @@ def _put(target: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         inner = target.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"`{key}` goes below `{section}`, which has been given the value {inner!r}.")
+            raise RecipeError(f"`{key}` goes below `{section}`, which has been given the value {value_shown(inner)}.")
         target = inner
     target[name] = value
 
@@ -356,7 +358,9 @@ def _near(name: str, prefix: str, model: type[BaseModel]) -> str:
 
 def _check_keys(values: Any, model: type[BaseModel], where: str, prefix: str = "") -> None:
     if not isinstance(values, Mapping):
-        raise RecipeError(f"`{prefix.rstrip('.') or where}` in {where} is {values!r}; it must be a section of keys.")
+        raise RecipeError(
+            f"`{prefix.rstrip('.') or where}` in {where} is {value_shown(values)}; it must be a section of keys."
+        )
     for name, value in values.items():
         key = f"{prefix}{name}"
         field = model.model_fields.get(str(name))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from radpref.errors import RadprefError
+from radpref.outside import holds_key
 from radpref.records import Cell
 
 PATH: dict[str, Any] = {"path": True}
@@ -67,6 +68,11 @@ class RunSection(Section):
     precision: Precision = Field(
         "auto",
         description="auto: bfloat16 where this machine is faster with it (measured at start), else float32",
+    )
+    shared: bool = Field(
+        False,
+        description="a new run folder may be read by whom umask lets; false: by its owner alone, for it holds reports",
+        json_schema_extra=SPEED,
     )
     trackers: tuple[Tracker, ...] = Field(
         (),
@@ -313,6 +319,16 @@ class ServerSection(Section):
     cache: str | None = Field(
         None, description="chat: folder of answers already given; default in the run folder", json_schema_extra=PATH
     )
+
+    @field_validator("server")
+    @classmethod
+    def _without_key(cls, address: str | None) -> str | None:
+        if address is not None and holds_key(address):
+            raise ValueError(
+                "an address that holds a user, a key or a query would be kept in the run folder; give it without, and "
+                "name the environment variable that holds the key: api_key_env"
+            )
+        return address
 
 
 NormalsRule = Literal["weigh", "count", "none"]

@@ -43,6 +43,7 @@ from radpref.data.source import (
     text_of,
 )
 from radpref.errors import RadprefError
+from radpref.outside import Pieces
 from radpref.records import ImageFile, Quarantined, Study, View
 
 MAX_XML = 1_000_000
@@ -242,7 +243,7 @@ def _archive(path: Path) -> Iterator[tuple[str, bytes]]:
     packed = path.with_suffix(".gz") if path.name.endswith((".tgz", ".gz")) else path
     try:
         with path.open("rb") as raw, cast("IO[bytes]", gzip.GzipFile(fileobj=raw) if packed != path else raw) as file:
-            with tarfile.open(fileobj=file, mode="r:") as archive:
+            with tarfile.open(fileobj=cast("IO[bytes]", Pieces(file)), mode="r:") as archive:
                 for member in archive:
                     if member.isfile() and member.name.endswith(".xml"):
                         stream = archive.extractfile(member)

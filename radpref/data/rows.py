@@ -40,6 +40,8 @@ _INSTEAD = {
 _JSON_BLOCK = 1 << 20
 MAX_JSON = 64 << 20
 """Characters of one element of a JSON file; a longer one is a bracket that was not closed."""
+MAX_COLUMNS = 10_000
+"""Columns of a table; more is a matrix, or a file whose lines have lost their ends."""
 MAX_CELL = 16 << 20
 """Characters of one cell of a CSV file; a longer one is a quote that was not closed."""
 csv.field_size_limit(MAX_CELL)
@@ -62,7 +64,10 @@ def columns(path: Path, *, most: int | None = _LOOKED_AT) -> list[str]:
     """
     _check(path)
     if kind_of(path) == ".parquet":
-        return list(_parquet(path).schema_arrow.names)
+        try:
+            return _few(path, list(_parquet(path).schema_arrow.names))
+        except UnicodeDecodeError as error:
+            raise _not_parquet(path, error) from error
     if kind_of(path) in (".csv", ".tsv"):
         return _header(path).columns
     names: dict[str, None] = {}
@@ -71,7 +76,17 @@ def columns(path: Path, *, most: int | None = _LOOKED_AT) -> list[str]:
     if not names:
         wanted = "a list of JSON objects" if kind_of(path) == ".json" else "one JSON object a line"
         raise DataError(f"{path.name} holds no row: {wanted} is expected")
-    return list(names)
+    return _few(path, list(names))
+
+
+def _few(path: Path, names: list[str]) -> list[str]:
+    """Raises DataError where there are more columns than a table of reports can have."""
+    if len(names) > MAX_COLUMNS:
+        raise DataError(
+            f"{path.name} has {len(names):,} columns, more than {MAX_COLUMNS:,}; keep those that are read, or look "
+            "whether its lines have lost their ends"
+        )
+    return names
 
 
 def stream(path: Path) -> Iterator[Entry]:
@@ -359,6 +374,7 @@ def _header(path: Path) -> _Head:
         names = [" ".join(name.split()) for name in next(csv.reader(chain([first], lines), delimiter=delimiter), [])]
     except csv.Error as error:
         raise DataError(f"{path.name} has a header that cannot be read: {error}; save it as UTF-8 again") from None
+    _few(path, names)
     if not any(names):
         raise DataError(f"{path.name} is empty: not even a header")
     doubled = sorted({name for name in names if names.count(name) > 1 and name})
@@ -407,7 +423,10 @@ def _csv_rows(path: Path) -> Iterator[Entry]:
     for _ in range(head.above):
         next(lines)
     reader = csv.reader(lines, delimiter=head.delimiter, strict=True)
-    next(reader)
+    try:
+        next(reader)
+    except csv.Error as error:  # rows are read more strictly than the names above them
+        raise DataError(f"{path.name} has a header that cannot be read: {error}; save it as UTF-8 again") from None
     while True:
         start = lines.begin()
         try:
@@ -438,7 +457,7 @@ def _parquet(path: Path) -> Any:
 
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise _not_parquet(path, error) from error
 
 
@@ -452,7 +471,7 @@ def _parquet_rows(path: Path) -> Iterator[Entry]:
             for row in batch.to_pylist():
                 number += 1
                 yield Entry(f"row {number}", row)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError) as error:
         raise _not_parquet(path, error) from error
     if number != file.metadata.num_rows:
         raise DataError(

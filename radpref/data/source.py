@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from radpref.config import DataSection, RecipeError, Section
 from radpref.data.spool import Spool
 from radpref.errors import RadprefError
+from radpref.outside import brief
 from radpref.records import Quarantined, Study
 
 
@@ -188,8 +189,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def listed(names: Sequence[str], most: int = 20) -> str:
     """Names for a message, cut after ``most``."""
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f", and {len(names) - most} more" if len(names) > most else "")
+    told = ", ".join(repr(brief(str(name), 60)) for name in names[:most])
+    return told + (f", and {len(names) - most} more" if len(names) > most else "")
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

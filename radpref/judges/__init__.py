@@ -137,7 +137,7 @@ def transient(judgement: Judgement) -> bool:
     return judgement.unscored is not None and judgement.unscored.startswith(TRANSIENT)
 
 
-FREE = free()
+FREE: tuple[str, ...] = free()
 """`free` of the judges that come with radpref."""
 
 __all__ = [

@@ -8,6 +8,7 @@ PhysioNet ``rad-eval-x``); or anyone's table with ``id, reference, candidate, si
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 
 from radpref.judges.case import Case, JudgeError
 from radpref.judges.contract import Judge
+from radpref.outside import guarded, read_text
 
 REXVAL_REPORTS = "50_samples_gt_and_candidates.csv"
 REXVAL_COUNTS = "6_valid_raters_per_rater_error_categories.csv"
@@ -179,11 +181,9 @@ def _texts(path: Path, *, required: bool = True) -> dict[str, tuple[str, str]]:
 
 
 def _rows(path: Path, needs: Sequence[str] = ()) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [{key: value or "" for key, value in row.items() if key is not None} for row in csv.DictReader(file)]
-    except OSError as error:
-        raise JudgeError(f"{path} cannot be read: {error.strerror}.") from error
+    with guarded(path, "Save it as CSV in UTF-8.", JudgeError):
+        lines = io.StringIO(read_text(path, JudgeError, most=64 << 20), newline="")
+        rows = [{key: value or "" for key, value in row.items() if key is not None} for row in csv.DictReader(lines)]
     lacking = [name for name in needs if rows and name not in rows[0]]
     if lacking or not rows:
         what = f"no column {lacking[0]!r}" if lacking else "no rows"

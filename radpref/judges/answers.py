@@ -66,7 +66,8 @@ def read_json(answer: str, reference: str, candidate: str) -> Verdict:
     """A verdict from an answer in JSON; words around the object, and a fence, are passed over.
 
     Raises:
-        Unreadable: there is no whole object, or it has other fields.
+        Unreadable: there is no whole object, it has other fields, or it names an agreement whose words (or whose
+            finding, where it copies none) do not stand in the candidate: an agreement that nobody can see is none.
     """
     said = parsed(answer, _Answer)
     errors = tuple(
@@ -79,7 +80,14 @@ def read_json(answer: str, reference: str, candidate: str) -> Verdict:
         )
         for one in said.errors
     )
-    matched = tuple(Finding(name=one.finding, span=_span(candidate, one.candidate)) for one in said.matched)
+    matched = tuple(
+        Finding(name=one.finding, span=_span(candidate, one.candidate or one.finding)) for one in said.matched
+    )
+    if invented := [one for one, found in zip(said.matched, matched, strict=True) if found.span is None]:
+        raise Unreadable(
+            f"matched: {len(invented)} of {len(matched)} have words that do not stand in the candidate; copy them "
+            "exactly, or leave out what the candidate does not say"
+        )
     return _verdict(matched, errors)
 
 
@@ -203,10 +211,12 @@ def _first_object(answer: str, keys: set[str]) -> dict[str, Any] | None:
 
 
 def _span(text: str, words: str) -> Span | None:
-    """Where the words stand in a text, in any case; None where they do not."""
-    words = words.strip().strip(".\"'")
-    start = text.lower().find(words.lower()) if len(words) > 2 else -1
-    return Span(start=start, end=start + len(words)) if start >= 0 else None
+    """Where the words stand in a text, in any case and with any blanks between them; None where they do not."""
+    parts = words.strip().strip(".\"'").split()
+    if sum(map(len, parts)) <= 2:
+        return None
+    found = re.search(r"\s+".join(map(re.escape, parts)), text, re.IGNORECASE)
+    return Span(start=found.start(), end=found.end()) if found else None
 
 
 def strict(value: Any) -> Any:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from radpref.config import ServerSection
+from radpref.errors import RadprefError
 from radpref.files import content_key, write_atomically
 from radpref.judges.answers import Unreadable
 from radpref.judges.case import JudgeError
-from radpref.judges.server import TRANSIENT, UNPARSABLE, Failure, Messages, SchemaRefused, Server
+from radpref.judges.server import NOT_TAKEN, TRANSIENT, UNPARSABLE, Failure, Messages, SchemaRefused, Server
+from radpref.outside import read_json
 
 _PATIENCE = 20
 """Lost questions in a row, with no answer between them, after which the server is taken to be gone."""
@@ -73,7 +75,7 @@ class Asker(Generic[Item, Result]):
         try:
             result = self._ask(item)
         except Failure as failure:
-            self._count(lost=str(failure).startswith(TRANSIENT))
+            self._count(lost=str(failure).startswith((*TRANSIENT, NOT_TAKEN)))
             return failure
         self._count(lost=False)
         return result
@@ -92,8 +94,8 @@ class Asker(Generic[Item, Result]):
         """Ask, and ask again with the mistake named where the answer cannot be read."""
         kept = self._kept(item)
         if kept and kept.exists():
-            with suppress(ValueError, KeyError, TypeError):  # a file changed by hand: ask again
-                return self._read(json.loads(kept.read_text("utf-8"))["answer"], item)
+            with suppress(RadprefError, ValueError, KeyError, TypeError):  # a file changed by hand: ask again
+                return self._read(read_json(kept)["answer"], item)
         messages: list[dict[str, str]] = [{"role": "user", "content": self._question(item)}]
         for _ in range(self._settings.repairs + 1):
             answer = self._send(messages)

@@ -22,6 +22,8 @@ from radpref.judges.prompts import template_file, template_of
 from radpref.judges.server import Failure, Server
 
 _TEMPLATES = Path(__file__).parent / "templates"
+READING = 2
+"""Of how an answer is read, raised when the same answer gives another verdict; what was answered stays answered."""
 Read = Callable[[str, str, str], Verdict]
 """(answer, reference, candidate) to a verdict; raises Unreadable."""
 
@@ -45,7 +47,7 @@ def green_model(section: JudgeSection) -> Judge:
 
 
 def _judge(name: str, section: JudgeSection, form: str, read: Read, schema: dict[str, Any] | None) -> Judge:
-    version = f"{name}-{identity(section, form)}"
+    version = f"{name}-{READING}-{identity(section, form)}"
     return PairJudge(name, version, _asked(section, form, read, schema), ready=lambda section: Server(section).check())
 
 

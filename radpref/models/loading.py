@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import snapshot_download
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
+from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
 
 from radpref.config import ModelSection, RunSection
@@ -25,6 +25,7 @@ from radpref.models.precision import pick_device, pick_dtypes
 from radpref.models.processors import load_processor, save_processor
 from radpref.models.template import learn_turn, no_template
 from radpref.models.vlm import ModelError, Vlm
+from radpref.outside import brief, is_of_memory, json_object, read_text, reason_of
 
 BUILTIN = Path(__file__).parent / "builtin"
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
@@ -36,6 +37,8 @@ _NEEDED = {
     "image processor": ("processor_config.json", "preprocessor_config.json"),
 }
 """What a processor is made of, and the files that may hold it."""
+MOST_SETTINGS = 64 << 20
+"""Bytes of a model's settings in JSON."""
 _BASE = "radpref.json"
 """File beside an adapter that names the fingerprint of the model it was trained on."""
 
@@ -112,6 +115,9 @@ def locate(section: ModelSection) -> Path:
     """
     folder = _folder(section.path, section.revision)
     _config(folder, section.path)
+    for settings in ("generation_config.json", *_NEEDED["image processor"], "tokenizer_config.json"):
+        if (folder / settings).is_file():
+            _json(folder / settings)
     _only_safetensors(folder, section.path)
     _speaks(folder, section.path)
     if section.adapter:
@@ -152,7 +158,11 @@ def _config(folder: Path, name: str) -> Any:
     raw = _json(file)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except ValueError as error:
+    except Exception as error:  # what a family raises on a value that it does not expect
+        if not isinstance(error, ValueError) or str(raw.get("model_type")) in CONFIG_MAPPING:
+            raise ModelError(
+                f"{file} cannot be read as a model's config: {reason_of(error)}. Copy or download it again."
+            ) from error
         if "auto_map" in raw:
             raise ModelError(
                 f"{name} can only be run with Python code from its own checkpoint (auto_map in config.json), which "
@@ -211,10 +221,12 @@ def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
+    except Exception as error:  # what a family raises on sizes and types that cannot be
+        if is_of_memory(error):
+            raise
         raise ModelError(
-            f"the weights of {name} do not load: {error}. They may be cut short or belong to another config.json; "
-            "copy or download them again."
+            f"the weights of {name} do not load: {brief(str(error))}. They may be cut short or belong to another "
+            "config.json; copy or download them again."
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
@@ -227,11 +239,11 @@ def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
 
 
 def _json(file: Path) -> dict[str, Any]:
+    text = read_text(file, ModelError, most=MOST_SETTINGS)
     try:
-        content: dict[str, Any] = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{file} is no JSON object ({error}); copy or download it again") from error
-    return content
+        return json_object(text, file, "Copy or download it again.", ModelError)
+    except ModelError as error:
+        raise ModelError(str(error).replace("cannot be read", "is no JSON object", 1)) from error
 
 
 def _adapter_files(adapter: Path) -> tuple[Path, Path]:
@@ -260,9 +272,11 @@ def _with_adapter(model: Any, adapter: Path, folder: Path, name: str) -> Any:
         raise ModelError(f"{weights_file} is broken or cut short ({error}); copy or download it again") from error
     try:
         whole = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:
+        if is_of_memory(error):
+            raise
         raise ModelError(
-            f"the adapter {adapter} does not fit {name}, so that it was made for another base: {error}"
+            f"the adapter {adapter} does not fit {name}, so that it was made for another base: {brief(str(error))}"
         ) from error
     # Embeddings that an adapter may carry besides are weights of the model itself; peft would ask the hub for them.
     wanted = _shapes(get_peft_model_state_dict(whole, save_embedding_layers=False))

@@ -19,6 +19,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
 from radpref.models.vlm import ModelError
+from radpref.outside import brief, is_of_memory
 
 _SETTINGS = "processor_config.json"
 _USED = ("image_processor", "tokenizer")
@@ -39,8 +40,10 @@ def load_processor(folder: Path, name: str) -> Any:
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
             if isinstance(getattr(processor, "image_processor", None), transformers.BaseImageProcessor):
                 processor.image_processor = _image_processor(folder)
-    except (OSError, ValueError, ImportError, AttributeError, TypeError, KeyError, RuntimeError) as error:
-        raise ModelError(f"the processor of {name} cannot be loaded: {error}. {_advice(error)}") from error
+    except Exception as error:  # the tokenizers' own errors are no more than exceptions
+        if is_of_memory(error):
+            raise
+        raise ModelError(f"the processor of {name} cannot be loaded: {brief(str(error))}. {_advice(error)}") from error
     if not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None:
         raise ModelError(
             f"{name} comes with a {type(processor).__name__} and no image processor, so that it cannot be shown "

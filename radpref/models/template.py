@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from jinja2 import TemplateError
 from transformers import ProcessorMixin
 
 from radpref.models.vlm import ModelError, Turn
+from radpref.outside import reason_of
 
 Form = Literal["parts", "answer as text", "text"]
 """How a template takes contents: lists of parts; a list for the user and a string for the assistant; strings alone,
@@ -123,8 +123,8 @@ def _written(processor: Any, name: str) -> tuple[Form, str, str]:
     for form in _FORMS:
         try:
             before, whole = (render(processor, _PROMPT, 0, answer, form) for answer in (None, _ANSWER))
-        except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
-            problem = str(error) if form == "parts" else problem
+        except Exception as error:  # a template raises whatever its expressions do
+            problem = reason_of(error) if form == "parts" else problem
             continue
         if _PROMPT in before and _ANSWER in whole and "'text':" not in before + whole:  # not a list printed as it is
             return form, before, whole

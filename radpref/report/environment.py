@@ -13,13 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from radpref.evaluation.tables import format_p
+from radpref.outside import shown
 
 
 def page(template: str, **values: Any) -> str:
     """A page without a script, from a template of this room; all text is escaped, and nothing can be loaded."""
     style = asset("style.css")
     policy = f"default-src 'none'; style-src '{digest(style)}'; base-uri 'none'; form-action 'none'"
-    return environment().get_template(template).render(style=Markup(style), policy=policy, **values)
+    return shown(environment().get_template(template).render(style=Markup(style), policy=policy, **values))
 
 
 @cache

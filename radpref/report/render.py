@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from radpref.evaluation import ERROR_KINDS, ERROR_METRICS, definition, headline
 from radpref.images import ImageError, data_uri, thumbnail
+from radpref.outside import shown
 from radpref.records import Finding, ImageFile, Judgement, Metric, Pair, ReportError, Span
 from radpref.report import charts, headroom
 from radpref.report.data import PairView, ReportData, StudyView
@@ -96,7 +97,7 @@ def render(data: ReportData) -> str:
     template = environment().get_template("page.html.j2")
     studies = [_study(view, images) for view in data.studies]
     pairs = [_pair(view, images) for view in data.pairs]
-    return template.render(
+    html = template.render(
         data=data,
         style=Markup(style),
         script=Markup(script),
@@ -125,6 +126,7 @@ def render(data: ReportData) -> str:
         headline_title=definition(data.main).title,
         systems={data.before: "before", data.after: "after", data.control: "control"},
     )
+    return shown(html)
 
 
 def _words(text: str) -> int:

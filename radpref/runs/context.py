@@ -251,9 +251,18 @@ class Left:
         self._run, self._road = run, road
 
     def table(self, port: TableOf[Row]) -> Table[Row] | None:
-        """A finished table; None where it is not there yet."""
+        """A finished table; None where it is not there yet. Raises RunError where it was changed since."""
         found = writer(self._road, port)
-        return self._run.table(found.name, port) if found and self._run.mark(found.name) else None
+        mark = self._run.mark(found.name) if found else None
+        if found is None or mark is None:
+            return None
+        table = self._run.table(found.name, port)
+        if table.digest() != mark.digest(port.name):
+            raise RunError(
+                f"{table.path} is not as it was written: rows were cut, taken out or added. Put the old file back, or "
+                f"`radpref {found.command or found.name} {self._run.folder}` makes it anew."
+            )
+        return table
 
     def fact(self, fact: Fact[Row]) -> Row | None:
         """A fact of a finished stage; None where it is not there yet."""

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from radpref import config
 from radpref.errors import RadprefError
-from radpref.files import StoreError, append_lines, read_json, replacing, write_atomically
+from radpref.files import StoreError, append_lines, read_json, replacing, sweep_litter, write_atomically
 from radpref.records import Record
 from radpref.runs.stage import Basis, TableOf
 from radpref.runs.table import Table
@@ -41,6 +41,11 @@ Row = TypeVar("Row", bound=Record)
 
 FORMAT = 2
 """Of run folders; raised when an older folder can no longer be read."""
+
+
+_EVENT: dict[str, Any] = {"stage": str, "event": str}
+_FIELDS = {"finished": {**_EVENT, "seconds": int | float, "result": str}, "note": {**_EVENT, "text": str}}
+"""What an event holds; a line of the log without it is passed over, like a torn one."""
 
 
 class RunError(RadprefError):
@@ -141,9 +146,11 @@ class Run:
         for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
             try:
                 event = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(event, dict) and {"stage", "event"} <= event.keys():
+            if isinstance(event, dict) and all(
+                isinstance(event.get(name), kind) for name, kind in _FIELDS.get(str(event.get("event")), _EVENT).items()
+            ):
                 yield event
 
     def seconds(self) -> dict[str, float]:
@@ -174,7 +181,7 @@ class Run:
         if self.path("run.json").exists():
             _known(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make()
             lock = FileLock(self.path(".lock"), timeout=0)
             lock.acquire()
         except Timeout:
@@ -182,9 +189,19 @@ class Run:
                 f"another process works in {self.folder}. Wait for it, stop it, or give this run another --out."
             ) from None
         except OSError as error:
-            raise StoreError(f"cannot write in the run folder {self.folder}: {error.strerror or error}") from error
+            raise StoreError(
+                f"cannot write in the run folder {self.folder}: {error.strerror or error}. Make it writable, or give "
+                "another --out."
+            ) from error
         with lock:
+            sweep_litter(self.folder, below=True, all_of_it=True)
             yield
+
+    def _make(self) -> None:
+        """The folder, where there is none: it will hold reports, so that nobody else may look into it unless asked."""
+        if not self.folder.is_dir():
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o777 if self.recipe.run.shared else 0o700, exist_ok=True)
 
     def note_recipe(self) -> None:
         """Write down the recipe and how the run was made; called when all checks have passed."""
@@ -229,7 +246,11 @@ def read_recipe(folder: Path) -> config.Loaded:
 def _known(folder: Path) -> Mapping[str, Any]:
     """``run.json`` of a folder. Raises RunError where another version of radpref has made it."""
     known = read_json(folder / "run.json")
-    known = known if isinstance(known, Mapping) else {}
+    if not isinstance(known, Mapping) or not isinstance(known.get("provenance", {}), Mapping):
+        raise RunError(
+            f"{folder / 'run.json'} is not as a run writes it; it was changed by hand. Put the old file back, or give "
+            "another --out."
+        )
     if known.get("format") != FORMAT:
         raise RunError(
             f"{folder} was made by another version of radpref (its format is {known.get('format', 1)}, this one reads "

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from itertools import compress
 from typing import NamedTuple
 
-from radpref.config import Recipe, UndeclaredKeyError, declared_values, narrowed
+from radpref.config import Recipe, UndeclaredKeyError, covered, declared_values, fields, narrowed
 from radpref.errors import RadprefError
-from radpref.files import UNFINISHED, disk_errors
+from radpref.files import disk_errors
+from radpref.outside import enough_memory
 from radpref.records import Record, reasons
 from radpref.rooms import models
 from radpref.runs.context import QUARANTINED, Context, before, writer
@@ -130,7 +131,8 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
     The stages that it reads are up to date.
     """
     run.event(stage.name, "started", limit=limit)
-    with stopwatch() as seconds, disk_errors(run.path(stage.name)):
+    memory = enough_memory(f"`{stage.name}`", _lower(stage))
+    with stopwatch() as seconds, memory, disk_errors(run.path(stage.name)):
         state = engine.processes.share(states(run, road, recipe)[stage.name])
         if state.basis is None:
             raise RunError(f"{stage.name} cannot be done: {'; '.join(state.why)}")
@@ -145,6 +147,19 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
         print(f"{stage.name:9} {line}  [{seconds[0]:.1f} s]", file=sys.stderr, flush=True)
 
 
+_LARGE = ("batch", "image_batch", "max_new_tokens", "max_length", "max_pixels", "questions", "max_images", "n")
+"""Keys by which the memory of a stage grows."""
+
+
+def _lower(stage: Stage) -> str:
+    """The settings of a stage that memory grows with, as a message names them."""
+    if "*" in stage.readable:  # it tells of all settings, and grows with its own
+        return ", ".join(key for key, _ in fields() if key.startswith(f"{stage.name}."))
+    every = [key for key, _ in fields() if covered(key, stage.readable)]
+    large = [key for key in every if key.rpartition(".")[2] in _LARGE and not key.startswith("data.phantom")]
+    return ", ".join(large) or "data.train, data.validation, data.test"
+
+
 def _stale(run: Run, stage: Stage) -> bool:
     """Whether a row of a finished table is to be made once more: a server was away."""
     work = stage.work
@@ -157,8 +172,6 @@ def _work(run: Run, stage: Stage, context: Context, engine: Engine, basis: Basis
     processes = engine.processes
     if run.main:
         run.path(stage.name).mkdir(parents=True, exist_ok=True)
-        for left_over in run.path(stage.name).glob(f".*{UNFINISHED}"):
-            left_over.unlink()
         if not stage.outside:
             run.begin(stage.name)
     processes.wait()

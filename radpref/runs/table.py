@@ -122,7 +122,7 @@ class Table(Generic[Row]):
     def _read(self, line: bytes, number: int) -> Row:
         try:
             return self._row.model_validate(json.loads(line), context=self._context)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{self.path} line {number} cannot be read ({type(error).__name__}); it was changed by hand or written "
                 "by another version. Move the file away to compute it again."
@@ -309,6 +309,6 @@ def _digest(path: Path) -> str:
 def _json(line: bytes) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -7,11 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from radpref import config
 from radpref.errors import RadprefError
+from radpref.outside import parse_yaml, read_text, reason_of
 from radpref.pipeline import road_of
 from radpref.stages.ports import AFTER
 
@@ -66,7 +66,7 @@ def load_grid(name: str, more: Mapping[str, Any] | None = None) -> Grid:
     """A shipped grid by name, or one from a YAML file, with ``more`` dotted keys on top of what it sets for all cells.
 
     Raises:
-        SweepError: it cannot be read, or a cell could not begin. RecipeError: a key that does not exist.
+        SweepError: it cannot be read, or a cell could not begin, as of a key that does not exist.
     """
     folder = resources.files("radpref") / "recipes" / "grids"
     known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
@@ -74,19 +74,25 @@ def load_grid(name: str, more: Mapping[str, Any] | None = None) -> Grid:
     if name in known:
         text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
     elif path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, SweepError)
     else:
         raise SweepError(
             f"there is no grid `{name}`{config.nearest(name, known) or '.'} There are: {', '.join(known)}."
         )
     try:
-        grid = Grid.model_validate(yaml.safe_load(text))
-    except (ValueError, yaml.YAMLError) as error:
-        raise SweepError(f"grid {name} cannot be read: {error}") from error
-    if not grid.cells:
-        raise SweepError(f"grid {name} has no cells, so that there is nothing to run.")
+        grid = Grid.model_validate(parse_yaml(text, name, SweepError))
+    except ValidationError as error:
+        raise SweepError(
+            f"grid {name} cannot be read: {reason_of(error)}. Mend it; the shipped ones show how."
+        ) from error
+    for what, given in (("cells", grid.cells), ("metrics", grid.metrics)):
+        if not given:
+            raise SweepError(f"grid {name} has no {what}: there is nothing to compare. Name some under `{what}`.")
     grid = grid.model_copy(update={"set": {**grid.set, **(more or {})}})
-    _check(name, grid)
+    try:
+        _check(name, grid)
+    except config.RecipeError as error:
+        raise SweepError(f"grid {name}: {error}") from error
     return grid
 
 
