@@ -16,7 +16,7 @@ KILLS ?= 50
 .PHONY: demo test test-fast lint format fuzz chaos dist sbom audit clean
 
 demo: .venv/installed
-	$(BIN)/radpref run chexalign --out runs/demo
+	$(BIN)/radpref run chexalign --out runs/demo --data.phantom.reports clinical
 
 test: .venv/installed
 	$(BIN)/pytest -n 2 --dist loadgroup

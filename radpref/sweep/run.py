@@ -26,8 +26,11 @@ T = TypeVar("T")
 
 SHARED = "shared"
 """The folder, in a seed's, of the stages that all cells share."""
-_TRAINED = ("align*", "control*", "grpo*", "round-*", "*.part", ".lock")
-"""What a copy leaves behind: the models of another cell, which no cell goes on from."""
+_ANOTHERS = (
+    *("align*", "control*", "grpo*", "round-*", "evaluate", "report", "metrics.json", "report.html"),
+    *("*.part", ".lock"),
+)
+"""What a copy leaves behind: the models and numbers of another cell, which no cell goes on from."""
 
 
 class CellRun(NamedTuple):
@@ -180,7 +183,7 @@ def copy(source: Path, target: Path) -> None:
         return
     half = target.with_name(f"{target.name}.part")
     shutil.rmtree(half, ignore_errors=True)
-    shutil.copytree(source, half, copy_function=put, ignore=shutil.ignore_patterns(*_TRAINED))
+    shutil.copytree(source, half, copy_function=put, ignore=shutil.ignore_patterns(*_ANOTHERS))
     half.rename(target)
 
 
