@@ -64,6 +64,7 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "run.precision": ("bfloat16", MODELS),
     "run.device": ("cpu", ""),  # the kind that `auto` came to
     "run.threads": (2, NOTHING),
+    "model.quantize": ("nf4", MODELS),
     "engine.name": ("ray", NOTHING),
     "engine.workers": (3, NOTHING),
     "sft.enabled": (True, "sft"),

@@ -99,6 +99,10 @@ class ModelSection(Section):
         None, description="a PEFT adapter to load on top before anything else", json_schema_extra=PATH
     )
     revision: str | None = Field(None, description="revision on the hub")
+    quantize: Literal["none", "nf4"] = Field(
+        "none",
+        description="nf4: the language model's frozen weights in 4 bits (QLoRA, bitsandbytes), for trainings of adapters",
+    )
 
 
 class HabitSection(Section):

@@ -11,8 +11,9 @@ from radpref.models.chat import PER_TOKEN, collate, encode_answer, encode_prompt
 from radpref.models.decoding import context_length, decode, generate, repeat_cache, said, sampler, text_positions
 from radpref.models.dropout import without_dropout
 from radpref.models.fingerprint import fingerprint
-from radpref.models.loading import load, locate, save, save_beside
+from radpref.models.loading import in_full, load, locate, save, save_beside
 from radpref.models.precision import pick_device, settle_precision
+from radpref.models.quantised import check_installed
 from radpref.models.segmenter import Segmenter, load_segmenter, segment
 from radpref.models.spans import lost, token_mask
 from radpref.models.template import messages
@@ -36,6 +37,7 @@ __all__ = [
     "Vlm",
     "attach_lora",
     "autocast",
+    "check_installed",
     "collate",
     "context_length",
     "decode",
@@ -46,6 +48,7 @@ __all__ = [
     "freeze",
     "generate",
     "image_token_ids",
+    "in_full",
     "language_model",
     "language_targets",
     "load",

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
@@ -23,6 +23,7 @@ from radpref.models.decoding import check_decoding, image_limit
 from radpref.models.fingerprint import fingerprint
 from radpref.models.precision import pick_device, pick_dtypes
 from radpref.models.processors import load_processor, save_processor
+from radpref.models.quantised import settings
 from radpref.models.template import learn_turn, no_template
 from radpref.models.vlm import ModelError, Vlm
 
@@ -57,12 +58,14 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     dtype, compute = pick_dtypes(run.precision, device)
     processor = load_processor(folder, name)
     turn = learn_turn(processor, processor.tokenizer, name)
-    model = _weights(folder, name, config, dtype)
+    quantised = section.quantize != "none"
+    small = {"quantization_config": settings(config, compute), "device_map": {"": device}} if quantised else {}
+    model = _weights(folder, name, config, dtype, **small)
     adapter = Path(section.adapter).expanduser() if section.adapter else None
     if adapter is not None:
         model = _with_adapter(model, adapter, folder, name)
     vlm = Vlm(
-        model=model.to(device).eval(),
+        model=(model if quantised else model.to(device)).eval(),
         processor=processor,
         tokenizer=processor.tokenizer,
         name=name,
@@ -73,9 +76,26 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
         fingerprint=fingerprint(folder, adapter),
         turn=turn,
         control=control_of(processor, processor.tokenizer, config),
+        quantised=quantised,
     )
     check_decoding(vlm)
     return replace(vlm, most_images=image_limit(vlm))
+
+
+def in_full(vlm: Vlm) -> Vlm:
+    """A quantised model with its weights as they were saved, and the adapter as it is now; others as they are.
+
+    It lies on the CPU, so that it need not fit beside the other one.
+    """
+    if not vlm.quantised:
+        return vlm
+    config = _config(vlm.folder, vlm.name)
+    model = _weights(vlm.folder, vlm.name, config, torch.float32 if vlm.dtype == torch.float32 else torch.bfloat16)
+    if hasattr(vlm.model, "peft_config"):
+        learnt = get_peft_model_state_dict(vlm.model, save_embedding_layers=False)
+        model = get_peft_model(model, vlm.model.peft_config["default"])
+        set_peft_model_state_dict(model, learnt)
+    return replace(vlm, model=model.eval(), device=torch.device("cpu"), quantised=False)
 
 
 def save(vlm: Vlm, folder: Path) -> None:
@@ -201,7 +221,7 @@ def _only_safetensors(folder: Path, name: str) -> None:
     )
 
 
-def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
+def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype, **small: Any) -> Any:
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -210,6 +230,7 @@ def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **small,
         )
     except (OSError, RuntimeError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(

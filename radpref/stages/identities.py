@@ -9,7 +9,7 @@ from radpref.records import Question
 from radpref.rooms import findings, judges, losses, models
 from radpref.runs.stage import Identity
 
-COMPUTES = ("run.precision", "run.threads")
+COMPUTES = ("run.precision", "run.threads", "model.quantize")
 """Keys of every stage that runs a model."""
 DEVICE = Identity("the kind of device", ("run.device",), lambda recipe: models.pick_device(recipe.run.device).type)
 BASE = Identity(
