@@ -79,6 +79,8 @@ class _Endpoint:
     """Questions that it is working on."""
     failures: int = 0
     """In a row."""
+    rests: float = 0.0
+    """Until when others go before it, on the monotonic clock."""
 
 
 class Client:
@@ -139,7 +141,8 @@ class Client:
             try:
                 response = self._client.get(f"{endpoint.address}/models", timeout=min(self._timeout, _LONGEST_CHECK))
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                endpoint.failures, last = endpoint.failures + 1, error
+                last = error
+                self._failed(endpoint)
                 log.warning("%s cannot be reached (%s)", endpoint.address, type(error).__name__)
                 continue
             if response.status_code in (401, 403):
@@ -183,8 +186,7 @@ class Client:
                 found = _read(self._post(endpoint, question), read)
             except _Retry as problem:
                 failed = endpoint
-                with self._lock:
-                    endpoint.failures += 1
+                self._failed(endpoint)
                 if attempt + 1 == tries:
                     raise Failure(problem.reason) from None
                 log.info("%s: %s; try %d follows", self.key, problem.reason, attempt + 2)
@@ -193,7 +195,7 @@ class Client:
                 pause = min(problem.pause if problem.pause is not None else doubled, _LONGEST_PAUSE)
             else:
                 with self._lock:
-                    endpoint.failures = 0
+                    endpoint.failures, endpoint.rests = 0, 0.0
                 return found
             finally:
                 with self._lock:
@@ -201,11 +203,18 @@ class Client:
         raise AssertionError("not reached")
 
     def _taken(self) -> _Endpoint:
-        """The address that has failed least of late, and among those has least to do."""
+        """The address with least to do, among those that have not just failed."""
+        now = time.monotonic()
         with self._lock:
-            endpoint = min(self._endpoints, key=lambda one: (one.failures, one.asked))
+            endpoint = min(self._endpoints, key=lambda one: (max(one.rests - now, 0.0), one.asked))
             endpoint.asked += 1
             return endpoint
+
+    def _failed(self, endpoint: _Endpoint) -> None:
+        with self._lock:
+            endpoint.failures += 1
+            rest = min(_FIRST_PAUSE * 2**endpoint.failures, _LONGEST_PAUSE)
+            endpoint.rests = time.monotonic() + rest
 
     def _count(self, *, lost: bool) -> None:
         with self._lock:

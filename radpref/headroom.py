@@ -42,7 +42,7 @@ def headroom_of(run: Run, *, redo: bool = False) -> str:
 
 
 def _drawn(batch: Sequence[Question], context: Context) -> Iterator[Sequence[Completion] | Quarantined]:
-    greedy = answers.greedy(context, context.fact(MODEL), batch)
+    greedy = answers.greedy(context, context.fact(MODEL), batch, by=answers.sampler(context.config))
     for one, several in zip(greedy, answers.drawn(batch, context, context.config.headroom.n), strict=True):
         if isinstance(one, Quarantined) or isinstance(several, Quarantined):
             yield one if isinstance(one, Quarantined) else several

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from radpref.cli.terminal import friendly, out
+from radpref import config
+from radpref.cli.terminal import TAKES_OVERRIDES, friendly, out, overrides
 from radpref.config import ModelSection, RunSection
-from radpref.rooms import training
+from radpref.rooms import models, training
 
 models_app = typer.Typer(name="models", help="Try a model before anything is trained.", no_args_is_help=True)
 
@@ -38,3 +39,27 @@ def check(
         for what, how in training.check_rows(found):
             table.add_row(what, how)
         out.print(table)
+
+
+@models_app.command(context_settings=TAKES_OVERRIDES)
+def memory(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe, by name or path; overrides as for `radpref run`.")],
+    preset: Annotated[str | None, typer.Option("--preset", help="A preset of the recipe.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Of a row: images, prompt, and both answers.")] = 2048,
+    processes: Annotated[int, typer.Option(min=1, help="Among which a batch is divided.")] = 1,
+) -> None:
+    """What a recipe's steps take in memory on each device, told from the model's config alone; nothing is loaded."""
+    with friendly():
+        found = config.load(recipe, preset=preset, overrides=overrides(context.args)).recipe
+        read, quantized = models.read_config(found.model.path), found.model.quantize != "none"
+        kind = "float32" if found.run.precision == "float32" else "bfloat16"
+        sections = {"sft": found.sft, "align": found.align} if found.sft.enabled else {"align": found.align}
+        table = Table("GiB", "weights", "kept", "gradients", "optimizer", "for a moment", "all")
+        for name, section in sections.items():
+            told = training.estimate(
+                read, section, tokens=tokens, processes=processes, dtype=kind, quantized=quantized
+            )  # fmt: skip
+            table.add_row(*training.estimate_rows(name, told))
+        out.print(table)
+        out.print(f"{found.model.path} in {kind}, rows of {tokens} tokens; the allocator takes a tenth more")

@@ -61,7 +61,13 @@ def about(name: str) -> tuple[str, dict[str, str]]:
     head = " ".join(line.lstrip("# ") for line in text.split("#\n")[0].splitlines())
     presets = text.partition("\npresets:")[2]
     told = re.findall(r"^  ([\w-]+):[^#\n]*(?:# *(.*))?$", presets, re.MULTILINE)
+    told += re.findall(r"^([\w-]+):[^#\n]*(?:# *(.*))?$", _part("sizes"), re.MULTILINE)
     return head.split(". ")[0].rstrip(".") + ".", dict(told)
+
+
+def _part(name: str) -> str:
+    """A file that all recipes share."""
+    return (resources.files("radpref") / "recipes" / "parts" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ()) -> Loaded:
@@ -71,7 +77,7 @@ def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ())
         RecipeError: an unknown recipe, preset or key (with the nearest one), or a value of the wrong type.
     """
     where, content = _read_file(name)
-    presets = content.pop("presets", None) or {}
+    presets = {**yaml.safe_load(_part("sizes")), **(content.pop("presets", None) or {})}
     layers: list[Layer] = [(where, content)]
     if preset is not None:
         if preset not in presets:
@@ -120,7 +126,7 @@ OBJECTIVE_KEYS = tuple(name for name, field in AlignSection.model_fields.items()
 
 def objectives() -> dict[str, dict[str, Any]]:
     """The published objectives by name: what each sets in ``align``, the defaults of ``OBJECTIVE_KEYS`` filled in."""
-    text = (resources.files("radpref") / "recipes" / "parts" / "objectives.yaml").read_text(encoding="utf-8")
+    text = _part("objectives")
     default = AlignSection().model_dump(include=set(OBJECTIVE_KEYS))
     others = {name: {"loss": name} for name in found("objectives")}
     return {name: _merged(default, values or {}) for name, values in {**others, **yaml.safe_load(text)}.items()}

@@ -101,7 +101,7 @@ class ModelSection(Section):
     revision: str | None = Field(None, description="revision on the hub")
     quantize: Literal["none", "nf4"] = Field(
         "none",
-        description="nf4: the language model's frozen weights in 4 bits (QLoRA, bitsandbytes), for trainings of adapters",
+        description="nf4: the language model's frozen weights in 4 bits (QLoRA, bitsandbytes), below an adapter",
     )
 
 
@@ -257,6 +257,41 @@ class SampleSection(Section):
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus; 1 keeps everything")
     max_new_tokens: int = Field(192, ge=1, description="a longer answer is cut and marked unfinished")
     batch: int = Field(16, ge=1, description="studies a batch; each is prefilled once for all its candidates")
+    server: str | None = Field(
+        None,
+        description="an OpenAI-compatible server that takes images and serves the fine-tuned model, up to /v1, or "
+        "several with commas: it answers in place of this process; see `radpref serve-command`",
+        json_schema_extra=SPEED,
+    )
+
+
+class ServeSection(Section):
+    """Servers that answer in place of this process (``sample.server``, ``evaluate.server``)."""
+
+    model: str | None = Field(
+        None,
+        description="the model's name there; absent: the one that `radpref serve-command` gives it, or its folder",
+        json_schema_extra=SPEED,
+    )
+    concurrency: int = Field(
+        32, ge=1, le=4096, description="questions asked at the same time; no more wait", json_schema_extra=SPEED
+    )
+    timeout: float = Field(600.0, gt=0, description="seconds for one whole answer", json_schema_extra=SPEED)
+    retries: int = Field(
+        4, ge=0, description="more tries at each address after 429, 5xx, a lost connection or a timeout",
+        json_schema_extra=SPEED,
+    )  # fmt: skip
+    api_key_env: str | None = Field(
+        None,
+        description="environment variable that holds the server's key; a key never stands in a recipe",
+        json_schema_extra=SPEED,
+    )
+    tolerance: float = Field(
+        0.1,
+        gt=0,
+        description="how far the log-probs of a probe's tokens may lie from those of the run's own weights, on average",
+        json_schema_extra=SPEED,
+    )
 
 
 class ServerSection(Section):
@@ -639,6 +674,11 @@ class EvaluateSection(Section):
     )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples and permutations")
     batch: int = Field(32, ge=1, description="studies a batch of greedy decoding")
+    server: str | None = Field(
+        None,
+        description="as sample.server, for the greedy answers of the models that are compared",
+        json_schema_extra=SPEED,
+    )
 
 
 class GroundSection(Section):
@@ -669,6 +709,7 @@ class Recipe(Section):
     task: TaskSection = TaskSection()
     sft: SftSection = SftSection()
     sample: SampleSection = SampleSection()
+    serve: ServeSection = ServeSection()
     judge: JudgeSection = JudgeSection()
     mine: MineSection = MineSection()
     pair: PairSection = PairSection()

@@ -101,8 +101,8 @@ def freeze(vlm: Vlm, *, language: bool = True, projector: bool = False, tower: b
     """
     if vlm.quantised:
         raise ModelError(
-            f"{vlm.name} is kept in 4 bits (model.quantize), which cannot be trained. Train an adapter (lora.rank above "
-            "0), or set model.quantize none."
+            f"{vlm.name} is kept in 4 bits (model.quantize), which cannot be trained. Train an adapter (lora.rank "
+            "above 0), or set model.quantize none."
         )
     inner = unwrapped(vlm.model)
     seeing = vision_tower(inner)

@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
@@ -25,7 +25,7 @@ from radpref.models.precision import pick_device, pick_dtypes
 from radpref.models.processors import load_processor, save_processor
 from radpref.models.quantised import settings
 from radpref.models.template import learn_turn, no_template
-from radpref.models.vlm import ModelError, Vlm
+from radpref.models.vlm import Control, ModelError, Vlm
 
 BUILTIN = Path(__file__).parent / "builtin"
 _FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
@@ -37,7 +37,7 @@ _NEEDED = {
     "image processor": ("processor_config.json", "preprocessor_config.json"),
 }
 """What a processor is made of, and the files that may hold it."""
-_BASE = "radpref.json"
+BASE_RECORD = "radpref.json"
 """File beside an adapter that names the fingerprint of the model it was trained on."""
 
 
@@ -82,6 +82,22 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     return replace(vlm, most_images=image_limit(vlm))
 
 
+class Wording(NamedTuple):
+    """The words of a model that another process runs."""
+
+    name: str
+    tokenizer: Any
+    control: Control
+
+
+def wording(section: ModelSection) -> Wording:
+    """What is known of a model's words without its weights. Raises ModelError as `load`."""
+    folder = locate(section)
+    processor = load_processor(folder, section.path)
+    control = control_of(processor, processor.tokenizer, _config(folder, section.path))
+    return Wording(section.path, processor.tokenizer, control)
+
+
 def in_full(vlm: Vlm) -> Vlm:
     """A quantised model with its weights as they were saved, and the adapter as it is now; others as they are.
 
@@ -114,7 +130,7 @@ def save_beside(vlm: Vlm, folder: Path) -> None:
     """What ``load`` needs beside weights that lie in the folder already."""
     if hasattr(vlm.model, "peft_config"):
         record = {"base": fingerprint(vlm.folder)}
-        (folder / _BASE).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        (folder / BASE_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
     else:
         save_processor(vlm.processor, vlm.folder, folder)
     mask = os.umask(0)
@@ -188,6 +204,21 @@ def _config(folder: Path, name: str) -> Any:
             "Use a vision-language model (LLaVA, Idefics3, Gemma3, Qwen-VL, InternVL ...)."
         )
     return config
+
+
+def read_config(path: str) -> Any:
+    """The config of a model alone, by folder or by name on the hub, of which nothing else is fetched.
+
+    Raises ModelError where there is none, or it is of no vision-language model that can be used.
+    """
+    folder = BUILTIN if path == "builtin" else Path(path).expanduser()
+    if folder.is_dir():
+        return _config(folder, path)
+    try:
+        files = snapshot_download(path, allow_patterns=["config.json"])
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path!r} is no folder here, and the hub did not give its config either: {error}") from error
+    return _config(Path(files), path)
 
 
 def _speaks(folder: Path, name: str) -> None:
@@ -302,7 +333,7 @@ def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 def _same_base(adapter: Path, settings: dict[str, Any], folder: Path, name: str) -> None:
     """By fingerprint where ``save`` recorded one; else by name, which is all that other tools leave."""
-    record = adapter / _BASE
+    record = adapter / BASE_RECORD
     given = settings.get("base_model_name_or_path")
     if record.is_file():
         if _json(record).get("base") == fingerprint(folder):

@@ -5,23 +5,60 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import NamedTuple
 
+from radpref.chat_client import TRANSIENT, ClientError
+from radpref.config import Recipe
 from radpref.records import Completion, Posed, Quarantined, Question, Record, System, Weights
 from radpref.rooms import models
-from radpref.runs.context import Context
+from radpref.runs.context import Context, section_of
+from radpref.runs.folder import RunError
 from radpref.runs.stage import Outcome, Rows, Stage, TableOf
 from radpref.runs.table import Merged
 from radpref.stages import ports
-from radpref.stages.identities import BASE, COMPUTES, DEVICE, shown
+from radpref.stages.identities import BASE, COMPUTES, DEVICE, MEASURED_BY, SAMPLED_BY, shown
 from radpref.stages.ports import CHECKPOINTS, CHOICE, COMPLETIONS, CONTROLS, MODEL, TEST, TRAIN, TWINS, VALIDATION
 from radpref.stages.sft import base
 
 Answers = Sequence[Completion] | Quarantined
 
 
+def _served(context: Context, weights: Weights, key: str, addresses: str, temperature: float | None) -> models.Served:
+    """The server that answers for weights, which it has been seen to serve; the terminal says how."""
+
+    def reached() -> models.Served:
+        try:
+            return models.reach(
+                addresses, key, context.config.serve, section_of(weights), context.folder, temperature=temperature
+            )
+        except ClientError as error:
+            name = models.served_name(weights.fingerprint)
+            raise RunError(
+                f"{error}\nThe model that has to answer is {weights.adapter or weights.path}, which `radpref "
+                f"serve-command` of this run tells how to start, as {name}. The same command then goes on."
+            ) from error
+
+    return context.once(f"served {weights.fingerprint}", lambda: _noted(context, reached()))
+
+
+def _noted(context: Context, served: models.Served) -> models.Served:
+    context.note(served.told)
+    return served
+
+
 def drawn(batch: Sequence[Question], context: Context, n: int) -> Iterator[Answers]:
     """``n`` answers of the fine-tuned model to each question of a batch, drawn as the recipe's sample section says."""
     section = context.config.sample
+    if section.server:
+        served = _served(context, context.fact(MODEL), "sample.server", section.server, section.temperature)
+        return served.answers(
+            batch,
+            n=n,
+            temperature=section.temperature,
+            top_p=section.top_p,
+            max_new_tokens=section.max_new_tokens,
+            seed=context.config.run.seed,
+        )
     found = models.generate(
         context.load(context.fact(MODEL)),
         batch,
@@ -35,11 +72,44 @@ def drawn(batch: Sequence[Question], context: Context, n: int) -> Iterator[Answe
     return (answers for _, answers in found)
 
 
-def greedy(context: Context, weights: Weights, questions: Sequence[Question], scores: bool = False) -> list[Answers]:
-    """Greedy answers to a batch of questions; nothing is drawn."""
-    tokens, vlm = context.config.sample.max_new_tokens, context.load(weights)
+def greedy(
+    context: Context, weights: Weights, questions: Sequence[Question], *, by: Server, scores: bool = False
+) -> Iterator[Answers]:
+    """Greedy answers to a batch of questions, by a server where there is one; nothing is drawn."""
+    tokens = context.config.sample.max_new_tokens
+    if by.addresses:
+        served = _served(context, weights, by.key, by.addresses, None)
+        return served.answers(questions, max_new_tokens=tokens, seed=0, scores=scores)
+    vlm = context.load(weights)
     found = models.generate(vlm, questions, max_new_tokens=tokens, batch=len(questions), seed=0, scores=scores)
-    return [answers for _, answers in found]
+    return (answers for _, answers in found)
+
+
+class Server(NamedTuple):
+    """Who answers in place of this process, if anybody."""
+
+    key: str
+    addresses: str | None
+
+
+def sampler(recipe: Recipe) -> Server:
+    """Of the fine-tuned model's answers to training questions."""
+    return Server("sample.server", recipe.sample.server)
+
+
+def _measurer(recipe: Recipe) -> Server:
+    """Of the answers of models that are compared."""
+    return Server("evaluate.server", recipe.evaluate.server)
+
+
+def _batch(recipe: Recipe, server: Server, own: int) -> int:
+    """A server is kept busy by many questions: their batch is no batch of a model."""
+    return 32 * recipe.serve.concurrency if server.addresses else own
+
+
+def _lost(row: Completion | Quarantined) -> bool:
+    """Whether an answer is missing for a reason that may be gone by now."""
+    return isinstance(row, Quarantined) and row.reason.startswith(TRANSIENT)
 
 
 def _answered(context: Context, merged: Merged) -> Outcome:
@@ -54,13 +124,15 @@ SAMPLING = Rows(
     total=lambda context: len(context.read(TRAIN)),
     into=COMPLETIONS,
     content=shown,
-    batch=lambda recipe: recipe.sample.batch,
+    batch=lambda recipe: _batch(recipe, sampler(recipe), recipe.sample.batch),
     close=_answered,
+    again=_lost,
+    alone=lambda recipe: bool(recipe.sample.server),
 )
 _ANSWERING = replace(
     SAMPLING,
-    make=lambda batch, context: greedy(context, context.fact(MODEL), batch, scores=True),
-    batch=lambda recipe: recipe.evaluate.batch,
+    make=lambda batch, context: greedy(context, context.fact(MODEL), batch, by=sampler(context.config), scores=True),
+    batch=lambda recipe: _batch(recipe, sampler(recipe), recipe.evaluate.batch),
 )
 SAMPLE = Stage(
     name="sample",
@@ -69,7 +141,7 @@ SAMPLE = Stage(
     reads=(TRAIN, MODEL),
     writes=(COMPLETIONS,),
     config=("sample", "run.seed", *COMPUTES),
-    identities=(DEVICE,),
+    identities=(DEVICE, SAMPLED_BY),
     rooms=("models",),
 )
 ANSWER = replace(
@@ -89,7 +161,9 @@ def _answer_posed(batch: Sequence[Posed], context: Context) -> Iterator[Answers]
     for _, group in groupby(batch, key=lambda one: one.system.id):
         some = list(group)
         system = some[0].system
-        for one, answers in zip(some, greedy(context, system.weights, [p.question for p in some]), strict=True):
+        asked = [one.question for one in some]
+        said = greedy(context, system.weights, asked, by=_measurer(context.config))
+        for one, answers in zip(some, said, strict=True):
             if isinstance(answers, Quarantined):
                 yield answers.model_copy(update={"id": one.id})
             else:
@@ -116,7 +190,9 @@ def posing(
         total=lambda context: len(systems(context)) * sum(1 for _ in questions(context)),
         into=into,
         content=lambda one: [one.system.weights.fingerprint, shown(one.question)],
-        batch=lambda recipe: recipe.evaluate.batch,
+        batch=lambda recipe: _batch(recipe, _measurer(recipe), recipe.evaluate.batch),
+        again=_lost,
+        alone=lambda recipe: bool(recipe.evaluate.server),
         close=lambda context, merged: Outcome(f"{merged.rows} answers of {len(systems(context))} models"),
         unit="answers",
     )
@@ -139,7 +215,7 @@ VALIDATE = Stage(
     may_read=(CONTROLS,),
     writes=(ports.VALIDATED,),
     config=("sample.max_new_tokens", "evaluate.batch", "select.checkpoints", *COMPUTES),
-    identities=(DEVICE,),
+    identities=(DEVICE, MEASURED_BY),
     rooms=("models",),
 )
 
@@ -163,7 +239,7 @@ PREDICT = Stage(
     reads=(TEST, TWINS, MODEL, CHOICE),
     writes=(ports.PREDICTED,),
     config=("sample.max_new_tokens", "evaluate.batch", *COMPUTES),
-    identities=(BASE, DEVICE),
+    identities=(BASE, DEVICE, MEASURED_BY),
     rooms=("models",),
 )
 

@@ -41,6 +41,15 @@ NEEDS = Identity(
 )
 
 
+def _who(address: str | None) -> str:
+    return "a server" if address else "this process"
+
+
+SAMPLED_BY = Identity("who answers", ("sample.server", "serve"), lambda recipe: _who(recipe.sample.server))
+"""Draws and rounding differ between a server and this process; which server it is changes nothing."""
+MEASURED_BY = Identity("who answers", ("evaluate.server", "serve"), lambda recipe: _who(recipe.evaluate.server))
+
+
 def shown(question: Question) -> list[object]:
     """What a model is shown: the prompt and the images' bytes, wherever they lie."""
     return [question.prompt, [image.digest for image in question.images]]
