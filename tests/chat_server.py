@@ -151,7 +151,8 @@ class Behind:
                 temperature=question["temperature"] or None, top_p=question.get("top_p", 1.0), batch=1,
                 max_new_tokens=question["max_tokens"], seed=question.get("seed", 0), scores=True, read=read,
             )  # fmt: skip
-        send(handler, json.dumps({"choices": [self._choice(row, "logprobs" in question) for row in rows]}))
+        usage = {"usage": {"completion_tokens": rows[0].tokens}} if len(rows) == 1 else {}
+        send(handler, json.dumps({"choices": [self._choice(row, "logprobs" in question) for row in rows], **usage}))
 
     def _choice(self, row: Any, wanted: bool) -> dict[str, Any]:
         starts = (0, *row.scores.ends)

@@ -16,8 +16,26 @@ def presets() -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     for name in config.shipped():
         content = yaml.safe_load((Path(radpref.__file__).parent / "recipes" / f"{name}.yaml").read_text("utf-8"))
-        found += [(name, None), *((name, preset) for preset in content.get("presets", {}))]
+        found += [(name, None), *((name, preset) for preset in (*content.get("presets", {}), *SIZED))]
     return found
+
+
+SIZED = ("4b-one-gpu", "8b-4gpu")
+"""Presets by the size of the model, which every recipe has."""
+
+
+@pytest.mark.parametrize("name", config.shipped())
+def test_presets_by_size_leave_nothing_of_the_demo_to_a_real_model(name: str) -> None:
+    _, told = config.about(name)
+    for preset in SIZED:
+        assert told[preset]
+        recipe = config.load(name, preset=preset).recipe
+        for section in (recipe.sft, recipe.align):
+            assert section.lora.rank == 64
+            assert section.lr <= 1e-4
+            assert section.gradient_checkpointing
+        assert recipe.grpo.lora.rank == 64
+        assert (recipe.align.beta, recipe.align.nll, recipe.align.epochs) == (0.1, 0.0, 1)
 
 
 @pytest.mark.parametrize(("name", "preset"), presets())

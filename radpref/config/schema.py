@@ -261,7 +261,6 @@ class SampleSection(Section):
         None,
         description="an OpenAI-compatible server that takes images and serves the fine-tuned model, up to /v1, or "
         "several with commas: it answers in place of this process; see `radpref serve-command`",
-        json_schema_extra=SPEED,
     )
 
 
@@ -677,7 +676,6 @@ class EvaluateSection(Section):
     server: str | None = Field(
         None,
         description="as sample.server, for the greedy answers of the models that are compared",
-        json_schema_extra=SPEED,
     )
 
 

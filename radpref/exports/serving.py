@@ -11,7 +11,7 @@ from pathlib import Path
 from radpref.files import read_json
 from radpref.records import Weights
 from radpref.rooms import models
-from radpref.runs.context import Context, Left
+from radpref.runs.context import Context, Left, section_of
 from radpref.runs.engine.local import Processes
 from radpref.runs.folder import Run, RunError
 from radpref.runs.runner import settled, states
@@ -76,6 +76,7 @@ def _model(run: Run, road: Road) -> Weights:
 def _vllm(weights: Sequence[Weights], run: Run, port: int) -> str:
     """One server: a base under the name of its weights where it is asked itself, and adapters on it."""
     base, adapters = weights[0].path, [one for one in weights if one.adapter]
+    base = str(models.locate(section_of(weights[0]))) if base == "builtin" else base
     itself = next((models.served_name(one.fingerprint) for one in weights if not one.adapter), None)
     dtype = {"float32": "float32", "bfloat16": "bfloat16"}[settled(run).run.precision]
     words = ["vllm", "serve", base, "--port", str(port), "--dtype", dtype]

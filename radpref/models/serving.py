@@ -12,6 +12,7 @@ import hashlib
 import io
 import logging
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,8 +43,13 @@ _PROBED = 16
 """Tokens of each probe that are compared."""
 _CLOSE = 0.1
 """Two tokens whose probabilities lie nearer than this may change places by rounding."""
-_SETTLED = 0.9
-"""Mean probability of a probe's tokens above which equal draws tell nothing."""
+_DRAWS = 4
+"""Of each probe, to see whether a server draws at all."""
+_TELLING = 7.0
+"""Surprise in nats (one in a thousand) from which draws that are all alike cannot be chance."""
+
+_TOKENIZING = threading.Lock()
+"""A fast tokenizer may not be used by two threads at once."""
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +97,8 @@ class Served:
 
         def asked(question: Question) -> list[Completion] | Quarantined:
             try:
-                refuse_control(self.words, question.prompt, "the prompt")
+                with _TOKENIZING:
+                    refuse_control(self.words, question.prompt, "the prompt")
                 body = _body(self.name, question, [read(image) for image in question.images], max_new_tokens, scores)
                 if temperature is not None:
                     body |= {"temperature": temperature, "top_p": top_p}
@@ -138,7 +145,8 @@ class Served:
         finished = choice.get("finish_reason") != "length"
         entries = (choice.get("logprobs") or {}).get("content") or []
         scores = _scores(text, entries) if entries else None
-        counted = len(entries) or usage or len(plain_ids(self.words.tokenizer, text)) + finished
+        with _TOKENIZING:
+            counted = len(entries) or usage or len(plain_ids(self.words.tokenizer, text)) + finished
         return _Choice(text, counted, finished, scores)
 
 
@@ -251,8 +259,13 @@ def _client(addresses: str, key: str, serve: ServeSection) -> Client:
 
 def _name(served: Sequence[str], mark: str, model: ModelSection) -> str:
     """Our own name for it, its folder, or the only one there is; else the folder, which some load when asked."""
-    known = (served_name(mark), model.adapter or model.path)
+    known = (served_name(mark), model.adapter or _place(model))
     return next((name for name in known if name in served), served[0] if len(served) == 1 else known[1])
+
+
+def _place(model: ModelSection) -> str:
+    """Where servers find it: a folder, or a name on the hub."""
+    return str(locate(model)) if model.path == "builtin" else model.path
 
 
 def _probes() -> list[Question]:
@@ -342,14 +355,17 @@ def _compared(ours: Completion, theirs: Completion) -> tuple[str, list[float]]:
 
 
 def _drawn(served: Served, address: str, expected: Sequence[Completion], temperature: float) -> None:
-    """Raises ClientError where a server takes a temperature and gives the same answer whatever the seed."""
-    tokens = [math.exp(logp) for row in expected for logp in (row.scores.logps if row.scores else ())]
-    if sum(tokens) / max(len(tokens), 1) > _SETTLED:
+    """Raises ClientError where a server takes a temperature and gives the same answers whatever the seed.
+
+    Draws that agree tell nothing of a model that is sure of all its probes.
+    """
+    surprise = -sum(logp for row in expected for logp in (row.scores.logps if row.scores else ()))
+    if (_DRAWS - 1) * surprise * min(temperature, 1.0) < _TELLING:
         return
-    probe = _probes()[0]
-    draws = served.answers([probe], n=4, temperature=temperature, max_new_tokens=_PROBED, seed=1, read=_picture)
-    texts = {row.text for rows in draws if not isinstance(rows, Quarantined) for row in rows}
-    if len(texts) == 1:
+    draws = served.answers(
+        _probes(), n=_DRAWS, temperature=temperature, max_new_tokens=_PROBED, seed=1, read=_picture
+    )  # fmt: skip
+    if all(isinstance(rows, list) and len({row.text for row in rows}) == 1 for rows in draws):
         raise ClientError(
             f"{address} gives one answer whatever the seed at temperature {temperature:g}: it does not sample. "
             "`transformers serve` samples where generation_config.json of the checkpoint says do_sample: true."

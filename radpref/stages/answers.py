@@ -140,7 +140,15 @@ SAMPLE = Stage(
     work=SAMPLING,
     reads=(TRAIN, MODEL),
     writes=(COMPLETIONS,),
-    config=("sample", "run.seed", *COMPUTES),
+    config=(
+        "sample.n",
+        "sample.temperature",
+        "sample.top_p",
+        "sample.max_new_tokens",
+        "sample.batch",
+        "run.seed",
+        *COMPUTES,
+    ),
     identities=(DEVICE, SAMPLED_BY),
     rooms=("models",),
 )

@@ -46,7 +46,8 @@ def _who(address: str | None) -> str:
 
 
 SAMPLED_BY = Identity("who answers", ("sample.server", "serve"), lambda recipe: _who(recipe.sample.server))
-"""Draws and rounding differ between a server and this process; which server it is changes nothing."""
+"""Draws and rounding differ between a server and this process; which server it is changes nothing, so that its address
+is in no stage's own keys."""
 MEASURED_BY = Identity("who answers", ("evaluate.server", "serve"), lambda recipe: _who(recipe.evaluate.server))
 
 

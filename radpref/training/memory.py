@@ -153,11 +153,15 @@ class _Kept(torch.autograd.Function):
         return out
 
 
+def _kept_by_kernels(query: Tensor, key: Tensor, value: Tensor) -> Any:
+    return _Kept.apply(query, key, value)  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def _attention() -> Iterator[None]:
     """On the meta device torch would take the slow way, which keeps the matrix of all pairs of tokens."""
     before = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = lambda query, key, value, *_, **__: _Kept.apply(query, key, value)
+    F.scaled_dot_product_attention = lambda query, key, value, *_, **__: _kept_by_kernels(query, key, value)
     try:
         yield
     finally:
