@@ -160,3 +160,16 @@ def test_sizes_of_the_demo_are_no_caps_of_other_data(recipe: str) -> None:
         for loaded in [config.load(recipe, preset=preset, overrides=["data.source=table", "data.root=/data"])]
     }
     assert {preset for preset, of in caps.items() if of != [None] * 3} <= {"tiny"}
+
+
+def test_a_model_of_ones_own_gets_no_settings_of_the_demo() -> None:
+    own = config.load("chexalign", overrides=["model=some/model", "align.lr=1e-7"])
+    assert own.recipe.sft.lora.rank == 64
+    assert own.provenance["sft.lr"] == config.OWN_MODEL
+    assert (own.recipe.align.lr, own.provenance["align.lr"]) == (1e-7, "the command line")
+    for other in (
+        config.load("chexalign", overrides=["model=builtin"]),
+        config.load("chexalign", preset="tiny", overrides=["model=some/model"]),
+        config.load("chexalign"),
+    ):
+        assert config.OWN_MODEL not in other.provenance.values()

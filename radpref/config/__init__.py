@@ -1,6 +1,7 @@
 """The recipe: its schema (``schema``), and how one is read, overridden and written (``load``)."""
 
 from radpref.config.load import (
+    OWN_MODEL,
     SHORTHANDS,
     Loaded,
     RecipeError,
@@ -55,6 +56,7 @@ from radpref.config.schema import (
 )
 
 __all__ = [
+    "OWN_MODEL",
     "SHORTHANDS",
     "AlignSection",
     "CorruptSection",

@@ -73,6 +73,9 @@ def _part(name: str) -> str:
 def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ()) -> Loaded:
     """Read a recipe by shipped name or path, and put a preset and ``key=value`` overrides on top.
 
+    Where ``overrides`` name a model of one's own for a shipped recipe and no preset is given, it gets the settings of
+    ``FOR_OWN_MODEL``, below the overrides.
+
     Raises:
         RecipeError: an unknown recipe, preset or key (with the nearest one), or a value of the wrong type.
     """
@@ -88,8 +91,22 @@ def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ())
         layers.append((f"preset {preset}", presets[preset] or {}))
     for preset_name, values in presets.items():  # a typo in a preset nobody asked for is still a typo
         _check_keys(values or {}, Recipe, f"preset {preset_name} of {where}")
-    layers.append(("the command line", _nested(overrides)))
+    words = _nested(overrides)
+    if preset is None and name in shipped() and _brought(words):
+        layers.append((OWN_MODEL, presets[FOR_OWN_MODEL]))
+    layers.append(("the command line", words))
     return resolve(layers)
+
+
+FOR_OWN_MODEL = "4b-one-gpu"
+OWN_MODEL = f"preset {FOR_OWN_MODEL}, for a model of your own"
+"""A shipped recipe's own settings are those of the built-in model, whose rates would ruin any other."""
+
+
+def _brought(words: Mapping[str, Any]) -> bool:
+    """Whether a model is named that is not the built-in one."""
+    section = words.get("model")
+    return isinstance(section, Mapping) and section.get("path", "builtin") != "builtin"
 
 
 def resolve(layers: Sequence[Layer]) -> Loaded:
