@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from radpref import config
 from radpref.cli.terminal import TAKES_OVERRIDES, friendly, out, overrides
-from radpref.config import ModelSection, RunSection
+from radpref.config import AlignSection, ModelSection, RunSection, SftSection
 from radpref.rooms import models, training
 
 models_app = typer.Typer(name="models", help="Try a model before anything is trained.", no_args_is_help=True)
@@ -53,13 +53,12 @@ def memory(
     with friendly():
         found = config.load(recipe, preset=preset, overrides=overrides(context.args)).recipe
         read, quantized = models.read_config(found.model.path), found.model.quantize != "none"
-        kind = "float32" if found.run.precision == "float32" else "bfloat16"
-        sections = {"sft": found.sft, "align": found.align} if found.sft.enabled else {"align": found.align}
+        kind: Literal["float32", "bfloat16"] = "float32" if found.run.precision == "float32" else "bfloat16"
+        sections: dict[str, AlignSection | SftSection] = {"sft": found.sft} if found.sft.enabled else {}
+        sections["align"] = found.align
         table = Table("GiB", "weights", "kept", "gradients", "optimizer", "for a moment", "all")
         for name, section in sections.items():
-            told = training.estimate(
-                read, section, tokens=tokens, processes=processes, dtype=kind, quantized=quantized
-            )  # fmt: skip
+            told = training.estimate(read, section, tokens=tokens, processes=processes, dtype=kind, quantized=quantized)
             table.add_row(*training.estimate_rows(name, told))
         out.print(table)
         out.print(f"{found.model.path} in {kind}, rows of {tokens} tokens; the allocator takes a tenth more")
