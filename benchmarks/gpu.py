@@ -81,7 +81,7 @@ def step(path: Path, name: str, objective: str, device: str, tiny: bool) -> list
     setting = Setting(
         str(path), objective, 2, 2, 2 if tiny else 5, 0, device, precision, RANK, checkpointing=not tiny, pixels=pixels
     )
-    (row,) = bench(setting, phases=("steady",), memory=not tiny or device == "cpu", tell=lambda _: None)
+    (row,) = bench(setting, phases=("steady",), memory=device != "cpu", tell=lambda _: None)
     section = AlignSection(lora=LoraSection(rank=RANK), batch=2, gradient_checkpointing=not tiny)
     tokens = 32 + (784 if SIZES[name].family == "qwen3-vl" else 256)
     told = estimate(torch_config(path), section, tokens=tokens, dtype=precision).total / 2**20  # type: ignore[arg-type]
