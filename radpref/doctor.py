@@ -19,6 +19,7 @@ from radpref.versions import LIBRARIES
 
 EXTRAS = {
     "dicom": (("pydicom", "gdcm"), "images in DICOM files"),
+    "quantize": (("bitsandbytes",), "weights in 4 bits (--model.quantize nf4), AdamW with 8-bit states"),
     "ray": (("ray",), "runs over the hosts of a Ray cluster (--engine ray)"),
     "radeval": (("RadEval",), "CheXbert, RadGraph, RadCliQ, BERTScore and others as judges"),
     "tensorboard": (("tensorboard",), "training curves in TensorBoard (the report has them without it)"),

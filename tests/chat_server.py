@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import importlib.util
+import io
 import json
+import math
 import os
 import socket
 import subprocess
@@ -16,6 +19,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 GOOD = {
     "errors": [
@@ -57,10 +62,11 @@ class Scripted(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, port: int = 0) -> None:
         self.script, self.asked, self.lock = script, [], threading.Lock()
+        self.names: list[str] = []
         self.headers_seen: list[dict[str, str]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     asked: list[dict[str, Any]]
 
@@ -76,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Scripted
 
     def do_GET(self) -> None:
-        send(self, '{"data": []}')
+        send(self, json.dumps({"data": [{"id": name} for name in self.server.names]}))
 
     def do_POST(self) -> None:
         question = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -91,8 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def scripted(script: Script) -> Iterator[Scripted]:
-    server = Scripted(script)
+def scripted(script: Script, port: int = 0) -> Iterator[Scripted]:
+    server = Scripted(script, port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -100,6 +106,73 @@ def scripted(script: Script) -> Iterator[Scripted]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Behind:
+    """The script of a server that runs a model: what it is asked, through radpref's own decoding.
+
+    Args:
+        vlm: the model.
+        several: whether it knows ``n``.
+        logprobs: whether it gives them.
+        trouble: called before each answer with (handler, question, number); true where it has dealt with the question.
+    """
+
+    def __init__(
+        self,
+        vlm: Any,
+        *,
+        several: bool = True,
+        logprobs: bool = True,
+        trouble: Callable[[Handler, dict[str, Any], int], bool] | None = None,
+    ) -> None:
+        self._vlm, self._several, self._logprobs, self._trouble = vlm, several, logprobs, trouble
+        self._lock = threading.Lock()
+
+    def __call__(self, handler: Handler, question: dict[str, Any], number: int) -> None:
+        from radpref.models import generate
+        from radpref.records import ImageFile, Question
+
+        if self._trouble is not None and self._trouble(handler, question, number):
+            return
+        *pictures, words = question["messages"][0]["content"]
+        urls = [part["image_url"]["url"] for part in pictures]
+        asked = Question(id="q", study="s", patient="p", split="train", prompt=words["text"], reference="",
+                         images=tuple(ImageFile(path=str(i)) for i in range(len(urls))))  # fmt: skip
+
+        def read(image: ImageFile) -> Image.Image:
+            kind, _, coded = urls[int(image.path)].partition(",")
+            assert kind == "data:image/png;base64"
+            return Image.open(io.BytesIO(base64.b64decode(coded)))
+
+        with self._lock:
+            ((_, rows),) = generate(
+                self._vlm, [asked], n=question.get("n", 1) if self._several else 1,
+                temperature=question["temperature"] or None, top_p=question.get("top_p", 1.0), batch=1,
+                max_new_tokens=question["max_tokens"], seed=question.get("seed", 0), scores=True, read=read,
+            )  # fmt: skip
+        usage = {"usage": {"completion_tokens": rows[0].tokens}} if len(rows) == 1 else {}
+        send(handler, json.dumps({"choices": [self._choice(row, "logprobs" in question) for row in rows], **usage}))
+
+    def _choice(self, row: Any, wanted: bool) -> dict[str, Any]:
+        starts = (0, *row.scores.ends)
+        entries = [
+            {
+                "token": row.text[start:end],
+                "logprob": logp,
+                "bytes": list(row.text[start:end].encode()),
+                "top_logprobs": [
+                    {"logprob": math.log((1 + margin) / 2)},
+                    {"logprob": math.log((1 - margin) / 2 + 1e-12)},
+                ],
+            }
+            for start, end, logp, margin in zip(
+                starts, row.scores.ends, row.scores.logps, row.scores.margins, strict=False
+            )
+        ]
+        told = {"logprobs": {"content": entries}} if wanted and self._logprobs else {}
+        finish = "stop" if row.finished else "length"
+        return {"index": row.index, "finish_reason": finish, "message": {"content": row.text}, **told}
 
 
 def free_port() -> int:

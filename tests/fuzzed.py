@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from radpref import config, outside
+from radpref import chat_client, config, outside
 from radpref.data import rows as tables
 from radpref.data.image_cells import images_of
 from radpref.data.openi import _archive, _from_xml
@@ -34,7 +34,7 @@ from radpref.runs.folder import Run, read_recipe
 from radpref.runs.table import Table
 from radpref.sweep import load_grid
 
-EXPLAINED: tuple[type[Exception], ...] = (RadprefError, server.Failure, server._Retry, answers.Unreadable)
+EXPLAINED: tuple[type[Exception], ...] = (RadprefError, chat_client.Failure, chat_client._Retry, answers.Unreadable)
 """What a reader may raise: errors with a message, or reasons for which a question is asked again or unscored."""
 CRASHES = Path(__file__).parent / "cases" / "crashes"
 
@@ -112,7 +112,7 @@ def _rendered(content: bytes) -> None:
 
 
 def _answer(content: bytes) -> None:
-    text = server._content(content)
+    text = chat_client._read(content, server._content)
     for read in (answers.read_json, answers.read_green):
         try:
             read(text, "Left effusion.", "Right effusion.")

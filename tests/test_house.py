@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"plugins", "outside"},
     {"records", "versions"},
     {"files", "config"},
-    {"images", "findings", "losses"},
+    {"images", "findings", "losses", "chat_client"},
     {"tasks"},
     {"judges"},
     {"data"},

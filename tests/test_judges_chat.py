@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radpref import chat_client
 from radpref.config import JudgeSection
 from radpref.judges import JUDGES, Case, JudgeError, answers, check, server, transient, version
 from tests.chat_server import GOOD, Handler, free_port, say, scripted, send, smollm2, transformers_serve
@@ -24,7 +25,7 @@ CASE = Case("a/0", "a", REFERENCE, CANDIDATE)
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(chat_client, "_FIRST_PAUSE", 0.01)
 
 
 def section(url: str, **more: Any) -> JudgeSection:

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import pytest
 from typer.testing import CliRunner
 
+from radpref import chat_client
 from radpref.cli import app
 from radpref.config import EditSection, JudgeSection
-from radpref.judges import JUDGES, Case, JudgeError, answers, server
+from radpref.judges import JUDGES, Case, JudgeError, answers
 from radpref.judges.prompts import as_data
 from radpref.pairs.edit import EditCase
 from radpref.pairs.editors import EDITORS
@@ -32,9 +33,9 @@ PAIRS = 6
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(server, "_LONGEST_PAUSE", 0.02)
-    monkeypatch.setattr(server, "_LONGEST_ANSWER", 1 << 18)
+    monkeypatch.setattr(chat_client, "_FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(chat_client, "_LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(chat_client, "_LONGEST_ANSWER", 1 << 18)
 
 
 def good(handler: Handler, question: dict[str, Any]) -> None:

@@ -16,8 +16,26 @@ def presets() -> list[tuple[str, str | None]]:
     found: list[tuple[str, str | None]] = []
     for name in config.shipped():
         content = yaml.safe_load((Path(radpref.__file__).parent / "recipes" / f"{name}.yaml").read_text("utf-8"))
-        found += [(name, None), *((name, preset) for preset in content.get("presets", {}))]
+        found += [(name, None), *((name, preset) for preset in (*content.get("presets", {}), *SIZED))]
     return found
+
+
+SIZED = ("4b-one-gpu", "8b-4gpu")
+"""Presets by the size of the model, which every recipe has."""
+
+
+@pytest.mark.parametrize("name", config.shipped())
+def test_presets_by_size_leave_nothing_of_the_demo_to_a_real_model(name: str) -> None:
+    _, told = config.about(name)
+    for preset in SIZED:
+        assert told[preset]
+        recipe = config.load(name, preset=preset).recipe
+        for section in (recipe.sft, recipe.align):
+            assert section.lora.rank == 64
+            assert section.lr <= 1e-4
+            assert section.gradient_checkpointing
+        assert recipe.grpo.lora.rank == 64
+        assert (recipe.align.beta, recipe.align.nll, recipe.align.epochs) == (0.1, 0.0, 1)
 
 
 @pytest.mark.parametrize(("name", "preset"), presets())
@@ -142,3 +160,16 @@ def test_sizes_of_the_demo_are_no_caps_of_other_data(recipe: str) -> None:
         for loaded in [config.load(recipe, preset=preset, overrides=["data.source=table", "data.root=/data"])]
     }
     assert {preset for preset, of in caps.items() if of != [None] * 3} <= {"tiny"}
+
+
+def test_a_model_of_ones_own_gets_no_settings_of_the_demo() -> None:
+    own = config.load("chexalign", overrides=["model=some/model", "align.lr=1e-7"])
+    assert own.recipe.sft.lora.rank == 64
+    assert own.provenance["sft.lr"] == config.OWN_MODEL
+    assert (own.recipe.align.lr, own.provenance["align.lr"]) == (1e-7, "the command line")
+    for other in (
+        config.load("chexalign", overrides=["model=builtin"]),
+        config.load("chexalign", preset="tiny", overrides=["model=some/model"]),
+        config.load("chexalign"),
+    ):
+        assert config.OWN_MODEL not in other.provenance.values()

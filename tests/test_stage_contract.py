@@ -64,6 +64,7 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "run.precision": ("bfloat16", MODELS),
     "run.device": ("cpu", ""),  # the kind that `auto` came to
     "run.threads": (2, NOTHING),
+    "model.quantize": ("nf4", MODELS),
     "engine.name": ("ray", NOTHING),
     "engine.workers": (3, NOTHING),
     "sft.enabled": (True, "sft"),
@@ -74,6 +75,10 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "sample.batch": (3, "sample"),
     "sample.studies": ("reported", "sample answer ranked edited embed mine grpo"),
     "sample.most": (3, "sample answer ranked edited embed mine grpo"),
+    "sample.server": ("http://localhost:1/v1", "sample answer"),
+    "evaluate.server": ("http://localhost:1/v1", "validate predict"),
+    "serve.model": ("another", NOTHING),
+    "serve.tolerance": (0.2, NOTHING),
     "sample.temperature": (0.9, "sample grpo"),
     "sample.top_p": (0.9, "sample grpo"),
     "sample.max_new_tokens": (13, "sample answer validate predict grpo"),

@@ -85,6 +85,8 @@ class Setting(NamedTuple):
     precision: str
     rank: int
     checkpointing: bool
+    pixels: int = 512
+    """Side of the images of a model that is given by its path."""
 
 
 def section_of(setting: Setting) -> AlignSection:
@@ -161,7 +163,7 @@ def _model(setting: Setting, folder: Path) -> Vlm:
 
 
 def _data(setting: Setting, folder: Path) -> list[Pair]:
-    pixels = SHAPES[setting.shape].pixels if setting.shape in SHAPES else 512
+    pixels = SHAPES[setting.shape].pixels if setting.shape in SHAPES else setting.pixels
     return pairs(setting.pairs, pixels, folder / "images")
 
 

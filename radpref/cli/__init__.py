@@ -27,6 +27,7 @@ from radpref.cli.models import models_app
 from radpref.cli.recipes import list_recipes
 from radpref.cli.results import results, status
 from radpref.cli.run import add_stage_commands, run
+from radpref.cli.serve import serve
 from radpref.cli.sweep import sweep
 from radpref.cli.terminal import TAKES_OVERRIDES, out
 
@@ -60,6 +61,7 @@ app.command()(status)
 app.command()(results)
 app.command()(compare)
 app.command()(export)
+app.command(name="serve-command")(serve)
 app.command(context_settings=TAKES_OVERRIDES)(sweep)
 app.command()(bench)
 app.command(name="recipes")(list_recipes)

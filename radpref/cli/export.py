@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import typer
 
 from radpref.cli.terminal import friendly, out
-from radpref.exports import export_model, export_pairs, export_rexrank
+from radpref.exports import export_adapter, export_model, export_pairs, export_rexrank
 from radpref.pipeline import road_of
 from radpref.runs.folder import Run
 
-ExportTarget = Literal["model", "trl", "llama-factory", "ms-swift", "ids", "rexrank"]
+ExportTarget = Literal["model", "adapter", "trl", "llama-factory", "ms-swift", "ids", "rexrank"]
 
 
 def export(
@@ -24,7 +24,8 @@ def export(
         ExportTarget,
         typer.Option(
             "--to",
-            help="model; the pairs for trl, llama-factory or ms-swift; ids: no text, no images; "
+            help="model, adapter merged; adapter, for PEFT; the pairs for trl, llama-factory or ms-swift; "
+            "ids: no text, no images; "
             "rexrank: the model's reports for the leaderboard.",
         ),
     ],
@@ -39,12 +40,12 @@ def export(
         Path | None, typer.Option("--root", help="rexrank: the folder of the images; that of --asked if absent.")
     ] = None,
 ) -> None:
-    """Write the aligned model (adapter merged, with its processor), the pairs in the layout of another tool, or the
-    model's reports on the studies of ReXrank."""
+    """Write the aligned model (adapter merged, with its processor) or its adapter, each with a card; the pairs in the
+    layout of another tool; or the model's reports on the studies of ReXrank."""
     with friendly():
         if (to == "rexrank") != (asked is not None) or (root is not None and to != "rexrank"):
             raise typer.BadParameter("--to rexrank takes --asked FILE (and --root FOLDER), and nothing else does.")
-        if to in ("model", "ids", "rexrank") and (copy_images or unpaired):
+        if to in ("model", "adapter", "ids", "rexrank") and (copy_images or unpaired):
             raise typer.BadParameter(
                 f"--copy-images and --unpaired are for pairs; --to {to} has neither images nor sides."
             )
@@ -52,8 +53,8 @@ def export(
         road = road_of(run.recipe)
         if asked is not None:
             line = export_rexrank(run, road, asked, target, root=root)
-        elif to == "model":
-            line = export_model(run, road, target)
+        elif to in ("model", "adapter"):
+            line = (export_model if to == "model" else export_adapter)(run, road, target)
         else:
             line = export_pairs(run, road, to, target, copy_images=copy_images, unpaired=unpaired)
         out.print(f"{line}, written to {target}", highlight=False, markup=False)

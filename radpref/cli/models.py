@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from radpref.cli.terminal import friendly, out
-from radpref.config import ModelSection, RunSection
-from radpref.rooms import training
+from radpref import config
+from radpref.cli.terminal import TAKES_OVERRIDES, friendly, out, overrides
+from radpref.config import AlignSection, ModelSection, RunSection, SftSection
+from radpref.rooms import models, training
 
 models_app = typer.Typer(name="models", help="Try a model before anything is trained.", no_args_is_help=True)
 
@@ -38,3 +39,26 @@ def check(
         for what, how in training.check_rows(found):
             table.add_row(what, how)
         out.print(table)
+
+
+@models_app.command(context_settings=TAKES_OVERRIDES)
+def memory(
+    context: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe, by name or path; overrides as for `radpref run`.")],
+    preset: Annotated[str | None, typer.Option("--preset", help="A preset of the recipe.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Of a row: images, prompt, and both answers.")] = 2048,
+    processes: Annotated[int, typer.Option(min=1, help="Among which a batch is divided.")] = 1,
+) -> None:
+    """What a recipe's steps take in memory on each device, told from the model's config alone; nothing is loaded."""
+    with friendly():
+        found = config.load(recipe, preset=preset, overrides=overrides(context.args)).recipe
+        read, quantized = models.read_config(found.model.path), found.model.quantize != "none"
+        kind: Literal["float32", "bfloat16"] = "float32" if found.run.precision == "float32" else "bfloat16"
+        sections: dict[str, AlignSection | SftSection] = {"sft": found.sft} if found.sft.enabled else {}
+        sections["align"] = found.align
+        table = Table("GiB", "weights", "kept", "gradients", "optimizer", "for a moment", "all")
+        for name, section in sections.items():
+            told = training.estimate(read, section, tokens=tokens, processes=processes, dtype=kind, quantized=quantized)
+            table.add_row(*training.estimate_rows(name, told))
+        out.print(table)
+        out.print(f"{found.model.path} in {kind}, rows of {tokens} tokens; the allocator takes a tenth more")

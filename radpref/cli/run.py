@@ -11,7 +11,7 @@ import typer
 from radpref import config
 from radpref.cli.recipes import described
 from radpref.cli.results import print_results
-from radpref.cli.terminal import TAKES_OVERRIDES, friendly, overrides
+from radpref.cli.terminal import TAKES_OVERRIDES, err, friendly, overrides
 from radpref.pipeline import commands, run_all, run_stage_alone
 from radpref.runs.folder import Run, read_recipe
 
@@ -51,6 +51,9 @@ def run(
         if print_recipe:
             sys.stdout.write(config.dump(loaded))
             return
+        if config.OWN_MODEL in loaded.provenance.values():
+            told = f"{loaded.recipe.model.path} is not the built-in model, for which {recipe} is set"
+            err.print(f"{told}: settings of {config.OWN_MODEL}. Another: --preset.", highlight=False, markup=False)
         this = Run(out_folder or default_folder(recipe, preset), loaded)
         run_all(this, redo=redo)
         if this.main and this.mark("evaluate") is not None:

@@ -1,6 +1,7 @@
 """The recipe: its schema (``schema``), and how one is read, overridden and written (``load``)."""
 
 from radpref.config.load import (
+    OWN_MODEL,
     SHORTHANDS,
     Loaded,
     RecipeError,
@@ -47,6 +48,7 @@ from radpref.config.schema import (
     Section,
     SelectSection,
     ServerSection,
+    ServeSection,
     SftSection,
     TableSection,
     TaskSection,
@@ -56,6 +58,7 @@ from radpref.config.schema import (
 )
 
 __all__ = [
+    "OWN_MODEL",
     "SHORTHANDS",
     "AlignSection",
     "CorruptSection",
@@ -83,6 +86,7 @@ __all__ = [
     "Schedule",
     "Section",
     "SelectSection",
+    "ServeSection",
     "ServerSection",
     "SftSection",
     "TableSection",

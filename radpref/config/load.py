@@ -63,17 +63,26 @@ def about(name: str) -> tuple[str, dict[str, str]]:
     head = " ".join(line.lstrip("# ") for line in text.split("#\n")[0].splitlines())
     presets = text.partition("\npresets:")[2]
     told = re.findall(r"^  ([\w-]+):[^#\n]*(?:# *(.*))?$", presets, re.MULTILINE)
+    told += re.findall(r"^([\w-]+):[^#\n]*(?:# *(.*))?$", _part("sizes"), re.MULTILINE)
     return head.split(". ")[0].rstrip(".") + ".", dict(told)
+
+
+def _part(name: str) -> str:
+    """A file that all recipes share."""
+    return (resources.files("radpref") / "recipes" / "parts" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ()) -> Loaded:
     """Read a recipe by shipped name or path, and put a preset and ``key=value`` overrides on top.
 
+    Where ``overrides`` name a model of one's own for a shipped recipe and no preset is given, it gets the settings of
+    ``FOR_OWN_MODEL``, below the overrides.
+
     Raises:
         RecipeError: an unknown recipe, preset or key (with the nearest one), or a value of the wrong type.
     """
     where, content = _read_file(name)
-    presets = content.pop("presets", None) or {}
+    presets = {**yaml.safe_load(_part("sizes")), **(content.pop("presets", None) or {})}
     layers: list[Layer] = [(where, content)]
     if preset is not None:
         if preset not in presets:
@@ -84,8 +93,22 @@ def load(name: str, *, preset: str | None = None, overrides: Sequence[str] = ())
         layers.append((f"preset {preset}", presets[preset] or {}))
     for preset_name, values in presets.items():  # a typo in a preset nobody asked for is still a typo
         _check_keys(values or {}, Recipe, f"preset {preset_name} of {where}")
-    layers.append(("the command line", _nested(overrides)))
+    words = _nested(overrides)
+    if preset is None and name in shipped() and _brought(words):
+        layers.append((OWN_MODEL, presets[FOR_OWN_MODEL]))
+    layers.append(("the command line", words))
     return resolve(layers)
+
+
+FOR_OWN_MODEL = "4b-one-gpu"
+OWN_MODEL = f"preset {FOR_OWN_MODEL}, for a model of your own"
+"""A shipped recipe's own settings are those of the built-in model, whose rates would ruin any other."""
+
+
+def _brought(words: Mapping[str, Any]) -> bool:
+    """Whether a model is named that is not the built-in one."""
+    section = words.get("model")
+    return isinstance(section, Mapping) and section.get("path", "builtin") != "builtin"
 
 
 def resolve(layers: Sequence[Layer]) -> Loaded:
@@ -124,7 +147,7 @@ OBJECTIVE_KEYS = tuple(name for name, field in AlignSection.model_fields.items()
 
 def objectives() -> dict[str, dict[str, Any]]:
     """The published objectives by name: what each sets in ``align``, the defaults of ``OBJECTIVE_KEYS`` filled in."""
-    text = (resources.files("radpref") / "recipes" / "parts" / "objectives.yaml").read_text(encoding="utf-8")
+    text = _part("objectives")
     default = AlignSection().model_dump(include=set(OBJECTIVE_KEYS))
     others = {name: {"loss": name} for name in found("objectives")}
     return {name: _merged(default, values or {}) for name, values in {**others, **yaml.safe_load(text)}.items()}

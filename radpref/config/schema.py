@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from radpref.errors import RadprefError
 from radpref.outside import holds_key
@@ -32,6 +32,19 @@ Optimizer = Literal["adamw", "adamw-8bit", "adafactor"]
 Tracker = Literal["tensorboard", "trackio", "wandb"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _without_key(addresses: str) -> str:
+    if any(holds_key(address.strip()) for address in addresses.split(",")):
+        raise ValueError(
+            "an address that holds a user, a key or a query would be kept in the run folder; give it without, and "
+            "name the environment variable that holds the key: api_key_env"
+        )
+    return addresses
+
+
+Address = Annotated[str, AfterValidator(_without_key)]
+"""One address of a server, or several with commas; no key stands in it."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -105,6 +118,10 @@ class ModelSection(Section):
         None, description="a PEFT adapter to load on top before anything else", json_schema_extra=PATH
     )
     revision: str | None = Field(None, description="revision on the hub")
+    quantize: Literal["none", "nf4"] = Field(
+        "none",
+        description="nf4: the language model's frozen weights in 4 bits (QLoRA, bitsandbytes), below an adapter",
+    )
 
 
 class HabitSection(Section):
@@ -289,12 +306,46 @@ class SampleSection(Section):
         "all", description="training studies that are answered and aligned on; unreported: those with labels alone"
     )
     most: int | None = Field(None, ge=1, description="most studies that are; the first ones; all if absent")
+    server: Address | None = Field(
+        None,
+        description="an OpenAI-compatible server that takes images and serves the fine-tuned model, up to /v1, or "
+        "several with commas: it answers in place of this process; see `radpref serve-command`",
+    )
+
+
+class ServeSection(Section):
+    """Servers that answer in place of this process (``sample.server``, ``evaluate.server``)."""
+
+    model: str | None = Field(
+        None,
+        description="the model's name there; absent: the one that `radpref serve-command` gives it, or its folder",
+        json_schema_extra=SPEED,
+    )
+    concurrency: int = Field(
+        32, ge=1, le=4096, description="questions asked at the same time; no more wait", json_schema_extra=SPEED
+    )
+    timeout: float = Field(600.0, gt=0, description="seconds for one whole answer", json_schema_extra=SPEED)
+    retries: int = Field(
+        4, ge=0, description="more tries at each address after 429, 5xx, a lost connection or a timeout",
+        json_schema_extra=SPEED,
+    )  # fmt: skip
+    api_key_env: str | None = Field(
+        None,
+        description="environment variable that holds the server's key; a key never stands in a recipe",
+        json_schema_extra=SPEED,
+    )
+    tolerance: float = Field(
+        0.1,
+        gt=0,
+        description="how far the log-probs of a probe's tokens may lie from those of the run's own weights, on average",
+        json_schema_extra=SPEED,
+    )
 
 
 class ServerSection(Section):
     """A chat model behind a server."""
 
-    server: str | None = Field(
+    server: Address | None = Field(
         None, description="chat: address of an OpenAI-compatible server up to /v1; nothing is sent anywhere else"
     )
     model: str | None = Field(None, description="chat: the model's name on the server")
@@ -319,16 +370,6 @@ class ServerSection(Section):
     cache: str | None = Field(
         None, description="chat: folder of answers already given; default in the run folder", json_schema_extra=PATH
     )
-
-    @field_validator("server")
-    @classmethod
-    def _without_key(cls, address: str | None) -> str | None:
-        if address is not None and holds_key(address):
-            raise ValueError(
-                "an address that holds a user, a key or a query would be kept in the run folder; give it without, and "
-                "name the environment variable that holds the key: api_key_env"
-            )
-        return address
 
 
 NormalsRule = Literal["weigh", "count", "none"]
@@ -706,6 +747,10 @@ class EvaluateSection(Section):
     )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples and permutations")
     batch: int = Field(32, ge=1, description="studies a batch of greedy decoding")
+    server: Address | None = Field(
+        None,
+        description="as sample.server, for the greedy answers of the models that are compared",
+    )
 
 
 class GroundSection(Section):
@@ -739,6 +784,7 @@ class Recipe(Section):
     task: TaskSection = TaskSection()
     sft: SftSection = SftSection()
     sample: SampleSection = SampleSection()
+    serve: ServeSection = ServeSection()
     judge: JudgeSection = JudgeSection()
     mine: MineSection = MineSection()
     pair: PairSection = PairSection()

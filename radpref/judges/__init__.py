@@ -32,7 +32,7 @@ from radpref.judges.server import TRANSIENT
 from radpref.judges.short_answer import short_answer
 from radpref.judges.soft_matching import text
 from radpref.plugins import Extended, found
-from radpref.records import Judgement
+from radpref.records import Judgement, Quarantined
 
 _DEFAULT = JudgeSection()
 
@@ -132,9 +132,9 @@ def free() -> tuple[str, ...]:
     return tuple(name for name, make in _OURS.items() if _is_free(make))
 
 
-def transient(judgement: Judgement) -> bool:
-    """Whether the judgement failed for a reason that may be gone by now, so that asking again makes sense."""
-    return judgement.unscored is not None and judgement.unscored.startswith(TRANSIENT)
+def transient(row: Judgement | Quarantined) -> bool:
+    """Whether a judgement failed for a reason that may be gone by now, so that asking again makes sense."""
+    return ((row.reason if isinstance(row, Quarantined) else row.unscored) or "").startswith(TRANSIENT)
 
 
 FREE: tuple[str, ...] = free()

@@ -1,13 +1,12 @@
 """Many questions to one server: asked in parallel, kept on disk once answered, asked again where unreadable.
 
-What fails costs one question, with its reason (``server.py``). A server that has gone away ends the run after
-``_PATIENCE`` lost questions in a row; what was answered is kept.
+What fails costs one question, with its reason (``server.py``). A server that has gone away ends the run
+(``chat_client.PATIENCE``); what was answered is kept.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,12 +17,8 @@ from radpref.config import ServerSection
 from radpref.errors import RadprefError
 from radpref.files import content_key, write_atomically
 from radpref.judges.answers import Unreadable
-from radpref.judges.case import JudgeError
-from radpref.judges.server import NOT_TAKEN, TRANSIENT, UNPARSABLE, Failure, Messages, SchemaRefused, Server
+from radpref.judges.server import UNPARSABLE, Failure, Messages, SchemaRefused, Server
 from radpref.outside import read_json
-
-_PATIENCE = 20
-"""Lost questions in a row, with no answer between them, after which the server is taken to be gone."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,8 +54,6 @@ class Asker(Generic[Item, Result]):
         self._schema = None if settings.json_schema == "never" else schema
         self._identity = identity
         self._cache = Path(settings.cache).expanduser() if settings.cache else None
-        self._lost = 0
-        self._lock = threading.Lock()
         self._server = Server(settings, section)
 
     def __call__(self, items: Sequence[Item]) -> list[Result | Failure]:
@@ -73,22 +66,9 @@ class Asker(Generic[Item, Result]):
 
     def _result(self, item: Item) -> Result | Failure:
         try:
-            result = self._ask(item)
+            return self._ask(item)
         except Failure as failure:
-            self._count(lost=str(failure).startswith((*TRANSIENT, NOT_TAKEN)))
             return failure
-        self._count(lost=False)
-        return result
-
-    def _count(self, *, lost: bool) -> None:
-        with self._lock:
-            self._lost = self._lost + 1 if lost else 0
-            if self._lost >= _PATIENCE:
-                raise JudgeError(
-                    f"{self._settings.server} has failed {_PATIENCE} questions in a row, each tried "
-                    f"{self._settings.retries + 1} times. Look at the server; the same command then goes on, and "
-                    "asks nothing twice that was answered."
-                )
 
     def _ask(self, item: Item) -> Result:
         """Ask, and ask again with the mistake named where the answer cannot be read."""

@@ -11,9 +11,11 @@ from radpref.models.chat import PER_TOKEN, collate, encode_answer, encode_prompt
 from radpref.models.decoding import context_length, decode, generate, repeat_cache, said, sampler, text_positions
 from radpref.models.dropout import without_dropout
 from radpref.models.fingerprint import fingerprint
-from radpref.models.loading import load, locate, save, save_beside
+from radpref.models.loading import BASE_RECORD, in_full, load, locate, read_config, save, save_beside
 from radpref.models.precision import pick_device, settle_precision
+from radpref.models.quantised import check_installed
 from radpref.models.segmenter import Segmenter, load_segmenter, segment
+from radpref.models.serving import Served, reach, served_name
 from radpref.models.spans import lost, token_mask
 from radpref.models.template import messages
 from radpref.models.vlm import (
@@ -28,14 +30,17 @@ from radpref.models.vlm import (
 )
 
 __all__ = [
+    "BASE_RECORD",
     "PER_TOKEN",
     "CardFacts",
     "ModelError",
     "Segmenter",
+    "Served",
     "Turn",
     "Vlm",
     "attach_lora",
     "autocast",
+    "check_installed",
     "collate",
     "context_length",
     "decode",
@@ -46,6 +51,7 @@ __all__ = [
     "freeze",
     "generate",
     "image_token_ids",
+    "in_full",
     "language_model",
     "language_targets",
     "load",
@@ -57,12 +63,15 @@ __all__ = [
     "model_card",
     "pad",
     "pick_device",
+    "reach",
+    "read_config",
     "repeat_cache",
     "said",
     "sampler",
     "save",
     "save_beside",
     "segment",
+    "served_name",
     "settle_precision",
     "text_positions",
     "token_mask",

@@ -65,6 +65,11 @@ def merged(vlm: Vlm) -> Vlm:
     """
     if not hasattr(vlm.model, "peft_config"):
         return vlm
+    if vlm.quantised:
+        raise ModelError(
+            f"{vlm.name} is kept in 4 bits, into which an adapter cannot be merged without rounding it; merge it into "
+            "the weights as they were (radpref.models.in_full)"
+        )
     _untie(vlm.model)
     return replace(vlm, model=vlm.model.merge_and_unload())
 
@@ -94,6 +99,11 @@ def freeze(vlm: Vlm, *, language: bool = True, projector: bool = False, tower: b
     trained is kept in float32, whatever the dtype of the rest: in bfloat16 an optimiser's small steps would be
     rounded away. Run forwards under ``autocast(vlm)``.
     """
+    if vlm.quantised:
+        raise ModelError(
+            f"{vlm.name} is kept in 4 bits (model.quantize), which cannot be trained. Train an adapter (lora.rank "
+            "above 0), or set model.quantize none."
+        )
     inner = unwrapped(vlm.model)
     seeing = vision_tower(inner)
     mergers = [child for name, child in seeing.named_children() if "merger" in name]

@@ -8,10 +8,10 @@ of use, so its row is refused, and quarantined by whoever asked.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 from radpref.models.template import plain_ids, special_ids
-from radpref.models.vlm import Control, Vlm
+from radpref.models.vlm import Control
 
 _PLACEHOLDER = re.compile(r"(image|video|audio|vision|boi|eoi|boa|eoa)\w*_(token_id|token_index)$")
 """Names under which a model's config keeps tokens that stand for, or around, what is no text."""
@@ -48,7 +48,33 @@ def control_of(processor: Any, tokenizer: Any, config: Any) -> Control:
     return Control(frozenset(ids - unknown - blank), tuple(sorted(text for text in texts - unknown if text.strip())))
 
 
-def refuse_control(vlm: Vlm, text: str, what: str) -> None:
+class Speaking(Protocol):
+    """What is known of a model's words: of a `Vlm`, and of one that another process runs."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+
+    @property
+    def control(self) -> Control:
+        """What no data may spell."""
+
+
+def unthought(text: str) -> str:
+    """What is said, without a hidden thought before it; nothing where the thought never ends."""
+    for opening, closing in THOUGHTS:
+        if closing in text:
+            return text.rpartition(closing)[2].strip()
+        if text.lstrip().startswith(opening):
+            return ""
+    return text.strip()
+
+
+def refuse_control(vlm: Speaking, text: str, what: str) -> None:
     """Raises ValueError where ``text`` spells a control token of the model; ``what`` names the text."""
     spelt = {token for token in vlm.control.texts if token in text}
     if not spelt:

@@ -90,7 +90,11 @@ def decode(
     keep = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     with _arithmetic(vlm):
         out = vlm.model(**inputs, position_ids=positions, use_cache=True, **keep)
-    cache = out.past_key_values
+    cache = getattr(out, "past_key_values", None)
+    if cache is None:
+        raise ValueError(
+            "its forward pass hands out no cache of keys and values, so that no token could follow another"
+        )
     if n > 1:
         repeat_cache(cache, n, len(prompts))
     crossed = {name: inputs[name][:, -1:].repeat_interleave(n, 0) for name in inputs if name == "cross_attention_mask"}

@@ -8,11 +8,11 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
@@ -23,8 +23,9 @@ from radpref.models.decoding import check_decoding, image_limit
 from radpref.models.fingerprint import fingerprint
 from radpref.models.precision import pick_device, pick_dtypes
 from radpref.models.processors import load_processor, save_processor
+from radpref.models.quantised import settings
 from radpref.models.template import learn_turn, no_template
-from radpref.models.vlm import ModelError, Vlm
+from radpref.models.vlm import Control, ModelError, Vlm
 from radpref.outside import brief, is_of_memory, json_object, read_text, reason_of
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -39,7 +40,7 @@ _NEEDED = {
 """What a processor is made of, and the files that may hold it."""
 MOST_SETTINGS = 64 << 20
 """Bytes of a model's settings in JSON."""
-_BASE = "radpref.json"
+BASE_RECORD = "radpref.json"
 """File beside an adapter that names the fingerprint of the model it was trained on."""
 
 
@@ -60,12 +61,14 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     dtype, compute = pick_dtypes(run.precision, device)
     processor = load_processor(folder, name)
     turn = learn_turn(processor, processor.tokenizer, name)
-    model = _weights(folder, name, config, dtype)
+    quantised = section.quantize != "none"
+    small = {"quantization_config": settings(config, compute), "device_map": {"": device}} if quantised else {}
+    model = _weights(folder, name, config, dtype, **small)
     adapter = Path(section.adapter).expanduser() if section.adapter else None
     if adapter is not None:
         model = _with_adapter(model, adapter, folder, name)
     vlm = Vlm(
-        model=model.to(device).eval(),
+        model=(model if quantised else model.to(device)).eval(),
         processor=processor,
         tokenizer=processor.tokenizer,
         name=name,
@@ -76,9 +79,42 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
         fingerprint=fingerprint(folder, adapter),
         turn=turn,
         control=control_of(processor, processor.tokenizer, config),
+        quantised=quantised,
     )
     check_decoding(vlm)
     return replace(vlm, most_images=image_limit(vlm))
+
+
+class Wording(NamedTuple):
+    """The words of a model that another process runs."""
+
+    name: str
+    tokenizer: Any
+    control: Control
+
+
+def wording(section: ModelSection) -> Wording:
+    """What is known of a model's words without its weights. Raises ModelError as `load`."""
+    folder = locate(section)
+    processor = load_processor(folder, section.path)
+    control = control_of(processor, processor.tokenizer, _config(folder, section.path))
+    return Wording(section.path, processor.tokenizer, control)
+
+
+def in_full(vlm: Vlm) -> Vlm:
+    """A quantised model with its weights as they were saved, and the adapter as it is now; others as they are.
+
+    It lies on the CPU, so that it need not fit beside the other one.
+    """
+    if not vlm.quantised:
+        return vlm
+    config = _config(vlm.folder, vlm.name)
+    model = _weights(vlm.folder, vlm.name, config, torch.float32 if vlm.dtype == torch.float32 else torch.bfloat16)
+    if hasattr(vlm.model, "peft_config"):
+        learnt = get_peft_model_state_dict(vlm.model, save_embedding_layers=False)
+        model = get_peft_model(model, vlm.model.peft_config["default"])
+        set_peft_model_state_dict(model, learnt)
+    return replace(vlm, model=model.eval(), device=torch.device("cpu"), quantised=False)
 
 
 def save(vlm: Vlm, folder: Path) -> None:
@@ -97,7 +133,7 @@ def save_beside(vlm: Vlm, folder: Path) -> None:
     """What ``load`` needs beside weights that lie in the folder already."""
     if hasattr(vlm.model, "peft_config"):
         record = {"base": fingerprint(vlm.folder)}
-        (folder / _BASE).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        (folder / BASE_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
     else:
         save_processor(vlm.processor, vlm.folder, folder)
     mask = os.umask(0)
@@ -115,9 +151,9 @@ def locate(section: ModelSection) -> Path:
     """
     folder = _folder(section.path, section.revision)
     _config(folder, section.path)
-    for settings in ("generation_config.json", *_NEEDED["image processor"], "tokenizer_config.json"):
-        if (folder / settings).is_file():
-            _json(folder / settings)
+    for name in ("generation_config.json", *_NEEDED["image processor"], "tokenizer_config.json"):
+        if (folder / name).is_file():
+            _json(folder / name)
     _only_safetensors(folder, section.path)
     _speaks(folder, section.path)
     if section.adapter:
@@ -180,6 +216,21 @@ def _config(folder: Path, name: str) -> Any:
     return config
 
 
+def read_config(path: str) -> Any:
+    """The config of a model alone, by folder or by name on the hub, of which nothing else is fetched.
+
+    Raises ModelError where there is none, or it is of no vision-language model that can be used.
+    """
+    folder = BUILTIN if path == "builtin" else Path(path).expanduser()
+    if folder.is_dir():
+        return _config(folder, path)
+    try:
+        files = snapshot_download(path, allow_patterns=["config.json"])
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path!r} is no folder here, and the hub did not give its config either: {error}") from error
+    return _config(Path(files), path)
+
+
 def _speaks(folder: Path, name: str) -> None:
     """Raises ModelError where no file can hold the processor, or none the chat template."""
     for what, files in _NEEDED.items():
@@ -211,7 +262,7 @@ def _only_safetensors(folder: Path, name: str) -> None:
     )
 
 
-def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
+def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype, **small: Any) -> Any:
     try:
         model, info = AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -220,6 +271,7 @@ def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **small,
         )
     except Exception as error:  # what a family raises on sizes and types that cannot be
         if is_of_memory(error):
@@ -295,7 +347,7 @@ def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 def _same_base(adapter: Path, settings: dict[str, Any], folder: Path, name: str) -> None:
     """By fingerprint where ``save`` recorded one; else by name, which is all that other tools leave."""
-    record = adapter / _BASE
+    record = adapter / BASE_RECORD
     given = settings.get("base_model_name_or_path")
     if record.is_file():
         if _json(record).get("base") == fingerprint(folder):

@@ -61,6 +61,8 @@ class Vlm:
     trained since has a new one once it is saved and loaded."""
     turn: Turn
     control: Control
+    quantised: bool = False
+    """Whether the language model's frozen weights are kept in 4 bits."""
     most_images: int | None = None
     """Images that one prompt can show; None where there is no such limit."""
 

@@ -141,7 +141,8 @@ class Context:
 
     def fresh(self, weights: Weights) -> Vlm:
         """A model of one's own, which may be trained in place."""
-        return models.load(section_of(weights), self.config.run)
+        section = section_of(weights).model_copy(update={"quantize": self.config.model.quantize})
+        return models.load(section, self.config.run)
 
     def cached(self, section: Server) -> Server:
         """A section with a server: where it names no cache, answers are kept in the stage's folder."""

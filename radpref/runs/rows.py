@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from radpref.errors import RadprefError
 from radpref.files import content_key
 from radpref.records import Quarantined, Record
 from radpref.runs.stage import Basis, Fact, Rows, Stage
@@ -40,14 +42,38 @@ def ids_of(batch: Batch) -> list[tuple[str, str]]:
     return [(str(item.id), key) for item, key in zip(batch.items, batch.keys, strict=True)]  # type: ignore[attr-defined]
 
 
+FLUSH = 1.0
+"""Seconds after which what has been made of a batch is handed on, though the batch is not done."""
+
+
+def made_in_time(work: Rows[Record], context: Context, batch: Batch) -> Iterator[list[Made]]:
+    """What a row stage makes of a batch, in parts as time passes: what a server has answered is not asked again."""
+    found: list[Made] = []
+    last = time.monotonic()
+    results = iter(zip(ids_of(batch), work.make(batch.items, context), strict=True))
+    try:
+        for entry, result in results:
+            found.append(_made(*entry, result))
+            if time.monotonic() - last > FLUSH:
+                yield found
+                found, last = [], time.monotonic()
+    except RadprefError:
+        if found:
+            yield found
+        raise
+    yield found
+
+
 def made_of(work: Rows[Record], context: Context, batch: Batch) -> list[Made]:
     """What a row stage makes of a batch."""
-    found = []
-    for (id, key), result in zip(ids_of(batch), work.make(batch.items, context), strict=True):
-        rows = [result] if isinstance(result, Quarantined) else list(result)
-        good = [row for row in rows if not isinstance(row, Quarantined)]
-        found.append(Made(id, key, good, [row for row in rows if isinstance(row, Quarantined)]))
-    return found
+    results = zip(ids_of(batch), work.make(batch.items, context), strict=True)
+    return [_made(*entry, result) for entry, result in results]
+
+
+def _made(id: str, key: str, result: Sequence[Record] | Quarantined) -> Made:
+    rows = [result] if isinstance(result, Quarantined) else list(result)
+    good = [row for row in rows if not isinstance(row, Quarantined)]
+    return Made(id, key, good, [row for row in rows if isinstance(row, Quarantined)])
 
 
 def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -165,7 +165,7 @@ def _stale(run: Run, stage: Stage) -> bool:
     work = stage.work
     if not isinstance(work, Rows) or work.again is None or not run.main:
         return False
-    return any(work.again(row) for row in run.table(stage.name, work.into))
+    return any(work.again(row) for port in (work.into, QUARANTINED) for row in run.table(stage.name, port))
 
 
 def _work(run: Run, stage: Stage, context: Context, engine: Engine, basis: Basis) -> str:
@@ -230,7 +230,7 @@ def _rows(run: Run, stage: Stage, work: Rows[Record], context: Context, engine: 
                 continue
             else:
                 now += len(batch.items)
-                if work.alone:
+                if work.alone(context.config):
                     bar.update(len(batch.items) - sum(lacks))
                     batch = Batch(batch.number, list(compress(batch.items, lacks)), list(compress(batch.keys, lacks)))
                 yield batch

@@ -107,7 +107,7 @@ class Rows(Generic[Item]):
     unit: str = "studies"
     most: Callable[[Recipe], int | None] = lambda recipe: None
     again: Callable[[Any], bool] | None = None
-    alone: bool = False
+    alone: Callable[[Recipe], bool] = lambda recipe: False
 
 
 @dataclass(frozen=True)

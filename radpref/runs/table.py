@@ -180,7 +180,7 @@ class Table(Generic[Row]):
             entry["refused"] = [one.model_dump() for one in made.refused]
         return json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
-    def known(self, again: Callable[[Row], bool] | None = None) -> Known:
+    def known(self, again: Callable[[Any], bool] | None = None) -> Known:
         """Which inputs have been done, with which key.
 
         ``again``: whether a row is to be made once more though nothing has changed (a server was away).
@@ -197,7 +197,8 @@ class Table(Generic[Row]):
                             f"{part} cannot be read at byte {offset}; it was changed by hand. Move it away to compute "
                             "what it held again."
                         )
-                    stale = again is not None and any(again(self._read_entry(row)) for row in entry["rows"])
+                    refused = [Quarantined.model_validate(one) for one in entry.get("refused", ())] if again else []
+                    stale = again is not None and any(map(again, [*map(self._read_entry, entry["rows"]), *refused]))
                     if not stale:
                         index.add(entry["item"], entry["key"], number, offset)
                     offset += len(line)

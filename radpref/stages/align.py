@@ -10,6 +10,7 @@ from radpref.config import Recipe, SftSection
 from radpref.records import Question, System, Systems, reasons
 from radpref.rooms import judges, losses, training
 from radpref.runs.context import QUARANTINED, Context
+from radpref.runs.folder import RunError
 from radpref.runs.stage import Outcome, Ranks, Stage
 from radpref.runs.streams import asked
 from radpref.stages.identities import ASKED, COMPUTES, DEVICE, JUDGE, NEEDS
@@ -25,6 +26,20 @@ T = TypeVar("T", bound="Training")
 
 def _check_objective(recipe: Recipe) -> None:
     losses.objective(recipe.align)
+
+
+def _check_adapter(recipe: Recipe) -> None:
+    """What is kept in 4 bits can have an adapter, and cannot be trained itself."""
+    if recipe.model.quantize != "none" and not recipe.align.lora.rank:
+        raise RunError(
+            f"model.quantize {recipe.model.quantize} keeps weights in 4 bits, which cannot be trained, and "
+            "align.lora.rank is 0. Set align.lora.rank above 0, or model.quantize none."
+        )
+
+
+def _check_align(recipe: Recipe) -> None:
+    _check_objective(recipe)
+    _check_adapter(recipe)
 
 
 def _prepared(context: Context) -> Prepared:
@@ -133,7 +148,7 @@ ALIGN = Stage(
     config=("align", "select.betas", "run.seed", "run.trackers", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models", "training", "losses"),
-    check=_check_objective,
+    check=_check_align,
 )
 
 SHARED = ("lora", "warmup", "epochs", "batch", "accumulate", "weight_decay", "schedule", "optimizer",
@@ -183,6 +198,7 @@ CONTROL = Stage(
             "run.trackers", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models", "training"),
+    check=_check_adapter,
 )  # fmt: skip
 
 
@@ -215,6 +231,8 @@ def _grpo(context: Context) -> Outcome:
 
 
 def _check_grpo(recipe: Recipe) -> None:
+    if recipe.model.quantize != "none" and not recipe.grpo.lora.rank:
+        raise RunError("model.quantize keeps weights in 4 bits, and grpo.lora.rank is 0; set one of them otherwise.")
     if recipe.grpo.reward == "judge":
         check_judge(recipe)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import NamedTuple
 
+from radpref.chat_client import TRANSIENT, ClientError
+from radpref.config import Recipe
 from radpref.records import Completion, Posed, Quarantined, Question, Record, System, Weights
 from radpref.rooms import judges, models
-from radpref.runs.context import Context
+from radpref.runs.context import Context, section_of
+from radpref.runs.folder import RunError
 from radpref.runs.stage import Outcome, Rows, Stage, TableOf
 from radpref.runs.streams import asked
 from radpref.runs.table import Merged
 from radpref.stages import ports
-from radpref.stages.identities import ASKED, BASE, COMPUTES, DEVICE, DRAWING, shown
+from radpref.stages.identities import ASKED, BASE, COMPUTES, DEVICE, DRAWING, MEASURED_BY, SAMPLED_BY, shown
 from radpref.stages.ports import (
     CHECKPOINTS,
     CHOICE,
@@ -32,9 +36,42 @@ from radpref.stages.sft import base
 Answers = Sequence[Completion] | Quarantined
 
 
+def _served(context: Context, weights: Weights, key: str, addresses: str, temperature: float | None) -> models.Served:
+    """The server that answers for weights, which it has been seen to serve; the terminal says how."""
+
+    def reached() -> models.Served:
+        try:
+            return models.reach(
+                addresses, key, context.config.serve, section_of(weights), context.folder, temperature=temperature
+            )
+        except ClientError as error:
+            name = models.served_name(weights.fingerprint)
+            raise RunError(
+                f"{error}\nThe model that has to answer is {weights.adapter or weights.path}, which `radpref "
+                f"serve-command` of this run tells how to start, as {name}. The same command then goes on."
+            ) from error
+
+    return context.once(f"served {weights.fingerprint}", lambda: _noted(context, reached()))
+
+
+def _noted(context: Context, served: models.Served) -> models.Served:
+    context.note(served.told)
+    return served
+
+
 def drawn(batch: Sequence[Question], context: Context, n: int) -> Iterator[Answers]:
     """``n`` answers of the fine-tuned model to each question of a batch, drawn as the recipe's sample section says."""
     section = context.config.sample
+    if section.server:
+        served = _served(context, context.fact(MODEL), "sample.server", section.server, section.temperature)
+        return served.answers(
+            batch,
+            n=n,
+            temperature=section.temperature,
+            top_p=section.top_p,
+            max_new_tokens=section.max_new_tokens,
+            seed=context.config.run.seed,
+        )
     found = models.generate(
         context.load(context.fact(MODEL)),
         batch,
@@ -48,25 +85,59 @@ def drawn(batch: Sequence[Question], context: Context, n: int) -> Iterator[Answe
     return (answers for _, answers in found)
 
 
-def greedy(context: Context, weights: Weights, questions: Sequence[Question], scores: bool = False) -> list[Answers]:
-    """Greedy answers to a batch of questions; nothing is drawn."""
-    tokens, vlm = context.config.sample.max_new_tokens, context.load(weights)
+def greedy(
+    context: Context, weights: Weights, questions: Sequence[Question], *, by: Server, scores: bool = False
+) -> Iterator[Answers]:
+    """Greedy answers to a batch of questions, by a server where there is one; nothing is drawn."""
+    tokens = context.config.sample.max_new_tokens
+    if by.addresses:
+        served = _served(context, weights, by.key, by.addresses, None)
+        return served.answers(questions, max_new_tokens=tokens, seed=0, scores=scores)
+    vlm = context.load(weights)
     found = models.generate(vlm, questions, max_new_tokens=tokens, batch=len(questions), seed=0, scores=scores)
-    return [answers for _, answers in found]
+    return (answers for _, answers in found)
+
+
+class Server(NamedTuple):
+    """Who answers in place of this process, if anybody."""
+
+    key: str
+    addresses: str | None
+
+
+def sampler(recipe: Recipe) -> Server:
+    """Of the fine-tuned model's answers to training questions."""
+    return Server("sample.server", recipe.sample.server)
+
+
+def _measurer(recipe: Recipe) -> Server:
+    """Of the answers of models that are compared."""
+    return Server("evaluate.server", recipe.evaluate.server)
+
+
+def _batch(recipe: Recipe, server: Server, own: int) -> int:
+    """A server is kept busy by many questions: their batch is no batch of a model."""
+    return 32 * recipe.serve.concurrency if server.addresses else own
+
+
+def _lost(row: Completion | Quarantined) -> bool:
+    """Whether an answer is missing for a reason that may be gone by now."""
+    return isinstance(row, Quarantined) and row.reason.startswith(TRANSIENT)
 
 
 def consensus(context: Context, weights: Weights, questions: Sequence[Question], n: int) -> list[Answers]:
     """Of ``n`` answers drawn at temperature 1 to each question the one that the others agree with most; of 1, that."""
-    found = models.generate(
-        context.load(weights),
-        questions,
-        n=n,
-        temperature=1.0,
-        max_new_tokens=context.config.sample.max_new_tokens,
-        batch=len(questions),
-        seed=context.config.run.seed,
-    )
-    drawn = list(found)
+    by, tokens, seed = _measurer(context.config), context.config.sample.max_new_tokens, context.config.run.seed
+    if by.addresses:
+        served = _served(context, weights, by.key, by.addresses, 1.0)
+        said = list(served.answers(questions, n=n, temperature=1.0, max_new_tokens=tokens, seed=seed))
+    else:
+        vlm = context.load(weights)
+        found = models.generate(
+            vlm, questions, n=n, temperature=1.0, max_new_tokens=tokens, batch=len(questions), seed=seed
+        )
+        said = [answers for _, answers in found]
+    drawn = list(zip(questions, said, strict=True))
     several = [(question, own) for question, own in drawn if n > 1 and not isinstance(own, Quarantined)]
     among = judges.among(context.config.task.kind)
     agreed = judges.agreement([(question, [row.text for row in own]) for question, own in several], among)
@@ -86,13 +157,15 @@ SAMPLING = Rows(
     total=lambda context: sum(1 for _ in asked(context.read(TRAIN), context.config.sample)),
     into=COMPLETIONS,
     content=shown,
-    batch=lambda recipe: recipe.sample.batch,
+    batch=lambda recipe: _batch(recipe, sampler(recipe), recipe.sample.batch),
     close=_answered,
+    again=_lost,
+    alone=lambda recipe: bool(recipe.sample.server),
 )
 _ANSWERING = replace(
     SAMPLING,
-    make=lambda batch, context: greedy(context, context.fact(MODEL), batch, scores=True),
-    batch=lambda recipe: recipe.evaluate.batch,
+    make=lambda batch, context: greedy(context, context.fact(MODEL), batch, by=sampler(context.config), scores=True),
+    batch=lambda recipe: _batch(recipe, sampler(recipe), recipe.evaluate.batch),
 )
 SAMPLE = Stage(
     name="sample",
@@ -100,8 +173,17 @@ SAMPLE = Stage(
     work=SAMPLING,
     reads=(TRAIN, MODEL),
     writes=(COMPLETIONS,),
-    config=("sample", "run.seed", *COMPUTES),
-    identities=(DEVICE,),
+    config=(
+        *ASKED,
+        "sample.n",
+        "sample.temperature",
+        "sample.top_p",
+        "sample.max_new_tokens",
+        "sample.batch",
+        "run.seed",
+        *COMPUTES,
+    ),
+    identities=(DEVICE, SAMPLED_BY),
     rooms=("models",),
 )
 ANSWER = replace(
@@ -124,7 +206,7 @@ def _answer_posed(batch: Sequence[Posed], context: Context) -> Iterator[Answers]
         said = (
             consensus(context, system.weights, questions, system.drawn)
             if system.drawn
-            else greedy(context, system.weights, questions)
+            else greedy(context, system.weights, questions, by=_measurer(context.config))
         )
         for one, answers in zip(some, said, strict=True):
             if isinstance(answers, Quarantined):
@@ -153,7 +235,9 @@ def posing(
         total=lambda context: len(systems(context)) * sum(1 for _ in questions(context)),
         into=into,
         content=lambda one: [one.system.weights.fingerprint, one.system.drawn, shown(one.question)],
-        batch=lambda recipe: recipe.evaluate.batch,
+        batch=lambda recipe: _batch(recipe, _measurer(recipe), recipe.evaluate.batch),
+        again=_lost,
+        alone=lambda recipe: bool(recipe.evaluate.server),
         close=lambda context, merged: Outcome(f"{merged.rows} answers of {len(systems(context))} models"),
         unit="answers",
     )
@@ -177,7 +261,7 @@ VALIDATE = Stage(
     may_read=(CONTROLS,),
     writes=(ports.VALIDATED,),
     config=("sample.max_new_tokens", "evaluate.batch", "select.checkpoints", *COMPUTES),
-    identities=(DEVICE,),
+    identities=(DEVICE, MEASURED_BY),
     rooms=("models",),
 )
 
@@ -221,7 +305,7 @@ PREDICT = Stage(
     may_read=(ROUNDS,),
     writes=(ports.PREDICTED,),
     config=("sample.max_new_tokens", "evaluate.batch", *COMPUTES),
-    identities=(BASE, DEVICE, DRAWING),
+    identities=(BASE, DEVICE, DRAWING, MEASURED_BY),
     rooms=("models",),
 )
 

@@ -66,6 +66,7 @@ STAGE = Stage(
         make=_grounded,
         content=lambda one: [*_POSING.content(one), one.question.reference],
         batch=lambda recipe: BATCH,
+        alone=lambda recipe: False,  # no server shows what a model looks at
         close=_close,
     ),
     reads=(TEST, TUNED, CHOICE),

@@ -28,7 +28,7 @@ FINDINGS = "finding_f1_micro_reference_uncertain-positive"
 
 
 def _drawn(batch: Sequence[Question], context: Context) -> Iterator[Sequence[Completion] | Quarantined]:
-    greedy = answers.greedy(context, context.fact(MODEL), batch)
+    greedy = answers.greedy(context, context.fact(MODEL), batch, by=answers.sampler(context.config))
     for one, several in zip(greedy, answers.drawn(batch, context, context.config.headroom.n), strict=True):
         if isinstance(one, Quarantined) or isinstance(several, Quarantined):
             yield one if isinstance(one, Quarantined) else several

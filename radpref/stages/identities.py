@@ -9,7 +9,7 @@ from radpref.records import Question
 from radpref.rooms import findings, judges, losses, models
 from radpref.runs.stage import Identity
 
-COMPUTES = ("run.precision", "run.threads")
+COMPUTES = ("run.precision", "run.threads", "model.quantize")
 """Keys of every stage that runs a model."""
 ASKED = ("sample.studies", "sample.most")
 """Keys of every stage that goes over the training questions that are answered (``streams.asked``)."""
@@ -47,6 +47,16 @@ DRAWING = Identity(
 NEEDS = Identity(
     "what the objective reads of the reference", ("align",), lambda recipe: losses.objective(recipe.align).needs
 )
+
+
+def _who(address: str | None) -> str:
+    return "a server" if address else "this process"
+
+
+SAMPLED_BY = Identity("who answers", ("sample.server", "serve"), lambda recipe: _who(recipe.sample.server))
+"""Draws and rounding differ between a server and this process; which server it is changes nothing, so that its address
+is in no stage's own keys."""
+MEASURED_BY = Identity("who answers", ("evaluate.server", "serve"), lambda recipe: _who(recipe.evaluate.server))
 
 
 def _drawing(recipe: Recipe) -> str:

@@ -75,7 +75,7 @@ STAGE = Stage(
         close=_close,
         unit="candidates",
         again=judges.transient,
-        alone=True,
+        alone=lambda recipe: True,
     ),
     reads=(TRAIN, COMPLETIONS),
     writes=(JUDGEMENTS,),

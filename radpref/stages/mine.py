@@ -75,6 +75,11 @@ def _mine(context: Context) -> Outcome:
             f"none of {len(questions)} answers could be scored, so that there is nothing to mine. Questions need an "
             "answer, reports a judge that scores."
         )
+    if not confidences:
+        raise RunError(
+            "no answer has the log-probs of its tokens, by which hard questions are found. A server has to give them "
+            "(vLLM and SGLang do; `transformers serve` does not): name another in sample.server, or none."
+        )
     found = mining.mine(
         questions,
         correct,

@@ -57,6 +57,16 @@ def _check(recipe: Recipe) -> None:
     """The model's files are there, and what is to be trained can be."""
     models.pick_device(recipe.run.device)
     models.locate(recipe.model)
+    quantised = recipe.model.quantize != "none"
+    if quantised:
+        models.check_installed()
+    if quantised and recipe.sft.enabled and (not recipe.sft.lora.rank or recipe.model.adapter):
+        what = "model.adapter, which has to be merged first" if recipe.sft.lora.rank else "sft.lora.rank 0"
+        raise RunError(
+            f"model.quantize {recipe.model.quantize} keeps weights in 4 bits, which cannot be trained, and the recipe "
+            f"has {what}. Train an adapter (--sft.lora.rank 16), fine-tune nothing (--sft.enabled false), or set "
+            "model.quantize none."
+        )
     if not recipe.sft.enabled and recipe.model.adapter:
         raise RunError(
             "model.adapter with sft.enabled: false would put the alignment's adapter on top of another one. "

@@ -11,6 +11,8 @@ from radpref.training.check import rows as check_rows
 from radpref.training.errors import TrainingError
 from radpref.training.grpo import grpo
 from radpref.training.loop import Checkpoint, Training, checkpoints, history, last_tenth
+from radpref.training.memory import estimate
+from radpref.training.memory import rows as estimate_rows
 from radpref.training.prepare import Prepared, prepare
 from radpref.training.rows import Item, Prompts, Row
 from radpref.training.scoring import Way, way_of
@@ -34,6 +36,8 @@ __all__ = [
     "check",
     "check_rows",
     "checkpoints",
+    "estimate",
+    "estimate_rows",
     "grpo",
     "history",
     "last_tenth",

@@ -93,7 +93,7 @@ class Prepared(NamedTuple):
 
 def identity(vlm: Vlm) -> str:
     """What is kept depends on besides the row: the weights, and the precision they run in."""
-    return f"{vlm.fingerprint}/{vlm.dtype}/{vlm.compute}"
+    return f"{vlm.fingerprint}/{vlm.dtype}{' in 4 bits' if vlm.quantised else ''}/{vlm.compute}"
 
 
 def prepare(

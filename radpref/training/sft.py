@@ -12,7 +12,7 @@ from transformers import TrainingArguments, set_seed
 from radpref.config import SftSection
 from radpref.files import content_key
 from radpref.images import ImageError
-from radpref.models import Vlm, attach_lora, freeze, merged, save, without_dropout
+from radpref.models import Vlm, attach_lora, freeze, in_full, merged, save, without_dropout
 from radpref.records import Quarantined, Question
 from radpref.training.answers import AnswerTrainer, encoded
 from radpref.training.errors import TrainingError
@@ -175,7 +175,7 @@ def _student(vlm: Vlm, section: SftSection) -> Vlm:
 
 def finish(student: Vlm, path: Path) -> None:
     """Save the whole model in one step: a folder of this name is complete."""
-    whole = merged(student)
+    whole = merged(in_full(student))
     whole.model.eval()
     part = path.with_name(path.name + ".part")
     save(whole, part)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from radpref.errors import RadprefError
 from radpref.records import Record
 from radpref.rooms import models
-from radpref.runs.rows import Batch, made_of
+from radpref.runs.rows import Batch, made_in_time
 from radpref.runs.stage import Outcome, Ranks, Rows, Stage
 from radpref.runs.table import Made
 
@@ -123,7 +123,7 @@ class Local:
         """Every batch that is this process's."""
         for batch in missing:
             if self.processes.mine(batch.number):
-                yield made_of(work, context, batch)
+                yield from made_in_time(work, context, batch)
 
     def together(self, stage: Stage, work: Ranks, context: Context) -> Outcome:
         """They are all here already."""
