@@ -57,6 +57,7 @@ READERS: dict[str, dict[str, str]] = {
     "findings/lexicon": {"read": OWN},
     "report/environment": {"read": OWN},
     "models/loading": {"read": TENSORS},
+    "models/serving": {"read": KEPT},
     "models/processors": {"read": TENSORS},
     "models/segmenter": {"read": TENSORS},
     "models/fingerprint": {"read": "an adapter's config, which loading has read before"},
