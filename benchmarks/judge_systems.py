@@ -21,8 +21,8 @@ from typing import Any
 from radpref.config import JudgeSection
 from radpref.data.rows import stream
 from radpref.judges import JUDGES, Case
-from radpref.judges.agreement import rank_correlation
 from radpref.judges.auditing.corruptions import told
+from radpref.judges.radiologists import rank_correlation
 
 TRIVIAL = ("Clear lungs.", "Normal.", "Unremarkable.", "No acute cardiopulmonary abnormality.")
 

@@ -27,8 +27,8 @@ from radpref.errors import RadprefError
 from radpref.formats.read import read_pairs
 from radpref.images.read import decode, image_size, is_burned_in, is_plain, pixels_of
 from radpref.judges import answers, server
-from radpref.judges.agreement import read_counts
 from radpref.judges.prompts import as_data
+from radpref.judges.radiologists import read_counts
 from radpref.records import ImageFile, Judgement
 from radpref.runs.folder import Run, read_recipe
 from radpref.runs.table import Table

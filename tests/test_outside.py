@@ -44,7 +44,7 @@ READERS: dict[str, dict[str, str]] = {
     "images/dicom": {"read": "DICOM: whatever pydicom raises becomes an ImageError"},
     "judges/asker": {},
     "judges/answers": {"read": "a model's answer: what is no whole object is asked again"},
-    "judges/agreement": {"read": "a table of counts, under guarded"},
+    "judges/radiologists": {"read": "a table of counts, under guarded"},
     "judges/radeval": {"read": "the words of our own script in another process, read under its errors"},
     "judges/radeval_worker": {"read": "the other end of that process"},
     "judges/chat": {"read": "a template's words for a key; it was read through the boundary when it was tried out"},

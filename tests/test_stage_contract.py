@@ -55,6 +55,7 @@ KEYS: Mapping[str, tuple[object, str]] = {
     "data.root": ("/elsewhere", "studies given"),
     "data.file": ("other.csv", "studies"),
     "data.options": ({"another": 1}, "studies"),
+    "data.unreported.options": ({"another": 1}, "studies"),
     "data.phantom.seed": (5, "studies"),
     "data.table.findings": ("text", "studies"),
     "task.kind": (..., "studies ranked evaluate"),
@@ -378,7 +379,9 @@ def test_a_judges_new_rules_outdate_what_it_has_judged(
 ) -> None:
     run = whole(method)
     before, name = judges.version, run.recipe.judge.name
+    judging = judges.judging
     monkeypatch.setattr(judges, "version", lambda one, section: before(one, section) + ("+" if one == name else ""))
+    monkeypatch.setattr(judges, "judging", lambda section: SimpleNamespace(version=f"{judging(section).version}+"))
     assert not problems(run, method, meant(method, words))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from radpref.config import DataSection, PhantomSection, TaskSection, UnreportedSection
+from radpref.config import DataSection, PhantomSection, SampleSection, TaskSection, UnreportedSection
 from radpref.config.schema import UnreportedUse
 from radpref.data import DataError, Loaded, load_studies
 from radpref.data.boxes import marked_of
@@ -212,9 +212,16 @@ def test_the_most_frequent_report_is_one() -> None:
 
 def test_questions_with_and_without_a_reference_can_be_told_apart() -> None:
     rows = [question("a", REPORT), question("b", "")]
-    assert [q.id for q in asked(rows, "all")] == ["a", "b"]
-    assert [q.id for q in asked(rows, "reported")] == ["a"]
-    assert [q.id for q in asked(rows, "unreported")] == ["b"]
+    assert [q.id for q in asked(rows, SampleSection())] == ["a", "b"]
+    assert [q.id for q in asked(rows, SampleSection(studies="reported"))] == ["a"]
+    assert [q.id for q in asked(rows, SampleSection(studies="unreported"))] == ["b"]
+
+
+def test_the_first_so_many_studies_are_asked_about_with_all_their_questions() -> None:
+    rows = [question("a", REPORT), question("b", ""), question("c", REPORT)]
+    both = [row for row in rows for _ in range(2)]
+    assert [q.id for q in asked(both, SampleSection(most=2))] == ["a", "a", "b", "b"]
+    assert [q.id for q in asked(both, SampleSection(studies="reported", most=2))] == ["a", "a", "c", "c"]
 
 
 def test_a_question_without_a_reference_is_about_its_labels() -> None:

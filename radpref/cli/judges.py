@@ -137,7 +137,7 @@ def agree(
         from rich.table import Table
 
         from radpref.files import write_atomically
-        from radpref.judges.agreement import HEADER, agreements, cells, markdown, read_counts
+        from radpref.judges.radiologists import HEADER, agreements, cells, markdown, read_counts
 
         asked = {name: _judge(name, context.args)[0] for name in judge or AUDITED}
         rated = read_counts(counts, reports)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from radpref.cli import app
 from radpref.judges import JudgeError, Verdict, judge_by
-from radpref.judges.agreement import (
+from radpref.judges.radiologists import (
     RADEVALX_COUNTS,
     REXVAL_COUNTS,
     REXVAL_REPORTS,
