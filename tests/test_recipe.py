@@ -173,3 +173,9 @@ def test_a_model_of_ones_own_gets_no_settings_of_the_demo() -> None:
         config.load("chexalign"),
     ):
         assert config.OWN_MODEL not in other.provenance.values()
+
+
+def test_a_name_that_no_file_can_have_is_no_recipe() -> None:
+    for name in ("c" + "[" * 400, "a\0b"):
+        with pytest.raises(RecipeError, match="there is no recipe"):
+            config.load(name)

@@ -10,6 +10,7 @@ import typer
 from radpref import config
 from radpref.cli.run import RedoOption, default_folder
 from radpref.cli.terminal import friendly, out, overrides
+from radpref.files import is_there
 from radpref.headroom import headroom_of
 from radpref.runs.folder import Run, read_recipe
 
@@ -29,7 +30,7 @@ def headroom(
     """
     with friendly():
         words = overrides(context.args)
-        if (Path(what) / "run.json").is_file():
+        if is_there(Path(what) / "run.json"):
             folder, loaded = Path(what), read_recipe(Path(what))
             loaded = config.override(loaded, words) if words else loaded
         else:

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from radpref.config.schema import AlignSection, DataSection, Recipe, Section, UnreportedSection
 from radpref.errors import RadprefError
+from radpref.files import is_there
 from radpref.outside import parse_yaml, read_text, value_shown
 from radpref.plugins import found
 
@@ -208,7 +209,7 @@ def _anchored(section: Part) -> Part:
             path = Path(given).expanduser()
             sourced = isinstance(section, DataSection | UnreportedSection)
             of_root = name == "file" and sourced and getattr(section, "root", None) is not None
-            if not of_root and not path.is_absolute() and path.exists():
+            if not of_root and not path.is_absolute() and is_there(path):
                 changed[name] = str(path.absolute())
     return section.model_copy(update=changed)
 
@@ -280,7 +281,7 @@ def _read_file(name: str) -> tuple[str, dict[str, Any]]:
             (resources.files("radpref") / "recipes" / f"{name}.yaml").read_text("utf-8"),
             f"{name}.yaml",
         )
-    elif path.exists() and not path.is_dir():
+    elif is_there(path) and not path.is_dir():
         text, where = read_text(path, RecipeError), path.name
     else:
         raise RecipeError(

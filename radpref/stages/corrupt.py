@@ -52,6 +52,11 @@ def _close(context: Context, merged: Merged) -> Outcome:
     )
 
 
+def _lost(row: Pair | Quarantined) -> bool:
+    """Whether a corrupted image of a pair is gone."""
+    return isinstance(row, Pair) and any(not Path(image.path).exists() for image in row.corrupted)
+
+
 STAGE = Stage(
     name="corrupt",
     help="Take the lesions out of the images of the pairs.",
@@ -65,7 +70,7 @@ STAGE = Stage(
         batch=lambda recipe: BATCH,
         close=_close,
         unit="pairs",
-        again=lambda pair: any(not Path(image.path).exists() for image in pair.corrupted),
+        again=_lost,
     ),
     reads=(PAIRS, MODEL),
     writes=(PAIRS,),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from radpref import config
 from radpref.errors import RadprefError
+from radpref.files import is_there
 from radpref.outside import parse_yaml, read_text, reason_of
 from radpref.pipeline import road_of
 from radpref.stages.ports import AFTER
@@ -73,7 +74,7 @@ def load_grid(name: str, more: Mapping[str, Any] | None = None) -> Grid:
     path = Path(name)
     if name in known:
         text = (folder / f"{name}.yaml").read_text(encoding="utf-8")
-    elif path.is_file():
+    elif is_there(path) and path.is_file():
         text = read_text(path, SweepError)
     else:
         raise SweepError(
