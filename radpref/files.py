@@ -28,14 +28,6 @@ class StoreError(RadprefError):
     """A table that cannot be read or written; the message names the file and what to do."""
 
 
-def is_there(path: str | Path) -> bool:
-    """Whether something lies at a path; False also for a name that nothing can have (too long, with a NUL)."""
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        return False
-
-
 def content_key(*parts: Any) -> str:
     """A short hash of anything made of JSON values, records, recipe sections and paths' contents.
 

@@ -131,6 +131,14 @@ def enough_memory(what: str, lower: str) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------ text
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether something lies at a path; False also for a name that nothing can have (too long, with a NUL)."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def read_text(path: Path, error: type[RadprefError] = OutsideError, *, most: int = MOST_TEXT) -> str:
     """The text of a small file in UTF-8.
 

@@ -10,8 +10,8 @@ import typer
 from radpref import config
 from radpref.cli.run import RedoOption, default_folder
 from radpref.cli.terminal import friendly, out, overrides
-from radpref.files import is_there
 from radpref.headroom import headroom_of
+from radpref.outside import is_there
 from radpref.runs.folder import Run, read_recipe
 
 

@@ -20,8 +20,7 @@ from pydantic.fields import FieldInfo
 
 from radpref.config.schema import AlignSection, DataSection, Recipe, Section, UnreportedSection
 from radpref.errors import RadprefError
-from radpref.files import is_there
-from radpref.outside import parse_yaml, read_text, value_shown
+from radpref.outside import is_there, parse_yaml, read_text, value_shown
 from radpref.plugins import found
 
 

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from radpref import config
 from radpref.errors import RadprefError
-from radpref.files import is_there
-from radpref.outside import parse_yaml, read_text, reason_of
+from radpref.outside import is_there, parse_yaml, read_text, reason_of
 from radpref.pipeline import road_of
 from radpref.stages.ports import AFTER
 
