@@ -35,7 +35,10 @@ def spoilt(draw: st.DrawFn, seeds: tuple[bytes, ...]) -> bytes:
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_reader_explains_what_is_wrong(name: str) -> None:
-    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    # the same inputs everywhere: what draws anew is `make fuzz`, and what that finds is kept as a case
+    @settings(
+        max_examples=EXAMPLES, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
     @given(st.one_of(spoilt(READERS[name].seeds), spoilt(READERS[name].seeds), st.binary(max_size=300)))
     def run(content: bytes) -> None:
         survives(name, content)
