@@ -59,43 +59,39 @@ def _noted(context: Context, served: models.Served) -> models.Served:
     return served
 
 
+def _said(
+    context: Context, weights: Weights, questions: Sequence[Question], by: Server, *, seed: int, n: int = 1,
+    temperature: float | None = None, top_p: float = 1.0, scores: bool = False,
+) -> Iterator[Answers]:  # fmt: skip
+    """The answers of weights to some questions, by a server where there is one; numbers as of `models.generate`."""
+    tokens = context.config.sample.max_new_tokens
+    if by.addresses:
+        served = _served(context, weights, by.key, by.addresses, temperature)
+        return served.answers(
+            questions, n=n, temperature=temperature, top_p=top_p, max_new_tokens=tokens, seed=seed, scores=scores
+        )
+    vlm, batch = context.load(weights), len(questions)
+    found = models.generate(
+        vlm, questions, n=n, temperature=temperature, top_p=top_p, max_new_tokens=tokens, batch=batch, seed=seed,
+        scores=scores,
+    )  # fmt: skip
+    return (answers for _, answers in found)
+
+
 def drawn(batch: Sequence[Question], context: Context, n: int) -> Iterator[Answers]:
     """``n`` answers of the fine-tuned model to each question of a batch, drawn as the recipe's sample section says."""
-    section = context.config.sample
-    if section.server:
-        served = _served(context, context.fact(MODEL), "sample.server", section.server, section.temperature)
-        return served.answers(
-            batch,
-            n=n,
-            temperature=section.temperature,
-            top_p=section.top_p,
-            max_new_tokens=section.max_new_tokens,
-            seed=context.config.run.seed,
-        )
-    found = models.generate(
-        context.load(context.fact(MODEL)),
-        batch,
-        n=n,
-        temperature=section.temperature,
-        top_p=section.top_p,
-        max_new_tokens=section.max_new_tokens,
-        batch=len(batch),
-        seed=context.config.run.seed,
-    )
-    return (answers for _, answers in found)
+    recipe, section = context.config, context.config.sample
+    return _said(
+        context, context.fact(MODEL), batch, sampler(recipe), seed=recipe.run.seed, n=n,
+        temperature=section.temperature, top_p=section.top_p,
+    )  # fmt: skip
 
 
 def greedy(
     context: Context, weights: Weights, questions: Sequence[Question], *, by: Server, scores: bool = False
 ) -> Iterator[Answers]:
     """Greedy answers to a batch of questions, by a server where there is one; nothing is drawn."""
-    tokens = context.config.sample.max_new_tokens
-    if by.addresses:
-        served = _served(context, weights, by.key, by.addresses, None)
-        return served.answers(questions, max_new_tokens=tokens, seed=0, scores=scores)
-    vlm = context.load(weights)
-    found = models.generate(vlm, questions, max_new_tokens=tokens, batch=len(questions), seed=0, scores=scores)
-    return (answers for _, answers in found)
+    return _said(context, weights, questions, by, seed=0, scores=scores)
 
 
 class Server(NamedTuple):
@@ -127,16 +123,8 @@ def _lost(row: Completion | Quarantined) -> bool:
 
 def consensus(context: Context, weights: Weights, questions: Sequence[Question], n: int) -> list[Answers]:
     """Of ``n`` answers drawn at temperature 1 to each question the one that the others agree with most; of 1, that."""
-    by, tokens, seed = _measurer(context.config), context.config.sample.max_new_tokens, context.config.run.seed
-    if by.addresses:
-        served = _served(context, weights, by.key, by.addresses, 1.0)
-        said = list(served.answers(questions, n=n, temperature=1.0, max_new_tokens=tokens, seed=seed))
-    else:
-        vlm = context.load(weights)
-        found = models.generate(
-            vlm, questions, n=n, temperature=1.0, max_new_tokens=tokens, batch=len(questions), seed=seed
-        )
-        said = [answers for _, answers in found]
+    by, seed = _measurer(context.config), context.config.run.seed
+    said = _said(context, weights, questions, by, seed=seed, n=n, temperature=1.0)
     drawn = list(zip(questions, said, strict=True))
     several = [(question, own) for question, own in drawn if n > 1 and not isinstance(own, Quarantined)]
     among = judges.among(context.config.task.kind)
