@@ -34,6 +34,7 @@ from radpref.findings.labelled import NO_FINDING, finding_of, in_words, members,
 from radpref.judges.case import Case, Verdict, words
 from radpref.judges.contract import Judge
 from radpref.judges.distances import off_place, unlike
+from radpref.judges.green.matching import Slip
 from radpref.judges.green.normals import Normals, normals_of
 from radpref.judges.green.statements import Denial, Told, Unit, told, unmasked
 from radpref.judges.green.weights import WHOLE, digest, weights
@@ -71,15 +72,6 @@ class Due(NamedTuple):
     weight: float
     """Its share of the class's weight."""
     grave: bool
-
-
-class Slip(NamedTuple):
-    """One thing that the candidate gets wrong, or leaves out, of a finding that it has."""
-
-    kind: ErrorKind
-    note: str
-    credit: float
-    wrong: bool
 
 
 class Match(NamedTuple):
