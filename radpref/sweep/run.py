@@ -133,12 +133,10 @@ def _measured(chain: _Chain) -> list[CellRun]:
         if name not in chain.picked and len(places) > 1:
             tried = {trial: _tried(chain, name, trial, source, place) for trial, place in places.items()}
         trial = chain.picked.get(name) or best(tried or dict.fromkeys(places))
-        cell = chain.grid.cells[name]
-        copy(source, places[trial])
-        run = Run(places[trial], settings(chain.grid, cell, chain.seed, trials(cell)[trial]))
+        run = _run_of(chain, name, trial, source, places[trial])
         run_all(run, redo=True)
         source = places[trial]
-        rows = _rows(run, name, cell)
+        rows = _rows(run, name, chain.grid.cells[name])
         finished = read_finished(places[trial])
         sums = {row: finished.sums(system) for system, row in rows.items()}
         found.append(CellRun(chain.seed, name, trial, places[trial], tried, _read(run, rows), sums))
@@ -147,13 +145,18 @@ def _measured(chain: _Chain) -> list[CellRun]:
 
 def _tried(chain: _Chain, name: str, trial: str, source: Path, place: Path) -> float | None:
     """The score on the validation studies of the checkpoint that a trial selects."""
-    cell = chain.grid.cells[name]
-    copy(source, place)
-    run = Run(place, settings(chain.grid, cell, chain.seed, trials(cell)[trial]))
+    run = _run_of(chain, name, trial, source, place)
     run_until(run, "select")
     choice = Left(run, road_of(run.recipe)).fact(CHOICE)
     assert choice is not None
     return choice.chosen.scores[choice.by]
+
+
+def _run_of(chain: _Chain, name: str, trial: str, source: Path, place: Path) -> Run:
+    """The run of a trial of a cell, which begins as a copy of ``source``."""
+    cell = chain.grid.cells[name]
+    copy(source, place)
+    return Run(place, settings(chain.grid, cell, chain.seed, trials(cell)[trial]))
 
 
 def run_until(run: Run, last: str) -> None:
