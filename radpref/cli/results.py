@@ -64,7 +64,7 @@ def print_results(run: Run, markdown: bool = False) -> None:
 
 def _status_table(run: Run) -> Table:
     """A row a stage: finished or behind which change, the last result line, the seconds it took in all sittings."""
-    finished = [event for event in run.events() if event["event"] == "finished" and event["result"] != "up to date"]
+    finished = [event for event in run.history() if event["event"] == "finished" and event["result"] != "up to date"]
     last = {event["stage"]: event["result"] for event in finished}
     spent, road = run.seconds(), road_of(run.recipe)
     table = Table("stage", "finished", "result", "seconds", title=escape(str(run.folder)), title_justify="left")
@@ -79,5 +79,5 @@ def _caps(run: Run) -> list[str]:
     data = run.recipe.data
     keys = ("train", "validation", "test", "max_images")
     starts = tuple(f"data.{key} is {value:,}: " for key in keys if (value := getattr(data, key)) is not None)
-    notes = [event["text"] for event in run.events() if event["event"] == "note"]
+    notes = [event["text"] for event in run.history() if event["event"] == "note"]
     return [note for note in dict.fromkeys(notes) if note.startswith(starts)]

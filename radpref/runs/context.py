@@ -216,7 +216,7 @@ class Context:
 
     def about(self) -> Mapping[str, Any]:
         """How the run was made: ``run.json``, with ``name``, ``seconds`` by stage and all ``notes``."""
-        notes = [event["text"] for event in self._run.events() if event["event"] == "note"]
+        notes = [event["text"] for event in self._run.history() if event["event"] == "note"]
         return {
             **(self._run.read_json("run.json") or {}),
             "name": self._run.folder.name,

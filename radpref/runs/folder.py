@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -153,10 +154,23 @@ class Run:
             ):
                 yield event
 
+    def history(self) -> list[dict[str, Any]]:
+        """The events of what the folder holds now: of a stage that was done again for other settings or inputs, those
+        since then."""
+        kept: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        basis: dict[str, object] = {}
+        for at, event in enumerate(self.events()):
+            stage = event["stage"]
+            if event["event"] == "started" and (now := event.get("basis")) is not None and now != basis.get(stage):
+                basis[stage] = now
+                kept[stage] = []
+            kept.setdefault(stage, []).append((at, event))
+        return [event for _, event in sorted((one for events in kept.values() for one in events), key=itemgetter(0))]
+
     def seconds(self) -> dict[str, float]:
-        """Seconds that each stage has taken, over all sittings that ended."""
+        """Seconds that what each stage holds now has taken, over all sittings that ended."""
         spent: dict[str, float] = {}
-        for event in self.events():
+        for event in self.history():
             if event["event"] == "finished":
                 spent[event["stage"]] = spent.get(event["stage"], 0.0) + event["seconds"]
         return spent

@@ -130,10 +130,10 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
 
     The stages that it reads are up to date.
     """
-    run.event(stage.name, "started", limit=limit)
     memory = enough_memory(f"`{stage.name}`", _lower(stage))
     with stopwatch() as seconds, memory, disk_errors(run.path(stage.name)):
         state = engine.processes.share(states(run, road, recipe)[stage.name])
+        run.event(stage.name, "started", limit=limit, basis=state.basis.key if state.basis else None)
         if state.basis is None:
             raise RunError(f"{stage.name} cannot be done: {'; '.join(state.why)}")
         stale = engine.processes.share(_stale(run, stage))
