@@ -25,6 +25,7 @@ from radpref.stages.select import LAST
 from radpref.stages.select import STAGE as SELECT
 from radpref.stages.sft import STAGE as SFT
 from radpref.stages.studies import STAGE as STUDIES
+from radpref.stages.style import STAGE as STYLE
 
 METHODS: dict[str, Road] = {
     "chexalign": [STUDIES, SFT, SAMPLE, JUDGE, RANKED, PREPARE, ALIGN, CONTROL, VALIDATE, SELECT, PREDICT, EVALUATE,
@@ -45,7 +46,15 @@ def road_of(recipe: Recipe) -> Road:
     if recipe.method == "pairs" and recipe.data.source == NO_STUDIES:
         return PAIRS_ALONE
     road = in_rounds(METHODS[recipe.method], recipe.align.rounds)
-    return [*road[:2], DRAW, MEASURE, *road[2:]] if recipe.headroom.enabled else road
+    if recipe.headroom.enabled:
+        road = _with(road, SFT, DRAW, MEASURE)
+    return _with(road, PREDICT, STYLE) if recipe.evaluate.style else road
+
+
+def _with(road: Road, after: Stage, *more: Stage) -> Road:
+    """A road with further stages behind one of its own."""
+    at = road.index(after) + 1
+    return [*road[:at], *more, *road[at:]]
 
 
 def commands() -> dict[str, Stage]:

@@ -528,6 +528,18 @@ class Grounded(Record):
     """Lesions that could not be measured."""
 
 
+class Styled(Record):
+    """How likely one answer of one system is under the model before alignment."""
+
+    id: str
+    """That of the answer."""
+    system: str
+    question: str
+    nats: float
+    """Sum of -log p over its tokens, end of turn included."""
+    tokens: int
+
+
 class Metric(Record):
     """One number of the results table."""
 

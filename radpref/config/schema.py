@@ -745,6 +745,9 @@ class EvaluateSection(Section):
         le=64,
         description="measure, of both, the one of so many drawn answers too that the others agree with most; 0: not",
     )
+    style: bool = Field(
+        False, description="measure how likely every answer is under the model before alignment: is its style kept"
+    )
     resamples: int = Field(1000, ge=100, description="bootstrap resamples and permutations")
     batch: int = Field(32, ge=1, description="studies a batch of greedy decoding")
     server: Address | None = Field(

@@ -8,7 +8,7 @@ names its averaging and uncertain rule in its key; its ``definition`` states the
 
 from radpref.evaluation.baselines import BASELINES, NORMAL_REPORT, baselines
 from radpref.evaluation.counts import ERROR_KINDS
-from radpref.evaluation.definitions import definition, headline, kept
+from radpref.evaluation.definitions import STYLE, definition, headline, kept
 from radpref.evaluation.everyone import details, measure_all
 from radpref.evaluation.headroom import GREEDY, Answered, as_plain, choices, headroom, headroom_verdict
 from radpref.evaluation.measure import LabelScore, Measured, by_label, compare, error_totals, measure
@@ -37,6 +37,7 @@ __all__ = [
     "HEADLINE",
     "METRICS",
     "NORMAL_REPORT",
+    "STYLE",
     "VQA_BASELINES",
     "Answered",
     "Definition",

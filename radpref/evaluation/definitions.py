@@ -11,8 +11,8 @@ from radpref.plugins import found
 
 
 def _not_of_texts(sums: Sums) -> Array:
-    """Grounding is measured on images (``radpref.grounding``), not summed from texts."""
-    raise NotImplementedError("grounding is measured by radpref.grounding, not from the counts of texts")
+    """Grounding and style are measured with models and images, not summed from texts."""
+    raise NotImplementedError("this is measured by a model, not from the counts of texts")
 
 
 def _grounding(title: str, rule: str, better: Literal["higher", "lower", "neither"] = "higher") -> Definition:
@@ -30,11 +30,21 @@ GROUNDING = {
     "attention_hit": _grounding("Pointing game", "share of layers whose strongest relative attention hits the mask"),
 }
 """Metrics of ``radpref.grounding`` that head a table."""
+STYLE = "style_nats_mean"
+"""What the answers cost under the model before alignment."""
+WORDING = {
+    STYLE: Definition(
+        "Style, nats a token",
+        "-log p a token of an answer, end of turn included, under the model before alignment; mean over answers",
+        _not_of_texts,
+        "neither",
+    )
+}
 
 
 def definition(name: str) -> Definition:
     """What a metric is called, how it averages, which direction is better. Raises KeyError for an unknown name."""
-    known = {**metrics.METRICS, **GROUNDING, **added()}
+    known = {**metrics.METRICS, **GROUNDING, **WORDING, **added()}
     return known[name] if name in known else vqa_metrics.vqa_definition(name)
 
 
@@ -57,5 +67,6 @@ def headline(names: Iterable[str]) -> tuple[str, ...]:
     """Those of ``names`` that head a table, in its order: of reports, or of questions by task and by kind."""
     there = dict.fromkeys(names)
     by_group = [name for name in there if str(vqa_metrics.group_of(name)).startswith(("task=", "kind="))]
-    fixed = [name for name in (*metrics.HEADLINE, *vqa_metrics.HEADLINE, *GROUNDING, *added()) if name in there]
+    ordered = (*metrics.HEADLINE, *vqa_metrics.HEADLINE, *GROUNDING, *WORDING, *added())
+    fixed = [name for name in ordered if name in there]
     return (*fixed, *by_group)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from radpref import plugins
-from radpref.records import Judgement, Metric, Question
+from radpref.records import Comparison, Judgement, Metric, Question
 from radpref.rooms import evaluation, grounding
 from radpref.runs.context import Context
 from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages import ports
 from radpref.stages.answers import texts_of
 from radpref.stages.identities import ADDED_METRICS, FREE_JUDGES, READER
-from radpref.stages.ports import AFTER, ALL_TRAIN, GROUNDED, PREDICTED, STUDIES, TEST, TUNED, TWINS
+from radpref.stages.ports import AFTER, ALL_TRAIN, GROUNDED, PREDICTED, STUDIES, STYLED, TEST, TUNED, TWINS
 from radpref.stages.select import shown
 
 if TYPE_CHECKING:
@@ -50,8 +50,11 @@ def _evaluate(context: Context) -> Outcome:
         )
     ]
     seen, changed = grounding.tabled(list(context.read(GROUNDED)), AFTER, resamples=resamples, seed=seed)
-    metrics = [*(row for one in measured.values() for row in one.metrics), *_added(context, said, questions), *seen]
-    comparisons += changed
+    worded, reworded = _styled(context, questions, start)
+    metrics = [
+        *(row for one in measured.values() for row in one.metrics), *_added(context, said, questions), *seen, *worded
+    ]  # fmt: skip
+    comparisons += [*changed, *reworded]
     context.write(ports.METRICS, metrics)
     context.write(ports.COMPARISONS, comparisons)
     columns = {one.columns: evaluation.counted(evaluation.kept(row.name for row in one.metrics), one.columns)
@@ -102,6 +105,32 @@ def _added(context: Context, said: Mapping[str, Mapping[str, str]], questions: S
             yield grounding.mean_metric(system, name, rows, resamples=resamples, seed=seed)
 
 
+def _styled(context: Context, questions: Sequence[Question], start: str) -> tuple[list[Metric], list[Comparison]]:
+    """Nats a token of each system's answers under the model before alignment, and by how much they differ."""
+    resamples, seed, name = context.config.evaluate.resamples, context.config.run.seed, evaluation.STYLE
+    patients = {question.id: question.patient for question in questions}
+    rows = [row for row in context.read(STYLED) if row.question in patients]
+    found = {
+        system: {row.question: row.nats / row.tokens for row in rows if row.system == system}
+        for system in dict.fromkeys(row.system for row in rows)
+    }
+    metrics = [
+        grounding.mean_metric(
+            system, name, [grounding.Value(patients[key], value) for key, value in own.items()],
+            resamples=resamples, seed=seed,
+        )
+        for system, own in found.items()
+    ]  # fmt: skip
+    pairs = compared(list(found), start) if found else []
+    tests = [
+        grounding.paired_mean(
+            name, (before, found[before]), (after, found[after]), patients, resamples=resamples, seed=seed
+        )
+        for before, after in pairs
+    ]
+    return metrics, [row for row in tests if row]
+
+
 def _judgements(measured: Mapping[str, Measured]) -> Iterator[Judgement]:
     """What judges say of the answers of each system; ids tell system, judge and question."""
     for name, one in measured.items():
@@ -115,7 +144,7 @@ STAGE = Stage(
     help="Measure every system on the held-out patients.",
     work=Whole(_evaluate),
     reads=(ALL_TRAIN, TEST, TWINS, PREDICTED, TUNED),
-    may_read=(STUDIES, GROUNDED),
+    may_read=(STUDIES, GROUNDED, STYLED),
     writes=(ports.METRICS, ports.COMPARISONS, ports.BY_PATIENT, ports.TEST_JUDGEMENTS),
     config=("task.kind", "evaluate.resamples", "run.seed"),
     identities=(READER, FREE_JUDGES, ADDED_METRICS),

@@ -27,6 +27,8 @@ VALIDATED = TableOf("validated", records.Completion)
 PREDICTED = TableOf("predicted", records.Completion)
 """Greedy answers of every measured system to the test questions."""
 GROUNDED = TableOf("grounded", records.Grounded)
+STYLED = TableOf("styled", records.Styled)
+"""How likely every measured answer is under the model before alignment."""
 METRICS = TableOf("metrics", records.Metric)
 COMPARISONS = TableOf("comparisons", records.Comparison)
 BY_PATIENT = TableOf("by-patient", records.PatientCounts)
