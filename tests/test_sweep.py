@@ -75,6 +75,13 @@ def test_a_bad_grid_fails_before_any_work(tmp_path: Path) -> None:
         load_grid("firempoo")
 
 
+def test_a_trial_that_could_not_be_trained_fails_before_any_work(tmp_path: Path) -> None:
+    """The last trial of the last cell is looked at like the first: nothing ends a sweep after hours."""
+    wrong = {"set": {}, "trials": {"small": {}, "projector": {"align.train_projector": True, "align.lora.rank": 4}}}
+    with pytest.raises(SweepError, match=r"odd, projector: align\.train_projector is true"):
+        load_grid(grid(tmp_path / "grid.yaml", cells={**TINY["cells"], "odd": wrong}))  # type: ignore[dict-item]
+
+
 def test_keys_of_the_command_line_are_set_for_all_cells(tmp_path: Path) -> None:
     words = ["align.lr=1e-4", "align.visual.weight=0.5", "data.phantom.reports=clinical"]
     loaded = load_grid(grid(tmp_path / "grid.yaml"), config.given(words))
@@ -244,6 +251,11 @@ def test_trials_other_recipes_and_ways_to_answer(tmp_path: Path) -> None:
             if (tmp_path / "out" / f"seed-{seed}" / file_name(f"dpo, {trial}") / "metrics.json").is_file()
         ]
         assert kept == [best]
+    drawn = {
+        (place / file_name(f"dpo, {one}") / "sample" / "completions.jsonl").stat().st_mtime_ns
+        for one in ("small", "large")
+    }
+    assert len(drawn) == 1  # what the second trial's settings leave alone is the first one's
     assert Run(place / "spans").recipe.method == "firempo"
     stamp = (place / "shared" / "sft" / "done.json").read_text("utf-8")
     assert (place / "spans" / "sft" / "done.json").read_text("utf-8") == stamp

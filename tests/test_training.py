@@ -14,11 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radpref import config
 from radpref.config import LoraSection, ModelSection, SftSection
 from radpref.images import read_image
 from radpref.losses import LOSSES, objective
 from radpref.models import Vlm, encode_answer, encode_prompt, load
+from radpref.pipeline import road_of
 from radpref.records import ImageFile, Pair
+from radpref.runs.runner import check
 from radpref.training import Prepared, TrainingError, align, checkpoints, prepare, sft
 from radpref.training.rows import items, keyed
 from tests import tiny
@@ -226,6 +229,27 @@ def test_each_objective_trains_all_of_the_adapter_and_nothing_else(
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not hasattr(vlm.model, "peft_config")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["chexalign", "align.train_projector=true", "align.lora.rank=4"], "align.train_projector is true"),
+        (["chexalign", "sft.train_tower=true", "sft.lora.rank=4"], "sft.train_tower is true"),
+        (["chexalign", "run.trackers=[wandb]"], "pip install wandb"),
+        (["grpo", "sft.enabled=false", "run.trackers=[wandb]"], "pip install wandb"),
+        (["grpo", "grpo.optimizer=adamw-8bit"], "grpo.optimizer adamw-8bit"),
+        (["firempo", "align.optimizer=adamw-8bit"], "align.optimizer adamw-8bit"),
+    ],
+)
+def test_settings_that_rule_each_other_out_are_known_before_any_work(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("radpref.training.settings.find_spec", lambda name: None)
+    method, *overrides = words
+    recipe = config.load(method, overrides=overrides).recipe
+    with pytest.raises(TrainingError, match=message.replace(".", r"\.")):
+        check(road_of(recipe), recipe)
 
 
 def test_training_in_full_leaves_tower_projector_and_the_given_model_alone(

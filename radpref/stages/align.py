@@ -10,7 +10,6 @@ from radpref.config import Recipe, SftSection
 from radpref.records import Question, System, Systems, reasons
 from radpref.rooms import judges, losses, training
 from radpref.runs.context import QUARANTINED, Context
-from radpref.runs.folder import RunError
 from radpref.runs.stage import Outcome, Ranks, Stage
 from radpref.runs.streams import asked
 from radpref.stages.identities import ASKED, COMPUTES, DEVICE, JUDGE, NEEDS
@@ -28,18 +27,9 @@ def _check_objective(recipe: Recipe) -> None:
     losses.objective(recipe.align)
 
 
-def _check_adapter(recipe: Recipe) -> None:
-    """What is kept in 4 bits can have an adapter, and cannot be trained itself."""
-    if recipe.model.quantize != "none" and not recipe.align.lora.rank:
-        raise RunError(
-            f"model.quantize {recipe.model.quantize} keeps weights in 4 bits, which cannot be trained, and "
-            "align.lora.rank is 0. Set align.lora.rank above 0, or model.quantize none."
-        )
-
-
 def _check_align(recipe: Recipe) -> None:
     _check_objective(recipe)
-    _check_adapter(recipe)
+    training.check_settings("align", recipe.align, recipe.model.quantize, recipe.run.trackers)
 
 
 def _prepared(context: Context) -> Prepared:
@@ -198,7 +188,6 @@ CONTROL = Stage(
             "run.trackers", *COMPUTES),
     identities=(DEVICE,),
     rooms=("models", "training"),
-    check=_check_adapter,
 )  # fmt: skip
 
 
@@ -231,8 +220,7 @@ def _grpo(context: Context) -> Outcome:
 
 
 def _check_grpo(recipe: Recipe) -> None:
-    if recipe.model.quantize != "none" and not recipe.grpo.lora.rank:
-        raise RunError("model.quantize keeps weights in 4 bits, and grpo.lora.rank is 0; set one of them otherwise.")
+    training.check_settings("grpo", recipe.grpo, recipe.model.quantize, recipe.run.trackers)
     if recipe.grpo.reward == "judge":
         check_judge(recipe)
 

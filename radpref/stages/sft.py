@@ -57,14 +57,14 @@ def _check(recipe: Recipe) -> None:
     """The model's files are there, and what is to be trained can be."""
     models.pick_device(recipe.run.device)
     models.locate(recipe.model)
-    quantised = recipe.model.quantize != "none"
-    if quantised:
+    if recipe.model.quantize != "none":
         models.check_installed()
-    if quantised and recipe.sft.enabled and (not recipe.sft.lora.rank or recipe.model.adapter):
-        what = "model.adapter, which has to be merged first" if recipe.sft.lora.rank else "sft.lora.rank 0"
+    if recipe.sft.enabled:
+        training.check_settings("sft", recipe.sft, recipe.model.quantize, recipe.run.trackers)
+    if recipe.sft.enabled and recipe.model.quantize != "none" and recipe.model.adapter:
         raise RunError(
-            f"model.quantize {recipe.model.quantize} keeps weights in 4 bits, which cannot be trained, and the recipe "
-            f"has {what}. Train an adapter (--sft.lora.rank 16), fine-tune nothing (--sft.enabled false), or set "
+            f"model.quantize {recipe.model.quantize} keeps weights in 4 bits, and model.adapter would have to be "
+            "merged into them before another adapter is trained. Fine-tune nothing (--sft.enabled false), or set "
             "model.quantize none."
         )
     if not recipe.sft.enabled and recipe.model.adapter:

@@ -13,6 +13,7 @@ from radpref import config
 from radpref.errors import RadprefError
 from radpref.outside import is_there, parse_yaml, read_text, reason_of
 from radpref.pipeline import road_of
+from radpref.runs.runner import check
 from radpref.stages.ports import AFTER
 
 WHOLE = "whole"
@@ -97,12 +98,22 @@ def load_grid(name: str, more: Mapping[str, Any] | None = None) -> Grid:
 
 
 def _check(name: str, grid: Grid) -> None:
-    """Whether every cell could begin. Raises RecipeError for a wrong key, SweepError for a stage that is not there."""
-    for cell in (Cell(), *grid.cells.values()):
-        for trial in trials(cell).values():
-            road = [stage.name for stage in road_of(settings(grid, cell, 0, trial).recipe)]
-            if grid.share not in road:
-                raise SweepError(f"grid {name} shares stages up to `{grid.share}`, but they are {', '.join(road)}")
+    """Whether every trial of every cell could begin, as far as that is known before any work.
+
+    Raises RecipeError for a wrong key, SweepError for a stage that is not there and for settings that do not fit.
+    """
+    for title, cell in {"what all share": Cell(), **grid.cells}.items():
+        for trial, more in trials(cell).items():
+            recipe = settings(grid, cell, 0, more).recipe
+            road = road_of(recipe)
+            names = [stage.name for stage in road]
+            if grid.share not in names:
+                raise SweepError(f"grid {name} shares stages up to `{grid.share}`, but they are {', '.join(names)}")
+            try:
+                check(road, recipe)
+            except RadprefError as error:
+                where = title if trial == WHOLE else f"{title}, {trial}"
+                raise SweepError(f"grid {name}, {where}: {error}") from error
 
 
 def shown(name: str, cell: Cell) -> dict[str, str]:

@@ -120,7 +120,7 @@ def _tuned(chain: _Chain) -> list[tuple[str, dict[str, float | None]]]:
     """Every cell with its trials' scores on the validation studies."""
     found, source = [], chain.own / SHARED
     for name, places in _places(chain).items():
-        found.append((name, {trial: _tried(chain, name, trial, source, place) for trial, place in places.items()}))
+        found.append((name, _all_tried(chain, name, source, places)))
         source = next(iter(places.values()))
     return found
 
@@ -131,7 +131,7 @@ def _measured(chain: _Chain) -> list[CellRun]:
     for name, places in _places(chain).items():
         tried: dict[str, float | None] = {}
         if name not in chain.picked and len(places) > 1:
-            tried = {trial: _tried(chain, name, trial, source, place) for trial, place in places.items()}
+            tried = _all_tried(chain, name, source, places)
         trial = chain.picked.get(name) or best(tried or dict.fromkeys(places))
         run = _run_of(chain, name, trial, source, places[trial])
         run_all(run, redo=True)
@@ -141,6 +141,15 @@ def _measured(chain: _Chain) -> list[CellRun]:
         sums = {row: finished.sums(system) for system, row in rows.items()}
         found.append(CellRun(chain.seed, name, trial, places[trial], tried, _read(run, rows), sums))
     return found
+
+
+def _all_tried(chain: _Chain, name: str, source: Path, places: Mapping[str, Path]) -> dict[str, float | None]:
+    """Each trial's score; each begins as a copy of the one before, and takes over what its settings leave alone."""
+    befores = [source, *places.values()]
+    return {
+        trial: _tried(chain, name, trial, before, place)
+        for before, (trial, place) in zip(befores, places.items(), strict=False)
+    }
 
 
 def _tried(chain: _Chain, name: str, trial: str, source: Path, place: Path) -> float | None:

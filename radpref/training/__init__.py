@@ -16,6 +16,7 @@ from radpref.training.memory import rows as estimate_rows
 from radpref.training.prepare import Prepared, prepare
 from radpref.training.rows import Item, Prompts, Row
 from radpref.training.scoring import Way, way_of
+from radpref.training.settings import check_settings
 from radpref.training.sft import Tuned, sft
 from radpref.training.trainer import Collator, PairTrainer
 
@@ -35,6 +36,7 @@ __all__ = [
     "align",
     "check",
     "check_rows",
+    "check_settings",
     "checkpoints",
     "estimate",
     "estimate_rows",

@@ -29,6 +29,7 @@ from radpref.training.loop import (
     trained,
 )
 from radpref.training.prepare import Prepared, identity
+from radpref.training.settings import check_settings
 from radpref.training.trainer import PairTrainer
 
 
@@ -70,8 +71,10 @@ def align(
         trackers: where steps are shown besides (``run.trackers``).
 
     Raises:
-        TrainingError: references of another model, a folder of other settings, or a loss that broke down.
+        TrainingError: settings that rule each other out, references of another model, a folder of other settings, or
+            a loss that broke down.
     """
+    check_settings("align", section, trackers=trackers)
     for what, made, given in zip(
         ("weights", "dtype", "precision"), prepared.cache.model.split("/"), identity(vlm).split("/"), strict=True
     ):
@@ -143,16 +146,7 @@ def _reference_head(vlm: Vlm, prepared: Prepared) -> Head | None:
 
 
 def _student(vlm: Vlm, section: AlignSection) -> Vlm:
-    """The model with what is trained on top: an adapter in place, or a copy for training in full.
-
-    Raises TrainingError where tower or projector are to be trained beside an adapter, which holds neither.
-    """
-    if section.lora.rank and (section.train_tower or section.train_projector):
-        what = "train_tower" if section.train_tower else "train_projector"
-        raise TrainingError(
-            f"align.{what} is true and align.lora.rank is {section.lora.rank}: an adapter holds weights of the "
-            "language model alone. Set align.lora.rank 0 to train in full, or leave that part frozen."
-        )
+    """The model with what is trained on top: an adapter in place, or a copy for training in full."""
     if section.lora.rank:
         return attach_lora(vlm, section.lora)
     student = merged(replace(vlm, model=copy.deepcopy(vlm.model)))

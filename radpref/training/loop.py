@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,18 +99,8 @@ def arguments(
     """Arguments of ``TrainingArguments`` (and so of ``SFTConfig``) that follow from a recipe's section.
 
     Betas of 0.9 and 0.999, gradients clipped at norm 1; a line of the journal for every step, which goes to
-    ``trackers`` besides, and nothing drawn on the terminal. The rate's course is ``rates``. Raises TrainingError for an
-    optimiser or a tracker whose package is not installed.
+    ``trackers`` besides, and nothing drawn on the terminal. The rate's course is ``rates``.
     """
-    packages = {"tensorboard": ("tensorboard", "tensorboardX")}
-    if absent := [name for name in trackers if not any(map(find_spec, packages.get(name, (name,))))]:
-        raise TrainingError(
-            f"run.trackers names what is not installed: pip install {' '.join(absent)}, or leave it out of the recipe"
-        )
-    if section.optimizer == "adamw-8bit" and find_spec("bitsandbytes") is None:
-        raise TrainingError(
-            "optimizer adamw-8bit is bitsandbytes', which is not installed: pip install bitsandbytes, or set adamw"
-        )
     return {
         "output_dir": str(folder),
         "per_device_train_batch_size": part(section.batch),

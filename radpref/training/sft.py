@@ -31,6 +31,7 @@ from radpref.training.loop import (
 from radpref.training.prepare import identity
 from radpref.training.rows import Prompts, Row, answer_ids, keyed
 from radpref.training.scoring import way_of
+from radpref.training.settings import check_settings
 
 STAGE = "sft"
 
@@ -75,13 +76,10 @@ def sft(
         trackers: where steps are shown besides (``run.trackers``).
 
     Raises:
-        TrainingError: no usable question, a folder of other settings, or a loss that broke down.
+        TrainingError: settings that rule each other out, no usable question, a folder of other settings, or a loss
+            that broke down.
     """
-    if section.lora.rank and section.train_tower:
-        raise TrainingError(
-            f"sft.train_tower with sft.lora.rank {section.lora.rank}: the adapter is on the language model alone. "
-            "Set sft.lora.rank to 0 to train the tower, or sft.train_tower to false."
-        )
+    check_settings("sft", section, trackers=trackers)
     prompts = Prompts(vlm)
     rows, quarantined = usable(vlm, questions, prompts)
     claim(
