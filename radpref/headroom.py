@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from radpref.pipeline import road_of, run_road
 from radpref.runs.folder import Run, RunError
-from radpref.stages.headroom import DRAW, MEASURE, PAGE
+from radpref.stages.headroom import DRAW, MEASURE, PAGE, PROBE
 
 
 def headroom_of(run: Run, *, redo: bool = False) -> str:
@@ -16,5 +16,5 @@ def headroom_of(run: Run, *, redo: bool = False) -> str:
     road = road_of(run.recipe)
     if road[0].name != "studies":
         raise RunError(f"{run.folder} has pairs and no studies, so that there is nothing to measure on.")
-    run_road(run, [*road[:2], DRAW, MEASURE], redo=redo)
+    run_road(run, [*road[:2], DRAW, PROBE, MEASURE], redo=redo)
     return str(run.path(PAGE))

@@ -15,7 +15,7 @@ from radpref.stages.answers import ANSWER, PREDICT, SAMPLE, VALIDATE
 from radpref.stages.corrupt import STAGE as CORRUPT
 from radpref.stages.evaluate import STAGE as EVALUATE
 from radpref.stages.ground import STAGE as GROUND
-from radpref.stages.headroom import DRAW, MEASURE
+from radpref.stages.headroom import DRAW, MEASURE, PROBE
 from radpref.stages.judge import STAGE as JUDGE
 from radpref.stages.mine import EMBED, MINE
 from radpref.stages.pair import COUNTERFACTUAL, EDITED, GIVEN, RANKED
@@ -47,7 +47,7 @@ def road_of(recipe: Recipe) -> Road:
         return PAIRS_ALONE
     road = in_rounds(METHODS[recipe.method], recipe.align.rounds)
     if recipe.headroom.enabled:
-        road = _with(road, SFT, DRAW, MEASURE)
+        road = _with(road, SFT, DRAW, PROBE, MEASURE)
     return _with(road, PREDICT, STYLE) if recipe.evaluate.style else road
 
 

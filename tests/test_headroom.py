@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from radpref.cli import app
 from radpref.evaluation import GREEDY, Answered, choices, headroom, headroom_verdict, measure
 from radpref.judges import JUDGES, agreement
-from radpref.records import ImageFile, Question
+from radpref.records import Finding, ImageFile, Question
+from radpref.training.probe import Sight, train_probe
+from radpref.training.probe import _kept as kept
 
 GREEN = JUDGES["green"]()
 
@@ -80,6 +83,46 @@ def test_the_verdict_says_what_there_is_to_gain() -> None:
     assert "nothing better" in told([row._replace(greedy=RIGHT, drawn=[RIGHT] * 4) for row in rows()])
 
 
+def test_a_probe_finds_what_the_features_hold_and_nothing_where_they_hold_nothing() -> None:
+    rng = torch.Generator().manual_seed(0)
+    there = torch.rand(400, generator=rng) < 0.4
+    left = torch.rand(400, generator=rng) < 0.5
+    features = torch.randn(400, 9, 32, generator=rng) * 0.3
+    places = torch.randint(9, (400,), generator=rng)
+    for row in range(400):  # at some place the one number that tells, and its side in another
+        if there[row]:
+            features[row, places[row], 0] = 4.0
+            features[row, places[row], 1] = 4.0 if left[row] else -4.0
+    mask = torch.ones(400, 9, dtype=torch.bool)
+    mask[::3, 7:] = False  # a study with fewer images
+    said = [
+        [Finding(name="pleural effusion", side="left" if left[row] else "right")]
+        if there[row] and mask[row, places[row]] else [Finding(name="pleural effusion", presence="absent")]
+        for row in range(400)
+    ]  # fmt: skip
+    seen = Sight(features, mask)
+    probe = train_probe(Sight(features[:300], mask[:300]), said[:300])
+    found = probe.findings(seen)[300:]
+    right = [a == b for [a], [b] in zip(found, said[300:], strict=True)]
+    assert sum(right) > 90
+    torch.testing.assert_close(probe(features, mask), probe(features.where(mask[..., None], 7.0), mask))
+    again = train_probe(Sight(features[:300], mask[:300]), said[:300])
+    assert torch.equal(again(features, mask), probe(features, mask))  # of the seed alone
+    blind = train_probe(Sight(torch.randn(300, 9, 32, generator=rng), mask[:300]), said[:300])
+    guessed = [a.presence == b.presence for [a], [b] in zip(blind.findings(seen)[300:], said[300:], strict=True)]
+    assert sum(guessed) < 80
+    with pytest.raises(ValueError, match="names a finding"):
+        train_probe(seen, [[] for _ in range(400)])
+
+
+def test_many_wide_places_are_averaged_and_projected() -> None:
+    one, wide = torch.ones(6, 4), torch.randn(1000, 2048)
+    assert kept(one) is one
+    assert kept(wide).shape == (64, 512)
+    lengths = kept(wide[:60]).norm(dim=1) / wide[:60].norm(dim=1)
+    assert ((lengths - 1).abs() < 0.2).all()  # distances are kept
+
+
 @pytest.mark.slow
 def test_the_command_measures_before_any_alignment_and_a_run_goes_on_from_it(tmp_path: Path) -> None:
     words = ["--preset", "tiny", "--out", str(tmp_path / "run"), "--data.validation", "6"]
@@ -88,13 +131,17 @@ def test_the_command_measures_before_any_alignment_and_a_run_goes_on_from_it(tmp
     found = json.loads((tmp_path / "run" / "headroom.json").read_text())
     assert found["questions"] == 6
     names = [way["name"] for way in found["choices"]]
-    assert names == ["greedy", "one draw", "best of 2", "best of 3", "consensus of 3", "reference"]
+    drawn = ["greedy", "one draw", "best of 2", "best of 3", "consensus of 3"]
+    assert names == [*drawn, "probe", "truth", "reference"]
+    by_name = {way["name"]: way["metrics"]["finding_f1_micro_truth_uncertain-positive"] for way in found["choices"]}
+    assert by_name["truth"]["value"] == 1.0
+    assert "A probe on its image features" in found["verdict"] or "A plain report of what a probe" in found["verdict"]
     page = (tmp_path / "run" / "headroom.html").read_text()
     assert "<script" not in page
     assert page.count("<svg") >= 2
     again = CliRunner().invoke(app, ["headroom", str(tmp_path / "run")])
     assert "up to date" in again.output
-    stamps = {name: (tmp_path / "run" / name / "done.json").read_text() for name in ("draw", "headroom")}
+    stamps = {name: (tmp_path / "run" / name / "done.json").read_text() for name in ("draw", "probe", "headroom")}
     whole = CliRunner().invoke(app, ["run", "chexalign", *words, "--headroom.n", "3", "--headroom.enabled", "true"])
     assert whole.exit_code == 0, whole.output
     assert stamps == {name: (tmp_path / "run" / name / "done.json").read_text() for name in stamps}

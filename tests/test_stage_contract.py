@@ -488,6 +488,7 @@ def test_no_key_is_read_by_nobody() -> None:
         "evaluate.style",
         "headroom.enabled",
         "headroom.n",
+        "headroom.probe",
         "report.studies",
         "report.pairs",
     ]  # they decide on stages of their own

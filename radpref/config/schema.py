@@ -767,6 +767,11 @@ class HeadroomSection(Section):
         False, description="measure before the alignment what it can gain, as `radpref headroom` does, for the report"
     )
     n: int = Field(16, ge=2, description="answers that `radpref headroom` draws to each validation question")
+    probe: int = Field(
+        2000,
+        ge=0,
+        description="most training reports that a probe on the model's image features learns from; 0: no probe",
+    )
 
 
 class ReportSection(Section):

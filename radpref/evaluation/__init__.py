@@ -10,7 +10,7 @@ from radpref.evaluation.baselines import BASELINES, NORMAL_REPORT, baselines
 from radpref.evaluation.counts import ERROR_KINDS
 from radpref.evaluation.definitions import STYLE, definition, headline, kept
 from radpref.evaluation.everyone import details, measure_all
-from radpref.evaluation.headroom import GREEDY, Answered, as_plain, choices, headroom, headroom_verdict
+from radpref.evaluation.headroom import GREEDY, REFERENCE, Answered, as_plain, choices, headroom, headroom_verdict
 from radpref.evaluation.measure import LabelScore, Measured, by_label, compare, error_totals, measure
 from radpref.evaluation.metrics import ERROR_METRICS, HEADLINE, METRICS, Definition
 from radpref.evaluation.resampling import holm
@@ -37,6 +37,7 @@ __all__ = [
     "HEADLINE",
     "METRICS",
     "NORMAL_REPORT",
+    "REFERENCE",
     "STYLE",
     "VQA_BASELINES",
     "Answered",

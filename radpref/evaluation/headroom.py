@@ -15,6 +15,8 @@ from radpref.judges import Case, Judge, agreement
 from radpref.records import Choosing, Question
 
 GREEDY = "greedy"
+PROBE = "probe"
+"""Plain reports of what can be read from the model's image features (``training.train_probe``)."""
 REFERENCE = "reference"
 """What the judge and the reader make of the references themselves: the most that can be measured."""
 
@@ -105,7 +107,21 @@ def headroom_verdict(rows: Sequence[Choosing], metric: str) -> str:
         )
     else:
         word = "its own answers hold nothing better: preferences among them can gain nothing"
-    return f"against greedy: {', '.join(told)}; {word}."
+    return f"against greedy: {', '.join(told)}; {word}.{_seen(rows, metric)}"
+
+
+def _seen(rows: Sequence[Choosing], metric: str) -> str:
+    """What a probe says of the model's sight, where there is one."""
+    probe = next((row for row in rows if row.id == PROBE), None)
+    if probe is None:
+        return ""
+    gain = probe.gains.get(metric)
+    if gain is not None and gain.low is not None and gain.low > 0:
+        return (
+            f" A plain report of what a probe reads from its image features: {_gain(probe, metric)}; the images tell "
+            "more than the model says."
+        )
+    return f" A probe on its image features finds no more ({_gain(probe, metric)})."
 
 
 def _best(rows: Sequence[Choosing], most: int) -> str:

@@ -6,6 +6,7 @@ The words are data (``lexicon.yaml``); ``lexicon`` finds them in a sentence; ``r
 from hashlib import blake2b
 from importlib import resources
 
+from radpref.findings.labelled import in_words
 from radpref.findings.labels import CHEXPERT, CLASSES_5, CLASSES_14, labels
 from radpref.findings.language import language_of, unreadable
 from radpref.findings.lexicon import lexicon
@@ -28,6 +29,7 @@ __all__ = [
     "COVERS",
     "grammar_digest",
     "in_one_sentence",
+    "in_words",
     "labels",
     "language_of",
     "lexicon",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import inspect
 import re
 from array import array
 from collections import Counter
@@ -25,8 +24,7 @@ from torch import Tensor
 from radpref.findings import read
 from radpref.images import ImageError, read_image
 from radpref.mining.rows import DistinctTexts, Rows, as_tensor, batched
-from radpref.models import Vlm, autocast, encode_prompt, image_token_ids, unwrapped
-from radpref.models.chat import pad
+from radpref.models import Vlm, image_features
 from radpref.records import Finding, ImageFile, ImageVector, Quarantined, Question
 
 GRID = 2.0**-20
@@ -119,20 +117,7 @@ Encode = Callable[[Sequence[Image.Image]], Tensor]
 
 def tower(vlm: Vlm) -> Encode:
     """The mean of what the model's own tower and projector hand to its language model, over all places of an image."""
-    model = unwrapped(vlm.model)
-    known = inspect.signature(model.get_image_features).parameters.keys() - {"input_ids"}
-    places = torch.tensor(sorted(image_token_ids(vlm)))
-
-    def encode(images: Sequence[Image.Image]) -> Tensor:
-        prompts = [encode_prompt(vlm, "", [image]) for image in images]
-        inputs = {name: value.to(vlm.device) for name, value in pad(vlm, prompts, "left").items() if name in known}
-        with torch.no_grad(), autocast(vlm):
-            out = model.get_image_features(**inputs, return_dict=True).pooler_output
-        features = torch.cat([part.reshape(-1, part.shape[-1]) for part in out]).float().cpu()
-        tokens = [int(torch.isin(prompt["input_ids"], places).sum()) for prompt in prompts]  # as they are spread
-        return torch.stack([part.mean(0) for part in torch.split(features, tokens)])
-
-    return encode
+    return lambda images: torch.stack([part.mean(0) for part in image_features(vlm, images)])
 
 
 def image_vectors(

@@ -16,6 +16,7 @@ from radpref.models.precision import pick_device, settle_precision
 from radpref.models.quantised import check_installed
 from radpref.models.segmenter import Segmenter, load_segmenter, segment
 from radpref.models.serving import Served, reach, served_name
+from radpref.models.sight import image_features
 from radpref.models.spans import lost, token_mask
 from radpref.models.template import messages
 from radpref.models.vlm import (
@@ -50,6 +51,7 @@ __all__ = [
     "fingerprint",
     "freeze",
     "generate",
+    "image_features",
     "image_token_ids",
     "in_full",
     "language_model",

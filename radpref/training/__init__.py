@@ -14,6 +14,7 @@ from radpref.training.loop import Checkpoint, Training, checkpoints, history, la
 from radpref.training.memory import estimate
 from radpref.training.memory import rows as estimate_rows
 from radpref.training.prepare import Prepared, prepare
+from radpref.training.probe import Probe, sight, train_probe
 from radpref.training.rows import Item, Prompts, Row
 from radpref.training.scoring import Way, way_of
 from radpref.training.settings import check_settings
@@ -27,6 +28,7 @@ __all__ = [
     "Item",
     "PairTrainer",
     "Prepared",
+    "Probe",
     "Prompts",
     "Row",
     "Training",
@@ -45,5 +47,7 @@ __all__ = [
     "last_tenth",
     "prepare",
     "sft",
+    "sight",
+    "train_probe",
     "way_of",
 ]
