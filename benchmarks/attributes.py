@@ -8,23 +8,22 @@ mislead it, and what it would rather say than name the attribute does not count.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from radpref.findings import read
 from radpref.findings.reader import sentence_bounds
 from radpref.images import read_image
 from radpref.models import Vlm, autocast, collate, encode_answer, encode_prompt
 from radpref.models.make_builtin import auc
-from radpref.records import Finding, ImageFile, Question, Severity, Side, Study
+from radpref.records import Finding, ImageFile, Question, Study
+from radpref.training.probe import SLOTS, Probe, Sight, train_probe
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "side": ("left", "right"),
@@ -127,80 +126,21 @@ def _heads(vlm: Vlm, text: str, offset: int, attribute: str) -> tuple[int, list[
 # ---------------------------------------------------------------- a probe on the tower
 
 
-class Probe(nn.Module):
-    """Attention-pooled readout of patches: for every finding presence, side, severity and place.
-
-    Each finding has a query that attends to the patches; what it attends to is read by linear maps that all findings
-    share, with an offset of their own.
-    """
-
-    def __init__(self, width: int, names: Sequence[str]) -> None:
-        super().__init__()
-        self.names = tuple(names)
-        outputs = 3 + sum(len(classes) for classes in CLASSES.values())  # presence, sides apart, the classes
-        self.norm = nn.LayerNorm(width)
-        self.query = nn.Parameter(torch.randn(len(names), width) * width**-0.5)
-        self.own = nn.Parameter(torch.zeros(len(names), outputs, width))
-        self.shared = nn.Linear(width, outputs)
-        self.offset = nn.Parameter(torch.zeros(len(names), outputs))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(images, findings, outputs) from features (images, patches, width)."""
-        normed = self.norm(features)
-        attention = (normed @ self.query.T).softmax(1)
-        pooled = torch.einsum("ipf,ipw->ifw", attention, normed)
-        return self.shared(pooled) + torch.einsum("ifw,fow->ifo", pooled, self.own) + self.offset
+def probe_on(features: Tensor, studies: Sequence[Study]) -> Probe:
+    """A probe of ``features`` (studies, patches, width) on the studies' truth."""
+    return train_probe(all_of(features), [study.truth or () for study in studies], steps=1500, seed=0)
 
 
-_SLOTS = {"side": slice(1, 3), "severity": slice(3, 6), "place": slice(6, 9)}
-
-
-def _targets(studies: Sequence[Study], names: Sequence[str]) -> Tensor:
-    """(studies, findings, outputs) float32: presence and both sides as 0 or 1, classes one-hot, NaN where not asked."""
-    target = torch.full((len(studies), len(names), 9), torch.nan)
-    target[..., 0] = 0.0
-    for row, study in zip(target, studies, strict=True):
-        for finding in study.truth or ():
-            entry = row[names.index(finding.name)]
-            entry[0] = 1.0
-            if finding.side:
-                entry[1], entry[2] = float(finding.side != "right"), float(finding.side != "left")
-            for attribute in ("severity", "place"):
-                named = value(finding, attribute)
-                if named in CLASSES[attribute]:
-                    entry[_SLOTS[attribute]] = torch.tensor([float(named == c) for c in CLASSES[attribute]])
-    return target
-
-
-def train_probe(features: Tensor, studies: Sequence[Study], *, steps: int = 1500, seed: int = 0) -> Probe:
-    """A probe of ``features`` (studies, patches, width) on the studies' truth: AdamW, batches of 64, cosine."""
-    names = sorted({finding.name for study in studies for finding in study.truth or ()})
-    torch.manual_seed(seed)
-    probe, target = Probe(features.shape[2], names), _targets(studies, names)
-    optimiser = torch.optim.AdamW(probe.parameters(), lr=3e-3, weight_decay=0.3)
-    plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
-        rows = torch.randint(len(studies), (64,))
-        told, wanted = probe(features[rows] + 0.1 * torch.randn_like(features[rows])), target[rows]
-        known = ~wanted[..., :3].isnan()
-        loss = F.binary_cross_entropy_with_logits(told[..., :3][known], wanted[..., :3][known])
-        for attribute in ("severity", "place"):
-            slot = _SLOTS[attribute]
-            asked = ~wanted[..., slot.start].isnan()
-            if asked.any():
-                loss = loss + 0.3 * F.cross_entropy(told[..., slot][asked], wanted[..., slot][asked])
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        plan.step()
-    return probe.eval()
+def all_of(features: Tensor) -> Sight:
+    """Features of studies with equally many patches."""
+    return Sight(features, torch.ones(features.shape[:2], dtype=torch.bool))
 
 
 @torch.no_grad()
 def probe_told(probe: Probe, features: Tensor, studies: Sequence[Study]) -> list[Told]:
     """What the probe gives to the classes of every attribute of every finding that is there."""
     told: list[Told] = []
-    for logits, study in zip(probe(features), studies, strict=True):
+    for logits, study in zip(probe(*all_of(features)), studies, strict=True):
         for finding in study.truth or ():
             if finding.name not in probe.names:
                 continue
@@ -208,34 +148,9 @@ def probe_told(probe: Probe, features: Tensor, studies: Sequence[Study]) -> list
             for attribute, classes in CLASSES.items():
                 named = value(finding, attribute)
                 if named in classes:
-                    scores = tuple(row[_SLOTS[attribute]].tolist())
+                    scores = tuple(row[SLOTS[attribute]].tolist())
                     told.append(Told(attribute, finding.name, classes.index(named), scores, study.id))
     return told
-
-
-@torch.no_grad()
-def probe_findings(probe: Probe, features: Tensor, known: Sequence[Study]) -> list[list[Finding]]:
-    """What the probe says is there: findings above even odds, each attribute at its likeliest class.
-
-    Which attributes a finding has, and a place that is no zone (base, apex), are what ``known`` studies mostly have.
-    """
-    kinds = {name: [f for study in known for f in study.truth or () if f.name == name] for name in probe.names}
-    return [
-        [_likeliest(name, row, kinds[name]) for name, row in zip(probe.names, logits, strict=True) if row[0] > 0]
-        for logits in probe(features)
-    ]
-
-
-def _likeliest(name: str, row: Tensor, known: Sequence[Finding]) -> Finding:
-    left, right = bool(row[1] > 0), bool(row[2] > 0)
-    both: Side = "bilateral" if left and right else "left" if row[1] > row[2] else "right"
-    graded: Severity = ("mild", "moderate", "severe")[int(row[_SLOTS["severity"]].argmax())]
-    severity = graded if any(f.severity for f in known) else None
-    alike = [f for f in known if f.severity == severity] or list(known)
-    place = Counter(f.place for f in alike).most_common(1)[0][0]
-    if place in CLASSES["place"]:
-        place = CLASSES["place"][int(row[_SLOTS["place"]].argmax())]
-    return Finding(name=name, side=both if any(f.side for f in known) else None, severity=severity, place=place)
 
 
 def tower_of(vlm: Vlm, images: Iterable[ImageFile], features: Callable[[Tensor], Tensor], batch: int = 50) -> Tensor:

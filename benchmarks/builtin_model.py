@@ -90,9 +90,10 @@ _NORMAL: dict[str, tuple[str, ...]] = {
 
 
 def plain_report(findings: Sequence[Finding]) -> str:
-    """Findings as sentences, then what is normal, region by region."""
-    names = {finding.name for finding in findings}
-    said = [f"{noun(finding)[0].upper()}{noun(finding)[1:]}." for finding in findings]
+    """Findings that are there as sentences, then what is normal, region by region."""
+    there = [finding for finding in findings if finding.presence != "absent"]
+    names = {finding.name for finding in there}
+    said = [f"{noun(finding)[0].upper()}{noun(finding)[1:]}." for finding in there]
     return " ".join([*said, *(text for text, without in _NORMAL.items() if not names & set(without))])
 
 
@@ -156,7 +157,7 @@ def main() -> None:
             attributes.tower_of(vlm, [s.images[0] for s in some], lambda pixels: tower_features(vlm.model, pixels))
             for some in (train, test)
         ]
-        probe = attributes.train_probe(seen[0], train)
+        probe = attributes.probe_on(seen[0], train)
         asked = [[report_question(study, TaskSection(), 2) for study in some] for some in (train, test)]
         if options.sft:
             vlm = fine_tuned(vlm, asked[0], options.sft, folder / "sft")
@@ -165,9 +166,7 @@ def main() -> None:
         )
         separations(attributes.model_told(vlm, asked[1]), attributes.probe_told(probe, seen[1], test))
         if options.write:
-            written(
-                vlm, asked[1][: options.write], test, attributes.probe_findings(probe, seen[1], train), options.judge
-            )
+            written(vlm, asked[1][: options.write], test, probe.findings(attributes.all_of(seen[1])), options.judge)
 
 
 def written(

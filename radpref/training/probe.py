@@ -23,9 +23,10 @@ ZONES = ("upper zone", "mid zone", "lower zone")
 PLACES, WIDTH = 64, 512
 """Most places an image and numbers a place that are kept: a longer row of patches is averaged in parts, wider features
 are projected at random (Johnson and Lindenstrauss, 1984). 10,000 studies of one image are 1.3 GB."""
-_SIDES, _GRADE, _ZONE = slice(1, 3), slice(3, 6), slice(6, 9)
+SLOTS = {"side": slice(1, 3), "severity": slice(3, 6), "place": slice(6, 9)}
+"""Where an attribute's logits stand among a finding's: left and right apart, grades, zones. First is presence."""
+_SIDES, _GRADE, _ZONE = SLOTS.values()
 _OUTPUTS = 9
-"""Presence, left, right, three grades, three zones."""
 
 
 class Sight(NamedTuple):
