@@ -82,9 +82,8 @@ def test_a_probe_reads_what_is_there_and_not_what_is_not() -> None:
     assert separation([one for one in told if one.attribute == "side"], 2) > 0.95
     assert separation([one for one in told if one.attribute == "severity"], 3) < 0.7
     guessed = probe.findings(all_of(features[300:]))
-    right = [
-        {f.name for f in g if f.presence != "absent"} == {f.name for f in s.truth or ()} for g, s in zip(guessed, studies[300:], strict=True)
-    ]
+    named = [{f.name for f in found if f.presence != "absent"} for found in guessed]
+    right = [own == {f.name for f in study.truth or ()} for own, study in zip(named, studies[300:], strict=True)]
     assert np.mean(right) > 0.9
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -266,6 +267,13 @@ def fields(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[tuple[
 def keys() -> list[str]:
     """Every dotted key that a recipe may hold."""
     return [key for key, _ in fields()]
+
+
+@cache
+def defaults() -> dict[str, Any]:
+    """Every dotted key with its default, tuples as lists."""
+    found = {key: field.get_default(call_default_factory=True) for key, field in fields()}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
 
 
 def helps() -> dict[str, str]:

@@ -292,6 +292,13 @@ class SftSection(Section):
     optimizer: Optimizer = Field("adamw", description="adamw; adamw-8bit (bitsandbytes) and adafactor take less memory")
     train_tower: bool = Field(False, description="train the vision tower too; off keeps it frozen")
     train_projector: bool = Field(True, description="train the projector between tower and language model")
+    interpolate: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="how much of the way from the given model's weights to the fine-tuned ones is gone; below 1 keeps "
+        "more of what the given model knows (Wortsman et al., 2022)",
+    )
     gradient_checkpointing: bool = Field(False, description="less memory for more time", json_schema_extra=SPEED)
     save_steps: int = Field(50, ge=1, description="steps between checkpoints")
 

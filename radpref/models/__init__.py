@@ -5,7 +5,7 @@ tensors of training and scoring; ``generate`` answers questions; ``attach_lora``
 trained. All forwards run under ``autocast(vlm)``.
 """
 
-from radpref.models.adapt import attach_lora, freeze, language_targets, merged, trainable_summary
+from radpref.models.adapt import attach_lora, freeze, interpolated, language_targets, merged, trainable_summary
 from radpref.models.card import CardFacts, facts_of_recipe, model_card
 from radpref.models.chat import PER_TOKEN, collate, encode_answer, encode_prompt, pad
 from radpref.models.decoding import context_length, decode, generate, repeat_cache, said, sampler, text_positions
@@ -54,6 +54,7 @@ __all__ = [
     "image_features",
     "image_token_ids",
     "in_full",
+    "interpolated",
     "language_model",
     "language_targets",
     "load",

@@ -74,6 +74,20 @@ def merged(vlm: Vlm) -> Vlm:
     return replace(vlm, model=vlm.model.merge_and_unload())
 
 
+@torch.no_grad()
+def interpolated(start: Vlm, tuned: Vlm, share: float) -> Vlm:
+    """``tuned`` with every weight moved back to a point on the line between two models of one kind; in place.
+
+    ``share`` of the way from ``start``, of 0 to 1 (WiSE-FT; Wortsman et al., 2022, arXiv:2109.01903). Worked out in
+    float32 and kept in the dtype of ``tuned``. Neither has an adapter.
+    """
+    before = start.model.state_dict()
+    for name, weight in tuned.model.named_parameters():
+        old = before[name].to(weight.device, torch.float32)
+        weight.copy_(old + share * (weight.float() - old))
+    return tuned
+
+
 def _untie(model: Any) -> None:
     """Give the head weights of its own where an adapter is on it, or on the embeddings, and both share theirs."""
     inner = unwrapped(model)

@@ -85,8 +85,8 @@ def states(run: Run, road: Road, recipe: Recipe | None = None) -> dict[str, Stat
             outdated = any(found[name].finished != "unknown" for name in behind)
             word, how = ("outdated", "behind") if outdated else ("unknown", "unknown")
             found[stage.name] = State(word, tuple(f"`{name}` is {how}" for name in sorted(behind)))
-        elif basis.key != mark.basis.key:
-            found[stage.name] = State("outdated", tuple(basis.changes(mark.basis)), basis)
+        elif changes := basis.changes(mark.basis):
+            found[stage.name] = State("outdated", tuple(changes), basis)
         elif damage := _damage(run, stage, mark):
             found[stage.name] = State("damaged", (damage,), basis)
         else:
@@ -133,7 +133,9 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
     memory = enough_memory(f"`{stage.name}`", _lower(stage))
     with stopwatch() as seconds, memory, disk_errors(run.path(stage.name)):
         state = engine.processes.share(states(run, road, recipe)[stage.name])
-        run.event(stage.name, "started", limit=limit, basis=state.basis.key if state.basis else None)
+        mark = run.mark(stage.name) if state.finished == "yes" else None
+        basis = mark.basis if mark else state.basis
+        run.event(stage.name, "started", limit=limit, basis=basis.key if basis else None)
         if state.basis is None:
             raise RunError(f"{stage.name} cannot be done: {'; '.join(state.why)}")
         stale = engine.processes.share(_stale(run, stage))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from radpref.config import Recipe
+from radpref.config import Recipe, defaults
 from radpref.files import content_key
 from radpref.records import Quarantined, Record
 
@@ -180,14 +180,17 @@ class Basis:
 
     @property
     def key(self) -> str:
-        """Of all of it: a stage whose mark has this key is up to date."""
+        """Of all of it, for what is made for these values alone: checkpoints, a cache."""
         return content_key(self.config, self.identity, self.inputs)
 
     def changes(self, before: Basis) -> list[str]:
-        """What differs from an earlier basis, a few words each."""
-        words = []
+        """What differs from an earlier basis, a few words each; nothing: what was made on that is up to date.
+
+        A key that the earlier version did not know had its default then, which changes nothing (docs/stability.md).
+        """
+        words, known = [], defaults()
         for name in sorted({*self.config, *before.config}):
-            old, new = before.config.get(name), self.config.get(name)
+            old, new = before.config.get(name, known.get(name)), self.config.get(name)
             if old != new:
                 words.append(f"{name} was {old!r}, is {new!r}")
         for name in sorted({*self.identity, *before.identity}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from radpref.config import Recipe
@@ -41,16 +42,28 @@ def _sft(context: Context) -> Outcome:
         return Outcome("off: the model as it is", {"model": start.model_copy(update={"untouched": True})})
     every = list(context.read(TRAIN)) if context.has(TRAIN) else []
     questions = [question for question in every if question.reference]
-    folder = context.checkpoints("training", context.key())
+    folder = context.checkpoints("training", context.key(without=("sft.interpolate",)))
     with context.training() as more:
         result = training.sft(models.merged(context.fresh(start)), questions, recipe.sft, folder, **more)
     context.write(QUARANTINED, result.quarantined)
     if not result.finished:
         return unfinished(result)
-    made = context.weights(result.path)
+    made = context.weights(_between(context, start, result.path))
     left_out = f" ({len(every) - len(questions)} without a report are left out)" if len(every) > len(questions) else ""
     line = f"{result.steps} steps on {len(questions)} studies{left_out}, loss {result.loss:.3f}"
     return Outcome(line, {"model": made}, {"steps": result.steps, "trainable": result.trainable})
+
+
+def _between(context: Context, start: Weights, tuned: Path) -> Path:
+    """The fine-tuned model, or one on the way to it; another ``sft.interpolate`` needs no other training."""
+    share = context.config.sft.interpolate
+    if share == 1:
+        return tuned
+    path = tuned.with_name(f"{tuned.name}-{share:g}")
+    if context.processes.first and not path.exists():
+        given = models.merged(models.in_full(context.fresh(start)))
+        training.interpolate(given, tuned, share, path, context.config.run)
+    return path
 
 
 def _check(recipe: Recipe) -> None:

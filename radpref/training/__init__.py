@@ -18,7 +18,7 @@ from radpref.training.probe import Probe, sight, train_probe
 from radpref.training.rows import Item, Prompts, Row
 from radpref.training.scoring import Way, way_of
 from radpref.training.settings import check_settings
-from radpref.training.sft import Tuned, sft
+from radpref.training.sft import Tuned, interpolate, sft
 from radpref.training.trainer import Collator, PairTrainer
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "estimate_rows",
     "grpo",
     "history",
+    "interpolate",
     "last_tenth",
     "prepare",
     "sft",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from transformers import TrainingArguments, set_seed
 
-from radpref.config import SftSection
+from radpref.config import ModelSection, RunSection, SftSection
 from radpref.files import content_key
 from radpref.images import ImageError
-from radpref.models import Vlm, attach_lora, freeze, in_full, merged, save, without_dropout
+from radpref.models import Vlm, attach_lora, freeze, in_full, interpolated, load, merged, save, without_dropout
 from radpref.records import Quarantined, Question
 from radpref.training.answers import AnswerTrainer, encoded
 from radpref.training.errors import TrainingError
@@ -169,6 +169,15 @@ def _student(vlm: Vlm, section: SftSection) -> Vlm:
         return attach_lora(vlm, section.lora)
     freeze(vlm, language=True, projector=section.train_projector, tower=section.train_tower)
     return vlm
+
+
+def interpolate(start: Vlm, tuned: Path, share: float, path: Path, how: RunSection) -> None:
+    """Save the model at ``share`` of the way from ``start``, which has no adapter, to the fine-tuned one of a folder.
+
+    A fine-tuned model says what its references say most often, and forgets what the given one could see; on the way
+    between them lies one that has the references' style and most of the sight (docs/results/evidence.md).
+    """
+    finish(interpolated(start, load(ModelSection(path=str(tuned)), how), share), path)
 
 
 def finish(student: Vlm, path: Path) -> None:
