@@ -88,7 +88,7 @@ def sft(
             "model": identity(vlm),
             "seed": seed,
             "rows": content_key([row.key for row in rows]),
-            "section": section.model_dump(mode="json", exclude={"batch", "accumulate"}),
+            "section": section.model_dump(mode="json", exclude={"batch", "accumulate", "interpolate"}),
         },
         section.batch * section.accumulate,
     )
