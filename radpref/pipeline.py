@@ -16,6 +16,7 @@ from radpref.stages.corrupt import STAGE as CORRUPT
 from radpref.stages.evaluate import STAGE as EVALUATE
 from radpref.stages.ground import STAGE as GROUND
 from radpref.stages.headroom import DRAW, MEASURE, PROBE
+from radpref.stages.interpolate import STAGE as INTERPOLATE
 from radpref.stages.judge import STAGE as JUDGE
 from radpref.stages.mine import EMBED, MINE
 from radpref.stages.pair import COUNTERFACTUAL, EDITED, GIVEN, RANKED
@@ -45,21 +46,23 @@ def road_of(recipe: Recipe) -> Road:
     """The stages of a run, in their order."""
     if recipe.method == "pairs" and recipe.data.source == NO_STUDIES:
         return PAIRS_ALONE
-    road = in_rounds(METHODS[recipe.method], recipe.align.rounds)
+    road = METHODS[recipe.method]
+    if recipe.select.interpolate:
+        road = _with(road, road.index(VALIDATE), INTERPOLATE)
+    road = in_rounds(road, recipe.align.rounds)
     if recipe.headroom.enabled:
-        road = _with(road, SFT, DRAW, PROBE, MEASURE)
-    return _with(road, PREDICT, STYLE) if recipe.evaluate.style else road
+        road = _with(road, road.index(SFT) + 1, DRAW, PROBE, MEASURE)
+    return _with(road, road.index(PREDICT) + 1, STYLE) if recipe.evaluate.style else road
 
 
-def _with(road: Road, after: Stage, *more: Stage) -> Road:
-    """A road with further stages behind one of its own."""
-    at = road.index(after) + 1
+def _with(road: Road, at: int, *more: Stage) -> Road:
+    """A road with further stages from a place on."""
     return [*road[:at], *more, *road[at:]]
 
 
 def commands() -> dict[str, Stage]:
     """Every stage by name, once: what each is a command of."""
-    return {stage.name: stage for road in METHODS.values() for stage in road}
+    return {stage.name: stage for road in (*METHODS.values(), [INTERPOLATE, STYLE]) for stage in road}
 
 
 def run_all(run: Run, *, redo: bool = False) -> None:

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from radpref import config
 from radpref.cli import app
 from radpref.config import ModelSection, RunSection
-from radpref.models import interpolated, load, save
+from radpref.models import interpolated, load, merged, save
 from radpref.pipeline import road_of, run_stage_alone
 from radpref.runs.context import section_of
 from radpref.runs.folder import Run
 from radpref.runs.runner import State, states
-from radpref.stages.ports import TUNED
+from radpref.stages.ports import CHOICE, TUNED
 from tests.runs import fact
 from tests.tiny import fresh_vlm
 
@@ -92,3 +92,32 @@ def without_the_key(mark: Path) -> None:
     content = json.loads(mark.read_text("utf-8"))
     content["basis"]["config"].pop("sft.interpolate")
     mark.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_models_on_the_way_are_tried_and_the_control_is_treated_alike(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["run", "chexalign", "--preset", "tiny", "--out", str(folder), "--run.precision", "float32"]
+    few = ["--data.train", "10", "--data.validation", "4", "--data.test", "5", "--align.lr", "0.01"]
+    done = CliRunner().invoke(app, [*words, *few, "--select.interpolate", "[0.5, 0.9]"])
+    assert done.exit_code == 0, done.output
+    run = Run(folder)
+    choice = fact(run, CHOICE)
+    last = max(choice.tried, key=lambda row: row.step or 0)
+    ids = [row.id for row in choice.tried]
+    assert {f"{last.id}-share-0.5", f"{last.id}-share-0.9"} <= set(ids)
+    assert len({row.id for row in choice.controls}) == 3
+    assert all(row.scores["lc-green"] is not None for row in (*choice.tried, *choice.controls))
+    half = next(row for row in choice.tried if row.id.endswith("0.5"))
+    given, whole, found = (
+        merged(load(section, RunSection(precision="float32"))).model.state_dict()
+        for section in (ModelSection(), section_of(last.weights), section_of(half.weights))
+    )
+    for name, value in found.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (given[name] + whole[name]) / 2, atol=1e-5, rtol=1e-4)
+    assert f"{last.id}-share-0.5" in run.path("report.html").read_text("utf-8")
+    again = CliRunner().invoke(app, [*words, *few, "--select.interpolate", "[0.5, 0.9]"])
+    assert again.exit_code == 0, again.output
+    assert "interpolate up to date" in " ".join(again.output.split())
+    assert CliRunner().invoke(app, ["interpolate", str(folder)]).exit_code == 0  # a command as any stage

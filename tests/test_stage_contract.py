@@ -268,6 +268,7 @@ def test_a_model_that_was_moved_leaves_the_state_unknown(whole: Whole) -> None:
 ELSEWHERE = (
     "align.objective", "align.spans", "align.kl.weight", "align.kl.scope", "model.path", "model.adapter",
     "data.source", "pair.file", "align.rounds", "headroom.enabled", "evaluate.style",
+    "select.interpolate",
 )  # fmt: skip
 """Keys with tests of their own below: another value alone may be none that can be run."""
 
@@ -485,6 +486,7 @@ def test_no_key_is_read_by_nobody() -> None:
     unread = [key for key, field in fields() if not marked(field, "speed") and not covered(key, ours)]
     assert unread == [
         "method",
+        "select.interpolate",
         "evaluate.style",
         "headroom.enabled",
         "headroom.n",

@@ -23,6 +23,7 @@ from radpref.stages.ports import (
     CHOICE,
     COMPLETIONS,
     CONTROLS,
+    INTERPOLATED,
     MODEL,
     ROUNDS,
     TEST,
@@ -232,13 +233,14 @@ def posing(
 
 
 def validated_systems(context: Context) -> list[System]:
-    """The model before alignment, its checkpoints that may be chosen, and the controls."""
+    """The model before alignment, its checkpoints that may be chosen, the controls, and what lies on the way there."""
     checkpoints = context.fact(CHECKPOINTS).rows
     if not context.config.select.checkpoints:
         checkpoints = tuple({row.beta: row for row in checkpoints}.values())  # the last of each beta
     controls = context.fact(CONTROLS).rows if context.has(CONTROLS) else ()
+    between = context.fact(INTERPOLATED).rows if context.has(INTERPOLATED) else ()
     model = context.fact(TUNED)
-    return [System(id=ports.before(model), weights=model), *checkpoints, *controls]
+    return [System(id=ports.before(model), weights=model), *checkpoints, *controls, *between]
 
 
 VALIDATE = Stage(
@@ -246,7 +248,7 @@ VALIDATE = Stage(
     help="Greedy answers of every checkpoint to the validation questions.",
     work=posing(validated_systems, lambda context: context.read(VALIDATION), ports.VALIDATED),
     reads=(VALIDATION, TUNED, CHECKPOINTS),
-    may_read=(CONTROLS,),
+    may_read=(CONTROLS, INTERPOLATED),
     writes=(ports.VALIDATED,),
     config=("sample.max_new_tokens", "evaluate.batch", "select.checkpoints", *COMPUTES),
     identities=(DEVICE, MEASURED_BY),

@@ -43,6 +43,8 @@ CHECKPOINTS = Fact("checkpoints", records.Systems)
 """What an alignment left behind, by beta and step."""
 CONTROLS = Fact("controls", records.Systems)
 """SFT on the chosen side of the same pairs, by learning rate."""
+INTERPOLATED = Fact("interpolated", records.Systems)
+"""Models on the way from the given one to those of an alignment and its controls."""
 CHOICE = Fact("choice", records.Choice)
 ROUNDS = Fact("rounds", records.Systems)
 """The models that the rounds before this one have chosen."""

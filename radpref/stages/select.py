@@ -12,7 +12,17 @@ from radpref.runs.stage import Outcome, Stage, Whole
 from radpref.stages.answers import texts_of, validated_systems
 from radpref.stages.identities import FREE_JUDGES, SELECTING_JUDGE
 from radpref.stages.judge import scored
-from radpref.stages.ports import CHECKPOINTS, CHOICE, CONTROLS, MODEL, TUNED, VALIDATED, VALIDATION, before
+from radpref.stages.ports import (
+    CHECKPOINTS,
+    CHOICE,
+    CONTROLS,
+    INTERPOLATED,
+    MODEL,
+    TUNED,
+    VALIDATED,
+    VALIDATION,
+    before,
+)
 
 
 def _select(context: Context) -> Outcome:
@@ -65,7 +75,7 @@ STAGE = Stage(
     help="Choose the checkpoint and beta on the validation studies.",
     work=Whole(_select),
     reads=(VALIDATION, VALIDATED, TUNED, CHECKPOINTS),
-    may_read=(CONTROLS,),
+    may_read=(CONTROLS, INTERPOLATED),
     writes=(CHOICE,),
     config=("select.checkpoints",),
     identities=(SELECTING_JUDGE, FREE_JUDGES),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from radpref.config import Recipe
+from radpref.config import ModelSection, Recipe
 from radpref.records import Weights
 from radpref.rooms import models, training
 from radpref.runs.context import QUARANTINED, Context
@@ -62,7 +62,7 @@ def _between(context: Context, start: Weights, tuned: Path) -> Path:
     path = tuned.with_name(f"{tuned.name}-{share:g}")
     if context.processes.first and not path.exists():
         given = models.merged(models.in_full(context.fresh(start)))
-        training.interpolate(given, tuned, share, path, context.config.run)
+        training.interpolate(given, ModelSection(path=str(tuned)), share, path, context.config.run)
     return path
 
 

@@ -171,13 +171,13 @@ def _student(vlm: Vlm, section: SftSection) -> Vlm:
     return vlm
 
 
-def interpolate(start: Vlm, tuned: Path, share: float, path: Path, how: RunSection) -> None:
-    """Save the model at ``share`` of the way from ``start``, which has no adapter, to the fine-tuned one of a folder.
+def interpolate(start: Vlm, trained: ModelSection, share: float, path: Path, how: RunSection) -> None:
+    """Save the model at ``share`` of the way from ``start``, which has no adapter, to a trained one.
 
     A fine-tuned model says what its references say most often, and forgets what the given one could see; on the way
     between them lies one that has the references' style and most of the sight (docs/results/evidence.md).
     """
-    finish(interpolated(start, load(ModelSection(path=str(tuned)), how), share), path)
+    finish(interpolated(start, merged(load(trained, how)), share), path)
 
 
 def finish(student: Vlm, path: Path) -> None:
