@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import warnings
@@ -32,6 +33,7 @@ from radpref.cli.sweep import sweep
 from radpref.cli.terminal import TAKES_OVERRIDES, out
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # for developers, not for users
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it wherever it is; a kernel that it looks for
 
 app = typer.Typer(
     name="radpref",

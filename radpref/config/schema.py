@@ -734,8 +734,8 @@ class SelectSection(Section):
     checkpoints: bool = Field(True, description="choose among all saved checkpoints; false takes the last of each beta")
     interpolate: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (),
-        description="try besides, of each last checkpoint and control, models at these shares of the way from the given "
-        "model's weights to theirs; each takes the disk space of a whole model",
+        description="try besides, of each last checkpoint and control, models at these shares of the way from the "
+        "given model's weights to theirs; each takes the disk space of a whole model",
     )
 
 
