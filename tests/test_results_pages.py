@@ -1,0 +1,33 @@
+"""Pages of results whose tables stand in a file beside them: every table is what the sweep's code makes of the numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from radpref.files import read_json
+from radpref.sweep import Estimate, load_grid, markdown
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+
+
+def estimates(table: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, Estimate]]:
+    """Estimates as JSON keeps them."""
+    return {row: {metric: Estimate(*one) for metric, one in metrics.items()} for row, metrics in table.items()}
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_table_of_a_page_is_what_its_numbers_give(path: Path) -> None:
+    found = read_json(path)
+    results = {name: estimates(found[name]) for name in ("means", "differences", "effects")}
+    tables = markdown(load_grid(found["grid"]), results).split("\n\n")
+    page = path.with_suffix(".md").read_text("utf-8")
+    assert len(tables) > 2
+    for table in tables:
+        assert table.strip() in page, f"{path.name}: this table is not in the page as it is\n{table[:300]}"
+    for row, metrics in found["values"].items():
+        for metric, by_seed in metrics.items():
+            if by_seed:
+                assert results["means"][row][metric].n == len(by_seed)
