@@ -1,4 +1,4 @@
-"""Pages of results whose tables stand in a file beside them: every table is what the sweep's code makes of the numbers."""
+"""Pages of results whose tables stand in a file beside them: every table is what the sweep makes of the numbers."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ from radpref.runs.folder import Run, RunError
 from radpref.stages.ports import COMPLETIONS, MODEL
 from tests.chat_server import Behind, Handler, say, scripted, send, transformers_serve
 from tests.runs import fact, quarantined, rows
+from tests.test_judges_servers import WAYS, Way
 
 FLOAT32 = RunSection(device="cpu", precision="float32", threads=1)
 MODEL_HERE = ModelSection(path=str(locate(ModelSection())))
@@ -165,6 +167,42 @@ def test_trouble_is_asked_again_and_refusal_is_quarantined(vlm: Vlm, probes: Pat
             assert theirs.reason == "refused: the server did not take the question (status 400)"
         else:
             assert theirs == ours
+
+
+OF_JUDGES = ("a null for an answer", "an answer that was cut", "an answer about the weather")
+"""Ways that spoil a verdict; a model may say such things."""
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.name not in OF_JUDGES], ids=lambda way: way.name)
+def test_a_sampler_lives_through_it(way: Way, vlm: Vlm, probes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the judge and the editor: it heals and the rows are those of this process, costs its question, or stops."""
+    monkeypatch.setattr(chat_client, "_LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(chat_client, "_LONGEST_ANSWER", 1 << 18)
+    some, begun, seen = questions(3), threading.Event(), Counter[str]()
+
+    def trouble(handler: Handler, question: dict[str, Any], _: int) -> bool:
+        text = json.dumps(question["messages"])
+        seen[text] += 1
+        if not begun.is_set() or (way.ends == "heals" and seen[text] > 1):
+            return False
+        way.act(handler, question)
+        return True
+
+    with scripted(Behind(vlm, trouble=trouble)) as place:
+        served = reached(place.url, probes, timeout=2.0)
+        begun.set()
+        seen.clear()
+        if way.ends == "stops":
+            with pytest.raises(ClientError, match=way.says) as told:
+                asked(served, some)
+            assert "\n" not in str(told.value)
+            return
+        found = asked(served, some)
+    if way.ends == "heals":
+        assert found == here(vlm, some)
+        assert set(seen.values()) == {2}, "nothing is asked twice that was answered"
+    else:
+        assert all(isinstance(one, Quarantined) for one in found)
 
 
 def test_words_that_are_commands_are_not_sent(vlm: Vlm, probes: Path) -> None:
