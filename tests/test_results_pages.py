@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from radpref.files import read_json
-from radpref.sweep import Estimate, load_grid, markdown
+from radpref.sweep import Estimate, Grid, markdown
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 
@@ -22,7 +22,7 @@ def estimates(table: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, Est
 def test_every_table_of_a_page_is_what_its_numbers_give(path: Path) -> None:
     found = read_json(path)
     results = {name: estimates(found[name]) for name in ("means", "differences", "effects")}
-    tables = markdown(load_grid(found["grid"]), results).split("\n\n")
+    tables = markdown(Grid.model_validate(found["grid"]), results).split("\n\n")
     page = path.with_suffix(".md").read_text("utf-8")
     assert len(tables) > 2
     for table in tables:

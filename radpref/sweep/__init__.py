@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from radpref import __version__
 from radpref.files import write_atomically
 from radpref.sweep.grid import Cell, Grid, SweepError, load_grid
 from radpref.sweep.run import CellRun, run_seeds
@@ -45,7 +46,10 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict
             for row, values in one.rows.items():
                 found.setdefault(row, {})[one.seed] = dict(values)
                 sums.setdefault(row, {})[one.seed] = one.sums[row]
-        results = {**tabled(grid, found, sums), "trials": _trials(done), "chosen": _chosen(done)}
+        results = {
+            **tabled(grid, found, sums), "trials": _trials(done), "chosen": _chosen(done),
+            "grid": grid.model_dump(mode="json"), "version": __version__,
+        }  # fmt: skip
         write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
         write_atomically(folder / "results.md", markdown(grid, results))
     return results
