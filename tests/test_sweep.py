@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock, Timeout
 
 from radpref import config
 from radpref.errors import RadprefError
@@ -259,3 +264,34 @@ def test_trials_other_recipes_and_ways_to_answer(tmp_path: Path) -> None:
     assert Run(place / "spans").recipe.method == "firempo"
     stamp = (place / "shared" / "sft" / "done.json").read_text("utf-8")
     assert (place / "spans" / "sft" / "done.json").read_text("utf-8") == stamp
+
+
+@pytest.mark.slow
+def test_nothing_goes_on_after_a_sweep_was_killed(tmp_path: Path) -> None:
+    """Its processes end with it, whatever they are at; the same command then goes on."""
+    path = grid(tmp_path / "grid.yaml", set={**TINY["set"], "sft.enabled": True, "sft.epochs": 500, "data.train": 30})  # type: ignore[dict-item]
+    words = ["sweep", path, "--seeds", "2", "--jobs", "2", "--out", str(tmp_path / "out")]
+    sweeping = subprocess.Popen([sys.executable, "-m", "radpref", *words], stderr=subprocess.PIPE, text=True)
+    locks = [tmp_path / "out" / f"seed-{seed}" / "shared" / "sft" / "training" for seed in (0, 1)]
+    until(lambda: all(lock.exists() for lock in locks), 120)
+    sweeping.kill()
+    sweeping.wait()
+    for seed in (0, 1):
+        lock = FileLock(tmp_path / "out" / f"seed-{seed}" / "shared" / ".lock")
+        until(lambda lock=lock: _free(lock), 20)  # type: ignore[misc]
+
+
+def until(there: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+
+
+def _free(lock: FileLock) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    lock.release()
+    return True

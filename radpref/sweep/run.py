@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import pairwise
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from radpref.comparing import read_finished
@@ -96,10 +98,23 @@ def _chains(
             _share(chain)
             yield work(chain)
         return
-    with ProcessPoolExecutor(min(jobs, len(chains)), mp_context=get_context("spawn")) as pool:
+    count = min(jobs, len(chains))
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_end_with_the_sweep) as pool:
         list(pool.map(_share, whole))
         for done in as_completed([pool.submit(work, chain) for chain in chains]):
             yield done.result()
+
+
+def _end_with_the_sweep() -> None:
+    """Let a process of a sweep end where the sweep itself is killed, and not hold its runs for hours."""
+    sweep = parent_process()
+    assert sweep is not None
+
+    def watch() -> None:
+        wait([sweep.sentinel])
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _share(chain: _Chain) -> None:
