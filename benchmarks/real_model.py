@@ -36,6 +36,7 @@ def build(gguf: Path) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     tokenizer.image_token = "<image>"
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    del language.config.quantization_config  # the weights are plain numbers by now
     config = LlavaConfig(
         vision_config=builtin.model.config.vision_config,
         text_config=language.config,

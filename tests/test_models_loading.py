@@ -160,6 +160,16 @@ def test_a_type_that_transformers_does_not_know_is_refused(llava: Path) -> None:
         loaded(llava)
 
 
+@pytest.mark.parametrize("part", ["", "text_config"])
+def test_weights_that_were_saved_quantised_are_refused(part: str, llava: Path) -> None:
+    """They ended a fine-tuning with a traceback of transformers."""
+    kept = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    config = json.loads((llava / "config.json").read_text("utf-8"))
+    edit(llava / "config.json", **({part: {**config[part], **kept}} if part else kept))
+    with pytest.raises(ModelError, match=r"saved quantised .*gptq.* model\.quantize nf4"):
+        loaded(llava)
+
+
 def test_a_language_model_alone_is_refused(llava: Path) -> None:
     edit(llava / "config.json", model_type="llama")
     with pytest.raises(ModelError, match="not a decoder that takes images and text"):
@@ -205,7 +215,7 @@ def test_a_model_that_cannot_be_spoken_to_is_refused_by_its_files_alone(
     for name in missing:
         (llava / name).unlink()
     with pytest.raises(ModelError, match=words):
-        locate(ModelSection(path=str(llava)))
+        loaded(llava)
 
 
 def test_a_chat_template_in_the_tokenizer_alone_will_do(llava: Path) -> None:

@@ -213,6 +213,15 @@ def _config(folder: Path, name: str) -> Any:
             f"{name} is a model of type {config.model_type!r}, which is not a decoder that takes images and text. "
             "Use a vision-language model (LLaVA, Idefics3, Gemma3, Qwen-VL, InternVL ...)."
         )
+    kept = [getattr(part, "quantization_config", None) for part in (config, config.get_text_config())]
+    if found := next((part for part in kept if part), None):
+        how = (
+            found.get("quant_method", "a method that is not named") if isinstance(found, dict) else type(found).__name__
+        )
+        raise ModelError(
+            f"{name} was saved quantised (quantization_config in {file}: {how}); such weights can be neither trained nor "
+            "merged into. Give the checkpoint that it was made from, and model.quantize nf4 to keep that in 4 bits."
+        )
     return config
 
 
