@@ -215,12 +215,10 @@ def _config(folder: Path, name: str) -> Any:
         )
     kept = [getattr(part, "quantization_config", None) for part in (config, config.get_text_config())]
     if found := next((part for part in kept if part), None):
-        how = (
-            found.get("quant_method", "a method that is not named") if isinstance(found, dict) else type(found).__name__
-        )
+        how = found.get("quant_method", "unnamed") if isinstance(found, dict) else type(found).__name__
         raise ModelError(
-            f"{name} was saved quantised (quantization_config in {file}: {how}); such weights can be neither trained nor "
-            "merged into. Give the checkpoint that it was made from, and model.quantize nf4 to keep that in 4 bits."
+            f"{name} was saved quantised (quantization_config in {file}: {how}); such weights can be neither trained "
+            "nor merged into. Give the checkpoint that it was made from, and model.quantize nf4 to keep that in 4 bits."
         )
     return config
 
