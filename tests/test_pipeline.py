@@ -8,15 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from radpref.pipeline import METHODS, run_stage_alone
+from radpref import config
+from radpref.pipeline import METHODS, run_all, run_stage_alone
+from radpref.records import Question, Weights
 from radpref.runs.folder import Run
+from radpref.stages import answers as answering
 from radpref.stages import judge as judging
-from radpref.stages.ports import JUDGEMENTS
-from tests.runs import copy, finished, last_line, rows, tables
+from radpref.stages.ports import CHOICE, JUDGEMENTS, PREDICTED
+from tests.runs import copy, fact, finished, last_line, rows, tables
 
 pytestmark = pytest.mark.xdist_group("pipeline")  # one worker: the tests share a finished run
 
@@ -145,6 +151,30 @@ def test_a_change_recomputes_what_depends_on_it_and_nothing_else(whole: Path, tm
     changed = {path for path, stamp in stamps().items() if stamp != before.get(path)}
     assert "evaluate/metrics.jsonl" in changed
     assert not {name for name in changed if not name.startswith("evaluate/")}, "answers do not depend on the bootstrap"
+
+
+def test_another_alignment_asks_only_the_models_that_it_made(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the models before it said to validation and test questions is taken over, in a sweep above all."""
+    folder = copy(Run(whole), tmp_path / "other").folder
+    before = {row.id: row for row in rows(Run(folder), PREDICTED)}
+    asked: Counter[str] = Counter()
+    greedy = answering.greedy
+
+    def counted(context: Any, weights: Weights, questions: Sequence[Question], **how: Any) -> Any:
+        asked[weights.fingerprint] += len(questions)
+        return greedy(context, weights, questions, **how)
+
+    monkeypatch.setattr(answering, "greedy", counted)
+    run = Run(folder, config.override(Run(folder).loaded, ["align.lr=0.003"]))
+    run_all(run, redo=True)
+    choice = fact(run, CHOICE)
+    assert choice.before.weights.fingerprint not in asked
+    assert set(asked) >= {row.weights.fingerprint for row in choice.tried}
+    after = {row.id: row for row in rows(run, PREDICTED)}
+    assert all(after[key] == row for key, row in before.items() if row.system in ("base", "sft"))
+    assert after.keys() == before.keys()
 
 
 def test_a_stage_without_what_it_needs_says_so(whole: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from radpref.errors import RadprefError
@@ -31,10 +31,12 @@ class Batch(NamedTuple):
 def batches(context: Context, stage: Stage, work: Rows[Record], basis: Basis) -> Iterator[Batch]:
     """All batches of a row stage, in order. They follow from the list of inputs, and not from what is left of it."""
     facts = {port.name for port in (*stage.reads, *stage.may_read) if isinstance(port, Fact)}
-    told = [digest for name, digest in basis.inputs.items() if name.split("/")[1] in facts]
+    told = [digest for name, digest in basis.inputs.items() if name.split("/")[1] in facts and not work.whose]
     base = content_key(stage.name, basis.config, basis.identity, told)
-    for number, items in enumerate(batched(work.items(context), work.batch(context.config))):
-        yield Batch(number, items, [content_key(base, work.content(item)) for item in items])
+    size, items = work.batch(context.config), work.items(context)
+    parts = (part for _, own in groupby(items, work.whose or (lambda item: "")) for part in batched(own, size))
+    for number, part in enumerate(parts):
+        yield Batch(number, part, [content_key(base, work.content(item)) for item in part])
 
 
 def ids_of(batch: Batch) -> list[tuple[str, str]]:

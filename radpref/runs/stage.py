@@ -94,6 +94,8 @@ class Rows(Generic[Item]):
         most: rows to keep; None for all.
         again: whether a row from before is made once more although nothing has changed.
         alone: whether no result depends on the other inputs of its batch: of a batch, only what is missing is made.
+        whose: whose an input is, where the stage reads facts about several (models, say) and ``content`` tells all of
+            the one that counts: a batch holds one's inputs alone, and its results stay when another's fact changes.
     """
 
     make: Callable[[Sequence[Item], Context], Iterable[Sequence[Record] | Quarantined]]
@@ -108,6 +110,7 @@ class Rows(Generic[Item]):
     most: Callable[[Recipe], int | None] = lambda recipe: None
     again: Callable[[Any], bool] | None = None
     alone: Callable[[Recipe], bool] = lambda recipe: False
+    whose: Callable[[Item], str] | None = None
 
 
 @dataclass(frozen=True)

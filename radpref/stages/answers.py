@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import NamedTuple
 
 from radpref.chat_client import TRANSIENT, ClientError
@@ -188,21 +187,19 @@ ANSWER = replace(
 
 
 def _answer_posed(batch: Sequence[Posed], context: Context) -> Iterator[Answers]:
-    """Answers of the systems that a batch's questions are put to."""
-    for _, group in groupby(batch, key=lambda one: one.system.id):
-        some = list(group)
-        system, questions = some[0].system, [one.question for one in some]
-        said = (
-            consensus(context, system.weights, questions, system.drawn)
-            if system.drawn
-            else greedy(context, system.weights, questions, by=_measurer(context.config))
-        )
-        for one, answers in zip(some, said, strict=True):
-            if isinstance(answers, Quarantined):
-                yield answers.model_copy(update={"id": one.id})
-            else:
-                own = [(row, {"id": f"{system.id}:{row.id}", "system": system.id}) for row in answers]
-                yield [row.model_copy(update=named) for row, named in own]
+    """Answers of the system that a batch's questions are put to."""
+    system, questions = batch[0].system, [one.question for one in batch]
+    said = (
+        consensus(context, system.weights, questions, system.drawn)
+        if system.drawn
+        else greedy(context, system.weights, questions, by=_measurer(context.config))
+    )
+    for one, answers in zip(batch, said, strict=True):
+        if isinstance(answers, Quarantined):
+            yield answers.model_copy(update={"id": one.id})
+        else:
+            own = [(row, {"id": f"{system.id}:{row.id}", "system": system.id}) for row in answers]
+            yield [row.model_copy(update=named) for row, named in own]
 
 
 def posing(
@@ -227,6 +224,7 @@ def posing(
         batch=lambda recipe: _batch(recipe, _measurer(recipe), recipe.evaluate.batch),
         again=_lost,
         alone=lambda recipe: bool(recipe.evaluate.server),
+        whose=lambda one: one.system.id,
         close=lambda context, merged: Outcome(f"{merged.rows} answers of {len(systems(context))} models"),
         unit="answers",
     )

@@ -67,6 +67,7 @@ STAGE = Stage(
         content=lambda one: [*_POSING.content(one), one.question.reference],
         batch=lambda recipe: BATCH,
         alone=lambda recipe: False,  # no server shows what a model looks at
+        whose=None,  # what a lesion's removal does is held against other questions' images
         close=_close,
     ),
     reads=(TEST, TUNED, CHOICE),
