@@ -90,7 +90,7 @@ def states(run: Run, road: Road, recipe: Recipe | None = None) -> dict[str, Stat
         elif damage := _damage(run, stage, mark):
             found[stage.name] = State("damaged", (damage,), basis)
         else:
-            found[stage.name] = State("yes", (), basis)
+            found[stage.name] = State("yes", (), mark.basis)  # whose rows have its keys, not those of a later version
             marks[stage.name] = mark
     return found
 
@@ -133,9 +133,7 @@ def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine
     memory = enough_memory(f"`{stage.name}`", _lower(stage))
     with stopwatch() as seconds, memory, disk_errors(run.path(stage.name)):
         state = engine.processes.share(states(run, road, recipe)[stage.name])
-        mark = run.mark(stage.name) if state.finished == "yes" else None
-        basis = mark.basis if mark else state.basis
-        run.event(stage.name, "started", limit=limit, basis=basis.key if basis else None)
+        run.event(stage.name, "started", limit=limit, basis=state.basis.key if state.basis else None)
         if state.basis is None:
             raise RunError(f"{stage.name} cannot be done: {'; '.join(state.why)}")
         stale = engine.processes.share(_stale(run, stage))

@@ -230,11 +230,16 @@ def posing(
     )
 
 
+def last_of_each(checkpoints: Iterable[System]) -> tuple[System, ...]:
+    """The last checkpoint of each beta."""
+    return tuple({row.beta: row for row in checkpoints}.values())
+
+
 def validated_systems(context: Context) -> list[System]:
     """The model before alignment, its checkpoints that may be chosen, the controls, and what lies on the way there."""
     checkpoints = context.fact(CHECKPOINTS).rows
     if not context.config.select.checkpoints:
-        checkpoints = tuple({row.beta: row for row in checkpoints}.values())  # the last of each beta
+        checkpoints = last_of_each(checkpoints)
     controls = context.fact(CONTROLS).rows if context.has(CONTROLS) else ()
     between = context.fact(INTERPOLATED).rows if context.has(INTERPOLATED) else ()
     model = context.fact(TUNED)

@@ -8,15 +8,14 @@ al., 2022, arXiv:2109.01903), at the price of a few answers on validation and of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from radpref.records import System, Systems, Weights
-from radpref.rooms import models, training
+from radpref.records import System, Systems
 from radpref.runs.context import Context, section_of
 from radpref.runs.stage import Outcome, Ranks, Stage
+from radpref.stages.answers import last_of_each
 from radpref.stages.identities import BASE, COMPUTES, DEVICE
 from radpref.stages.ports import CHECKPOINTS, CONTROLS, INTERPOLATED
-from radpref.stages.sft import base
+from radpref.stages.sft import base, write_between
 
 
 def _interpolate(context: Context) -> Outcome:
@@ -26,7 +25,7 @@ def _interpolate(context: Context) -> Outcome:
     for system in _ends(context):
         for share in shares:
             name = f"{system.id}-share-{share:g}"
-            _write(context, given, system.weights, share, folder / name)
+            write_between(context, given, section_of(system.weights), share, folder / name)
             found.append(system.model_copy(update={"id": name, "weights": context.weights(folder / name)}))
     line = f"{len(found)} models between the given and the trained ones"
     return Outcome(line, {"interpolated": Systems(rows=tuple(found))})
@@ -34,16 +33,9 @@ def _interpolate(context: Context) -> Outcome:
 
 def _ends(context: Context) -> Iterator[System]:
     """The last checkpoint of each beta, and the controls."""
-    yield from {row.beta: row for row in context.fact(CHECKPOINTS).rows}.values()
+    yield from last_of_each(context.fact(CHECKPOINTS).rows)
     if context.has(CONTROLS):
         yield from context.fact(CONTROLS).rows
-
-
-def _write(context: Context, given: Weights, trained: Weights, share: float, path: Path) -> None:
-    if not context.processes.first or path.exists():
-        return
-    start = models.merged(models.in_full(context.fresh(given)))
-    training.interpolate(start, section_of(trained), share, path, context.config.run)
 
 
 STAGE = Stage(

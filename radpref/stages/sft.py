@@ -60,10 +60,15 @@ def _between(context: Context, start: Weights, tuned: Path) -> Path:
     if share == 1:
         return tuned
     path = tuned.with_name(f"{tuned.name}-{share:g}")
-    if context.processes.first and not path.exists():
-        given = models.merged(models.in_full(context.fresh(start)))
-        training.interpolate(given, ModelSection(path=str(tuned)), share, path, context.config.run)
+    write_between(context, start, ModelSection(path=str(tuned)), share, path)
     return path
+
+
+def write_between(context: Context, given: Weights, trained: ModelSection, share: float, path: Path) -> None:
+    """Save the model at a share of the way from the given one to a trained one, where it is not there yet."""
+    if context.processes.first and not path.exists():
+        start = models.merged(models.in_full(context.fresh(given)))
+        training.interpolate(start, trained, share, path, context.config.run)
 
 
 def _check(recipe: Recipe) -> None:
