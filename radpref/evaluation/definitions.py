@@ -10,13 +10,13 @@ from radpref.evaluation.metrics import Array, Definition, Sums
 from radpref.plugins import found
 
 
-def _not_of_texts(sums: Sums) -> Array:
-    """Grounding and style are measured with models and images, not summed from texts."""
-    raise NotImplementedError("this is measured by a model, not from the counts of texts")
+def _not_of_counts(sums: Sums) -> Array:
+    """Grounding and style are measured with models and images, and others' metrics by themselves."""
+    raise NotImplementedError("it is not summed from the counts of texts")
 
 
 def _grounding(title: str, rule: str, better: Literal["higher", "lower", "neither"] = "higher") -> Definition:
-    return Definition(title, f"{rule}; mean over findings with a mask, interval over patients", _not_of_texts, better)
+    return Definition(title, f"{rule}; mean over findings with a mask, interval over patients", _not_of_counts, better)
 
 
 GROUNDING = {
@@ -36,7 +36,7 @@ WORDING = {
     STYLE: Definition(
         "Style, nats a token",
         "-log p a token of an answer, end of turn included, under the model before alignment; mean over answers",
-        _not_of_texts,
+        _not_of_counts,
         "neither",
     )
 }
@@ -52,10 +52,6 @@ def added() -> dict[str, Definition]:
     """The metrics that other packages add, which are measured by them (``stages.evaluate``)."""
     rule = "mean over the questions that have a value, each alike; added by another package"
     return {name: Definition(name, rule, _not_of_counts, "neither") for name in found("metrics")}
-
-
-def _not_of_counts(sums: Sums) -> Array:
-    raise NotImplementedError("a metric that another package adds is not summed from the counts of texts")
 
 
 def kept(names: Iterable[str]) -> tuple[str, ...]:

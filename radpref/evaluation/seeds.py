@@ -297,7 +297,7 @@ def columns_of(rule: Definition, columns: tuple[str, ...]) -> tuple[str, ...]:
     """The counts that a metric is made of; those of kinds of question are found among ``columns``.
 
     Raises:
-        NotImplementedError: it is not made of counts (grounding, another package's).
+        NotImplementedError: it is not made of counts (grounding, style, another package's).
     """
     noted = _Read(columns)
     rule.value(noted)
@@ -308,7 +308,10 @@ def _missing(rule: Definition, columns: tuple[str, ...]) -> list[str]:
     try:
         return [name for name in columns_of(rule, columns) if name not in columns]
     except NotImplementedError as error:
-        raise SeedsError(str(error)) from error
+        raise SeedsError(
+            f"{rule.title!r} is measured by a model or another package, not summed from counts of texts, so that it "
+            "has no interval over seeds and patients; name one of metrics that are"
+        ) from error
 
 
 def _valued(rule: Definition, columns: tuple[str, ...], table: Array) -> Array:
