@@ -24,13 +24,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def setting(model: Path, objective: str, **changes: int) -> Setting:
-    values = {"batch": 2, "pairs": 4, "repetitions": 1, "threads": 1, **changes}
-    return Setting(str(model), objective, device="cpu", precision="float32", rank=4, checkpointing=False, **values)
+    values = {"batch": 2, "pairs": 4, "repetitions": 1, "threads": 1, "rank": 4, **changes}
+    return Setting(str(model), objective, device="cpu", precision="float32", checkpointing=False, **values)
 
 
-@pytest.mark.parametrize(("objective", "other"), [("dpo", "trl"), ("firempo", "published")])
-def test_both_sides_compute_the_same(objective: str, other: str, model: Path) -> None:
-    rows = bench(setting(model, objective), phases=["steady", "first_epoch"], memory=False, tell=lambda _: None)
+@pytest.mark.parametrize(
+    ("objective", "rank", "other", "encodings"),
+    # two images: for each of two answers under policy and reference, and with the corrupted images as many again
+    [("dpo", 4, "trl", 8), ("firempo", 4, "published", 16), ("sft", 4, "trl", 2), ("sft", 0, "trl", 2)],
+)
+def test_both_sides_compute_the_same(objective: str, rank: int, other: str, encodings: int, model: Path) -> None:
+    rows = bench(
+        setting(model, objective, rank=rank), phases=["steady", "first_epoch"], memory=False, tell=lambda _: None
+    )
     assert [row.phase for row in rows] == ["steady", "first_epoch"]
     steady = rows[0]
     assert steady.other == other
@@ -38,8 +44,7 @@ def test_both_sides_compute_the_same(objective: str, other: str, model: Path) ->
     assert steady.loss_diff < 1e-5
     assert steady.grad_rel_diff is not None
     assert steady.grad_rel_diff < 1e-4
-    # two images: for each of two answers under policy and reference, and with the corrupted images as many again
-    assert steady.other_encodings == {"trl": 8, "published": 16}[other]
+    assert steady.other_encodings == encodings
     assert steady.ours_encodings in (0, 2, 4)  # kept, or once an image
     assert all(row.ours_s > 0 and row.other_s > 0 and row.ratio > 0 for row in rows)
 
@@ -47,6 +52,8 @@ def test_both_sides_compute_the_same(objective: str, other: str, model: Path) ->
 def test_what_cannot_be_measured_is_said(model: Path) -> None:
     with pytest.raises(BenchError, match="nothing to compare"):
         bench(setting(model, "ipo"), phases=["steady"])
+    with pytest.raises(BenchError, match="of sft alone"):
+        bench(setting(model, "dpo", rank=0), phases=["steady"])
     with pytest.raises(BenchError, match="no whole step"):
         bench(setting(model, "dpo", pairs=1), phases=["steady"])
     with pytest.raises(BenchError, match="no folder of a model"):
@@ -80,7 +87,7 @@ def test_the_command_prints_one_json_object(model: Path, tmp_path: Path) -> None
 def test_peak_memory_is_that_of_a_process_of_its_own(model: Path) -> None:
     held = bytearray(3 << 30)  # not in the child's peak, though it is in this process'
     held[::4096] = b"1" * len(held[::4096])
-    assert 100 < _peak(setting(model, "dpo"), "radpref") < 3000
+    assert 100 < _peak(setting(model, "dpo"), 0) < 3000
 
 
 def test_the_plot_escapes_names() -> None:

@@ -315,7 +315,7 @@ def test_fine_tuning_is_trls_sft(family: str, accumulate: int, rank: int, tmp_pa
     halves = [list(range(start, start + size)) for start in range(0, len(rows), size)]
     found = []
     for trainer, collated in (
-        (mine, [mine._collated(half, [True] * len(half)) for half in halves]),
+        (mine, [mine.collated(half) for half in halves]),
         (other, [collator([{"row": number} for number in half]) for half in halves]),
     ):
         batches, count = trainer.get_batch_samples(iter(collated), accumulate, torch.device("cpu"))

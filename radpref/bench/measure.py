@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from radpref import config
 from radpref.bench.shapes import SHAPES, build, pairs
-from radpref.bench.steps import Stepper, encodings, ours, published_firempo, trl
-from radpref.config import AlignSection, LoraSection, ModelSection, RunSection
+from radpref.bench.steps import Stepper, encodings, ours, ours_sft, published_firempo, trl, trl_sft
+from radpref.config import AlignSection, LoraSection, ModelSection, RunSection, SftSection
 from radpref.errors import RadprefError
 from radpref.models import Vlm, load
 from radpref.records import Pair
@@ -76,21 +76,30 @@ class Setting(NamedTuple):
     shape: str
     """A name of ``SHAPES``, or the path of a model."""
     objective: str
-    """``dpo`` against TRL, or another objective's name against FiRe-MPO's published way (which is firempo's)."""
+    """``dpo`` and ``sft`` against TRL, ``firempo`` against its published way."""
     batch: int
+    """Pairs a step; of ``sft``, questions."""
     pairs: int
     repetitions: int
     threads: int
     device: str
     precision: str
     rank: int
+    """Of the LoRA; 0 trains language model and projector in full, which is compared of ``sft`` alone."""
     checkpointing: bool
     pixels: int = 512
     """Side of the images of a model that is given by its path."""
 
 
-def section_of(setting: Setting) -> AlignSection:
+def section_of(setting: Setting) -> AlignSection | SftSection:
     """The settings of both sides."""
+    if setting.objective == "sft":
+        return SftSection(
+            lora=LoraSection(rank=setting.rank, alpha=2 * setting.rank or 1),
+            batch=setting.batch,
+            warmup=0.0,
+            gradient_checkpointing=setting.checkpointing,
+        )
     values = config.objectives()[setting.objective]
     lora = LoraSection(rank=setting.rank, alpha=2 * setting.rank)
     return AlignSection.model_validate(
@@ -110,7 +119,7 @@ def bench(setting: Setting, *, phases: Sequence[str], memory: bool = True, tell:
 
     Raises BenchError for a shape, objective or number of pairs that cannot be measured.
     """
-    other_name = _other(setting)
+    sides = _sides(setting)
     if setting.pairs < setting.batch:
         raise BenchError(f"--pairs {setting.pairs} is less than --batch {setting.batch}: there is no whole step")
     rows = []
@@ -118,9 +127,8 @@ def bench(setting: Setting, *, phases: Sequence[str], memory: bool = True, tell:
         folder = Path(name)
         data = _data(setting, folder)
         section = section_of(setting)
-        tell(f"{setting.shape}, {setting.objective}: one step of {setting.batch} pairs, {setting.repetitions} times")
-        mine = ours(_model(setting, folder), data, section, folder)
-        other = _OTHERS[other_name](_model(setting, folder), data, section, folder)
+        tell(f"{setting.shape}, {setting.objective}: one step of {setting.batch}, {setting.repetitions} times")
+        mine, other = (make(_model(setting, folder), data, section, folder) for make in sides)
         rows.append(_steady(setting, mine, other))
         if memory:
             tell("peak memory, each in a process of its own")
@@ -132,22 +140,25 @@ def bench(setting: Setting, *, phases: Sequence[str], memory: bool = True, tell:
     return rows
 
 
-_OTHERS: dict[str, Callable[[Vlm, Sequence[Pair], AlignSection, Path], Stepper]] = {
-    "trl": trl,
-    "published": published_firempo,
+Maker = Callable[[Vlm, Sequence[Pair], Any, Path], Stepper]
+_SIDES: dict[str, tuple[Maker, Maker]] = {
+    "dpo": (ours, trl),
+    "firempo": (ours, published_firempo),
+    "sft": (ours_sft, trl_sft),
 }
+"""Our way and the other's, by objective."""
 
 
-def _other(setting: Setting) -> str:
-    """What an objective is compared with. Raises BenchError where there is nothing."""
-    if setting.objective == "dpo":
-        return "trl"
-    if setting.objective == "firempo":
-        return "published"
-    raise BenchError(
-        f"--objective {setting.objective}: there is nothing to compare it with; dpo is timed against TRL's "
-        "DPOTrainer and firempo against the published way"
-    )
+def _sides(setting: Setting) -> tuple[Maker, Maker]:
+    """How both take a step. Raises BenchError where there is nothing to compare."""
+    if setting.objective not in _SIDES:
+        raise BenchError(
+            f"--objective {setting.objective}: there is nothing to compare it with; dpo and sft are timed against "
+            "TRL's trainers and firempo against the published way"
+        )
+    if not setting.rank and setting.objective != "sft":
+        raise BenchError(f"--rank 0 trains in full, which is compared of sft alone; give {setting.objective} a rank")
+    return _SIDES[setting.objective]
 
 
 def _model(setting: Setting, folder: Path) -> Vlm:
@@ -264,14 +275,15 @@ def _epochs(setting: Setting, phase: str, count: int, mine: Stepper, other: Step
 
 @contextmanager
 def _inside() -> Iterator[list[float]]:
-    """Adds the share of ``PairTrainer.train``'s time outside the model's forward and backward passes."""
+    """Adds the share of our trainers' time outside the model's forward and backward passes."""
     from accelerate import Accelerator
+    from transformers import Trainer
 
-    from radpref.training import PairTrainer, scoring
+    from radpref.training import scoring
 
     spent = {"model": 0.0}
     shares: list[float] = []
-    train, backward, read = PairTrainer.train, Accelerator.backward, scoring._read_in_model
+    train, backward, read = Trainer.train, Accelerator.backward, scoring._read_in_model
 
     def clocked(work: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -288,31 +300,30 @@ def _inside() -> Iterator[list[float]]:
         shares.append(1 - spent["model"] / (time.perf_counter() - start))
         return result
 
-    PairTrainer.train, Accelerator.backward, scoring._read_in_model = whole, clocked(backward), clocked(read)
+    Trainer.train, Accelerator.backward, scoring._read_in_model = whole, clocked(backward), clocked(read)
     try:
         yield shares
     finally:
-        PairTrainer.train, Accelerator.backward, scoring._read_in_model = train, backward, read
+        Trainer.train, Accelerator.backward, scoring._read_in_model = train, backward, read
 
 
 def _with_memory(setting: Setting, row: Row) -> Row:
-    mine, other = (_peak(setting, name) for name in ("radpref", _other(setting)))
+    mine, other = (_peak(setting, side) for side in (0, 1))
     return replace(row, peak_memory_ratio=mine / other, ours_peak_mb=mine, other_peak_mb=other)
 
 
-def _peak(setting: Setting, name: str) -> float:
-    """Peak memory in MB of a fresh process that takes one step."""
+def _peak(setting: Setting, side: int) -> float:
+    """Peak memory in MB of a fresh process that takes one step; side 0 is ours, 1 the other's."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_one_step, (setting, name))
+        return pool.apply(_one_step, (setting, side))
 
 
-def _one_step(setting: Setting, name: str) -> float:
+def _one_step(setting: Setting, side: int) -> float:
     _forget_peak()
     with tempfile.TemporaryDirectory() as place, _threads(setting.threads):
         folder = Path(place)
-        make = ours if name == "radpref" else _OTHERS[name]
-        stepper = make(_model(setting, folder), _data(setting, folder), section_of(setting), folder)
+        stepper = _sides(setting)[side](_model(setting, folder), _data(setting, folder), section_of(setting), folder)
         device = next(stepper.model.parameters()).device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)

@@ -1,4 +1,4 @@
-"""Ways to take one step on the same batch: ours, TRL's DPOTrainer, and FiRe-MPO as it was published."""
+"""Ways to take one step on the same batch: ours, TRL's DPOTrainer and SFTTrainer, and FiRe-MPO as it was published."""
 
 from __future__ import annotations
 
@@ -15,15 +15,27 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from radpref.bench.shapes import conversation
-from radpref.config import AlignSection
+from radpref.config import AlignSection, SftSection
 from radpref.images import read_image
-from radpref.models import Vlm, attach_lora, collate, encode_prompt, token_mask, unwrapped, vision_tower
-from radpref.records import Pair
-from radpref.training import Collator, PairTrainer, Prepared, prepare
+from radpref.models import (
+    Vlm,
+    attach_lora,
+    collate,
+    encode_prompt,
+    freeze,
+    language_targets,
+    token_mask,
+    unwrapped,
+    vision_tower,
+)
+from radpref.records import Pair, Question
+from radpref.training import Collator, PairTrainer, Prepared, Prompts, prepare, way_of
+from radpref.training.answers import AnswerTrainer, encoded
 from radpref.training.head import Head
 from radpref.training.loop import arguments
 from radpref.training.prepare import identity
 from radpref.training.rows import answer_ids, keyed
+from radpref.training.sft import usable
 
 
 class Stepper(NamedTuple):
@@ -40,15 +52,26 @@ class Stepper(NamedTuple):
     note: str = ""
 
 
-def with_lora(vlm: Vlm, section: AlignSection) -> Vlm:
+def with_lora(vlm: Vlm, section: AlignSection | SftSection) -> Vlm:
     """The model with an adapter whose output is not zero, the same for every way."""
     student = attach_lora(vlm, section.lora)
-    random = torch.Generator().manual_seed(1)
-    for name, parameter in student.model.named_parameters():
-        if "lora_" in name:
-            values = torch.randn(parameter.shape, generator=random) * 0.02
-            parameter.data.copy_(values.to(parameter.device))
+    _drawn(student.model)
     return student
+
+
+def _drawn(model: Any) -> None:
+    """The same weights for every adapter."""
+    random = torch.Generator().manual_seed(1)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.copy_((torch.randn(parameter.shape, generator=random) * 0.02).to(parameter.device))
+
+
+def _pefts(model: Any, section: AlignSection | SftSection) -> Any:
+    """The adapter as TRL's users ask for it."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=section.lora.rank, lora_alpha=section.lora.alpha, target_modules=language_targets(model))
 
 
 def ours(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) -> Stepper:
@@ -90,43 +113,28 @@ def _reference_head(vlm: Vlm, prepared: Prepared) -> Head | None:
 def trl(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) -> Stepper:
     """TRL's DPOTrainer with its own collator, and its own computation of the loss."""
     from datasets import Dataset
-    from peft import LoraConfig
     from trl import DPOConfig, DPOTrainer
 
-    from radpref.models import language_targets
-
     rows = [conversation(pair) for pair in pairs]
-    settings = {
-        name: value
-        for name, value in arguments(vlm, section, folder / "trl", 0).items()
-        if name not in ("output_dir", "save_steps", "save_strategy", "logging_steps")
-    }
+    settings = _trls(vlm, section, folder)
 
     def trainer_of(model: Any, epochs: int = 1) -> Any:
         args = DPOConfig(
             **{**settings, "num_train_epochs": epochs},
-            output_dir=str(folder / "trl"),
             beta=section.beta,
             loss_type=["sigmoid"],
             max_length=None,
-            gradient_checkpointing=section.gradient_checkpointing,
-            logging_steps=1,
-            save_strategy="no",
         )
-        lora = LoraConfig(r=section.lora.rank, lora_alpha=section.lora.alpha, target_modules=language_targets(model))
         return DPOTrainer(
             model,
             args=args,
             train_dataset=Dataset.from_list(rows),
             processing_class=vlm.processor,
-            peft_config=lora,
+            peft_config=_pefts(model, section),
         )
 
     trainer = trainer_of(vlm.model)
-    random = torch.Generator().manual_seed(1)
-    for name, parameter in trainer.model.named_parameters():
-        if "lora_" in name:
-            parameter.data.copy_((torch.randn(parameter.shape, generator=random) * 0.02).to(parameter.device))
+    _drawn(trainer.model)
     some = list(pairs[: section.batch])
     batch = trainer._prepare_inputs(trainer.data_collator([conversation(pair) for pair in some]))
     _same_answers(vlm, some, batch)
@@ -145,6 +153,118 @@ def trl(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) ->
         return training
 
     return Stepper("trl", step, trainer.model, epoch, 2 * batch["input_ids"].numel())
+
+
+def _trls(vlm: Vlm, section: AlignSection | SftSection, folder: Path) -> dict[str, Any]:
+    """Our arguments as far as TRL takes them, without checkpoints."""
+    ours = arguments(vlm, section, folder / "trl", 0)
+    ours.pop("save_steps")
+    return {**ours, "save_strategy": "no", "gradient_checkpointing": section.gradient_checkpointing}
+
+
+def ours_sft(vlm: Vlm, pairs: Sequence[Pair], section: SftSection, folder: Path) -> Stepper:
+    """``AnswerTrainer`` on the chosen answers; images are encoded beforehand where what encodes them is frozen."""
+    prompts = Prompts(vlm)
+    rows, _ = usable(vlm, _questions(pairs), prompts)
+
+    def trainer_of(vlm: Vlm, epochs: int, place: Path) -> tuple[Vlm, AnswerTrainer]:
+        whole = section.model_copy(update={"epochs": float(epochs)})
+        way = way_of(vlm, shared=False)
+        kept = encoded(vlm, rows, prompts, section.batch, place / "features") if section.lora.rank else None
+        student = _trained_parts(vlm, section)
+        args = TrainingArguments(**{**arguments(student, whole, place, 0), "save_strategy": "no"})
+        return student, AnswerTrainer(student, args, rows, prompts, way, kept, whole)
+
+    student, trainer = trainer_of(vlm, 1, folder / "ours")
+    inputs = trainer._prepare_inputs(trainer.collated(range(section.batch)))
+
+    def step() -> Tensor:
+        student.model.train()
+        loss: Tensor = trainer.compute_loss(student.model, inputs)
+        trainer.accelerator.backward(loss)
+        return loss.detach()
+
+    def epoch(count: int) -> AnswerTrainer:
+        bare = replace(vlm, model=student.model.unload() if section.lora.rank else vlm.model)
+        again, training = trainer_of(bare, count, folder / f"ours-{count}")
+        training.remove_callback(PrinterCallback)
+        training.train()
+        if section.lora.rank:
+            again.model.unload()
+        return training
+
+    note = "encoded images kept" if section.lora.rank else "images encoded at every step"
+    return Stepper("radpref", step, student.model, epoch, inputs["batch"]["rows"]["input_ids"].numel(), note)
+
+
+def trl_sft(vlm: Vlm, pairs: Sequence[Pair], section: SftSection, folder: Path) -> Stepper:
+    """TRL's SFTTrainer with its own collator on the chosen answers, only these in the loss."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    settings = _trls(vlm, section, folder)
+
+    def rows() -> list[dict[str, Any]]:  # anew each time: TRL's collator writes into what it is given
+        made = [conversation(pair) for pair in pairs]
+        return [{"images": row["images"], "prompt": row["prompt"], "completion": row["chosen"]} for row in made]
+
+    def trainer_of(model: Any, epochs: int = 1) -> Any:
+        if not section.lora.rank:
+            _trained_parts(replace(vlm, model=model), section)
+        return SFTTrainer(
+            model,
+            args=SFTConfig(**{**settings, "num_train_epochs": epochs}, max_length=None),
+            train_dataset=Dataset.from_list(rows()),
+            processing_class=vlm.processor,
+            peft_config=_pefts(model, section) if section.lora.rank else None,
+        )
+
+    trainer = trainer_of(vlm.model)
+    _drawn(trainer.model)
+    batch = trainer._prepare_inputs(trainer.data_collator(rows()[: section.batch]))
+    make = keyed(identity(vlm))
+    for labels, pair in zip(batch["labels"], pairs, strict=False):
+        labels[(labels != -100).nonzero().squeeze(1)[len(answer_ids(vlm, make("", (), pair.chosen))) :]] = -100
+
+    def step() -> Tensor:
+        trainer.model.train()
+        loss: Tensor = trainer.compute_loss(trainer.model, dict(batch))
+        trainer.accelerator.backward(loss)
+        return loss.detach()
+
+    def epoch(count: int) -> Any:
+        training = trainer_of(trainer.model.unload() if section.lora.rank else trainer.model, count)
+        training.remove_callback(PrinterCallback)
+        training.train()
+        if section.lora.rank:
+            training.model.unload()
+        return training
+
+    return Stepper("trl", step, trainer.model, epoch, batch["input_ids"].numel())
+
+
+def _questions(pairs: Sequence[Pair]) -> list[Question]:
+    """The pairs' prompts with their chosen answers as references."""
+    return [
+        Question(
+            id=pair.id,
+            study=pair.id,
+            patient=pair.patient,
+            split="train",
+            images=pair.images,
+            prompt=pair.prompt,
+            reference=pair.chosen,
+        )
+        for pair in pairs
+    ]
+
+
+def _trained_parts(vlm: Vlm, section: SftSection) -> Vlm:
+    """An adapter on the language model, or that and the projector in full."""
+    if section.lora.rank:
+        return with_lora(vlm, section)
+    freeze(vlm, language=True, projector=True)
+    return vlm
 
 
 def _same_answers(vlm: Vlm, pairs: Sequence[Pair], batch: Mapping[str, Tensor]) -> None:

@@ -20,14 +20,14 @@ def bench(
         list[str], typer.Option(help="v6-112, v12-224, v12-224-150k, or the folder of a model; may be repeated.")
     ] = ["v6-112", "v12-224"],  # noqa: B006 (typer reads it)
     objective: Annotated[
-        list[str], typer.Option(help="dpo: against TRL's DPOTrainer; firempo: against the published way.")
+        list[str], typer.Option(help="dpo, sft: against TRL's trainers; firempo: against the published way.")
     ] = ["dpo"],  # noqa: B006
     phase: Annotated[list[str], typer.Option(help="steady, first_epoch, three_epochs.")] = list(PHASES),  # noqa: B006
-    batch: Annotated[int, typer.Option(min=1, help="Pairs a step.")] = 4,
-    pairs: Annotated[int, typer.Option(min=1, help="Pairs an epoch.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs (sft: questions) a step.")] = 4,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs (sft: questions) an epoch.")] = 32,
     reps: Annotated[int, typer.Option(min=1, help="Repetitions of the steady step, taken in turn.")] = 7,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves torch's own choice.")] = 1,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of the LoRA on the language model.")] = 8,
+    rank: Annotated[int, typer.Option(min=0, help="Rank of the LoRA on the language model; 0: in full (sft).")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or auto.")] = "float32",
     checkpointing: Annotated[bool, typer.Option(help="Gradient checkpointing, on both sides.")] = False,

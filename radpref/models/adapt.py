@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from radpref.config import LoraSection
+from radpref.models.lowrank import fuse
 from radpref.models.vlm import ModelError, Vlm, language_model, unwrapped, vision_tower
 
 
@@ -54,7 +55,9 @@ def attach_lora(vlm: Vlm, section: LoraSection) -> Vlm:
         target_modules=language_targets(vlm.model, head=section.head),
         bias="none",
     )
-    return replace(vlm, model=get_peft_model(vlm.model, config))
+    model = get_peft_model(vlm.model, config)
+    fuse(model)
+    return replace(vlm, model=model)
 
 
 def merged(vlm: Vlm) -> Vlm:

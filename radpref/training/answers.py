@@ -94,7 +94,8 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         self._features, self._section = features, section
         self._means = Means()
 
-    def _collated(self, numbers: Sequence[int], counts: Sequence[bool]) -> dict[str, Any]:
+    def collated(self, numbers: Sequence[int], counts: Sequence[bool] = ()) -> dict[str, Any]:
+        """The batch of these rows; ``counts`` says of each whether it is one of the step's own, all where empty."""
         rows = [self._rows[number] for number in numbers]
         kept, out = self._features, {}
         if kept is None:
@@ -104,14 +105,14 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
             out["features"] = joined([kept.below(f"features/{row.prompt_key}/") for row in rows])
         groups = [Group(prompt, [answer_ids(self._vlm, row)]) for prompt, row in zip(whole, rows, strict=True)]
         batch = pack(self._vlm, groups, shared=False)
-        return {**out, "batch": batch._asdict(), "rows": sum(counts)}
+        return {**out, "batch": batch._asdict(), "rows": sum(counts) if counts else len(rows)}
 
     def get_train_dataloader(self) -> Any:
         """This process's share of every batch, in an order that puts rows of like length together."""
         lengths = [self._prompts.length(row) + len(answer_ids(self._vlm, row)) for row in self._rows]
         args = self.args
         order = LikeLengths(lengths, self._full_step(), args.data_seed if args.data_seed is not None else args.seed)
-        return loader(range(len(self._rows)), Batches(order, self._section.batch), self._collated, args)
+        return loader(range(len(self._rows)), Batches(order, self._section.batch), self.collated, args)
 
     def _full_step(self) -> int:
         return self._section.batch * self._section.accumulate
