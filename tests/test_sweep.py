@@ -8,20 +8,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from filelock import FileLock, Timeout
+from typer.testing import CliRunner
 
+import radpref.sweep.run as sweeping
 from radpref import config
+from radpref.cli import app
 from radpref.errors import RadprefError
 from radpref.evaluation import PatientSums, over_seeds
 from radpref.runs.folder import Run
 from radpref.sweep import Cell, Grid, SweepError, estimate, load_grid, markdown, sweep
-from radpref.sweep.grid import settings
+from radpref.sweep.grid import WHOLE, settings
 from radpref.sweep.run import file_name
 from radpref.sweep.tables import tabled
+from radpref.training import TrainingError
 
 TINY = {
     "recipe": "firempo",
@@ -266,16 +271,58 @@ def test_trials_other_recipes_and_ways_to_answer(tmp_path: Path) -> None:
     assert (place / "spans" / "sft" / "done.json").read_text("utf-8") == stamp
 
 
+def test_a_cell_that_fails_costs_its_own_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are measured, the tables say why one is missing, and the same command tries it again."""
+    cells = {
+        "dpo": {
+            "set": {"align.objective": "dpo"},
+            "trials": {"breaks": {"align.lr": 0.77}, "holds": {"align.lr": 1e-4}},
+        },
+        "kto": {"set": {"align.objective": "kto", "align.lr": 0.78}},
+        "ipo": {"set": {"align.objective": "ipo"}},
+    }
+    path = grid(tmp_path / "grid.yaml", cells=cells, against=[])
+    real = sweeping.run_stage_alone
+
+    def breaking(run: Run, stage: str, **how: Any) -> Any:
+        if stage.startswith("align") and run.recipe.align.lr > 0.7:
+            raise TrainingError("the loss is nan")
+        return real(run, stage, **how)
+
+    def all_breaking(run: Run, **how: Any) -> Any:
+        if run.recipe.align.lr > 0.7:
+            raise TrainingError("the loss is nan")
+        return whole(run, **how)
+
+    whole = sweeping.run_all
+    monkeypatch.setattr(sweeping, "run_stage_alone", breaking)
+    monkeypatch.setattr(sweeping, "run_all", all_breaking)
+    words = ["sweep", path, "--seeds", "1", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2, done.output
+    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert set(results["means"]) == {"dpo", "ipo"}
+    assert results["chosen"]["dpo"] == {"0": "holds"}
+    assert [(one["cell"], one["trial"]) for one in results["failed"]] == [("dpo", "breaks"), ("kto", WHOLE)]
+    assert "the loss is nan" in (tmp_path / "out" / "results.md").read_text("utf-8")
+    monkeypatch.undo()
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert set(results["means"]) == {"dpo", "kto", "ipo"}
+    assert results["failed"] == []
+
+
 @pytest.mark.slow
 def test_nothing_goes_on_after_a_sweep_was_killed(tmp_path: Path) -> None:
     """Its processes end with it, whatever they are at; the same command then goes on."""
     path = grid(tmp_path / "grid.yaml", set={**TINY["set"], "sft.enabled": True, "sft.epochs": 500, "data.train": 30})  # type: ignore[dict-item]
     words = ["sweep", path, "--seeds", "2", "--jobs", "2", "--out", str(tmp_path / "out")]
-    sweeping = subprocess.Popen([sys.executable, "-m", "radpref", *words], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "radpref", *words], stderr=subprocess.PIPE, text=True)
     locks = [tmp_path / "out" / f"seed-{seed}" / "shared" / "sft" / "training" for seed in (0, 1)]
     until(lambda: all(lock.exists() for lock in locks), 120)
-    sweeping.kill()
-    sweeping.wait()
+    process.kill()
+    process.wait()
     for seed in (0, 1):
         lock = FileLock(tmp_path / "out" / f"seed-{seed}" / "shared" / ".lock")
         until(lambda lock=lock: _free(lock), 20)  # type: ignore[misc]

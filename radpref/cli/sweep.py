@@ -10,7 +10,7 @@ import typer
 
 from radpref import config
 from radpref.cli.terminal import err, friendly, overrides
-from radpref.sweep import load_grid, markdown
+from radpref.sweep import SweepError, load_grid, markdown
 from radpref.sweep import sweep as run_grid
 
 
@@ -32,3 +32,8 @@ def sweep(
         results = run_grid(loaded, folder, range(first, first + seeds), jobs)
         sys.stdout.write(markdown(loaded, results))
         err.print(f"written to {folder / 'results.md'} and results.json", highlight=False, markup=False)
+        if failed := results["failed"]:
+            raise SweepError(
+                f"{len(failed)} trainings failed, of {', '.join(dict.fromkeys(one['cell'] for one in failed))}; the "
+                "tables say why and are made of the others. The same command tries these again."
+            )

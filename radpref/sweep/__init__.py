@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from radpref import __version__
 from radpref.files import write_atomically
 from radpref.sweep.grid import Cell, Grid, SweepError, load_grid
-from radpref.sweep.run import CellRun, run_seeds
+from radpref.sweep.run import CellRun, Failed, run_seeds
 from radpref.sweep.tables import Estimate, estimate, markdown, tabled
 
 if TYPE_CHECKING:
@@ -35,24 +35,35 @@ __all__ = [
 
 
 def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict[str, Any]:
-    """Run every cell for every seed, going on where it was stopped, and write ``results.json`` and ``results.md``."""
+    """Run every cell for every seed, going on where it was stopped, and write ``results.json`` and ``results.md``.
+
+    A cell that fails costs its own row alone: ``failed`` says of which seed and why, and the same call tries it again.
+    """
     found: dict[str, dict[int, dict[str, float]]] = {}
     sums: dict[str, dict[int, PatientSums]] = {}
     done: list[CellRun] = []
-    results: dict[str, Any] = {}
-    for some in run_seeds(grid, folder, seeds, jobs):
-        done += some
-        for one in some:
-            for row, values in one.rows.items():
-                found.setdefault(row, {})[one.seed] = dict(values)
-                sums.setdefault(row, {})[one.seed] = one.sums[row]
-        results = {
+    failed: list[Failed] = []
+
+    def written() -> dict[str, Any]:
+        results: dict[str, Any] = {
             **tabled(grid, found, sums), "trials": _trials(done), "chosen": _chosen(done),
+            "failed": [{**one._asdict(), "folder": one.folder.name} for one in failed],
             "grid": grid.model_dump(mode="json"), "version": __version__,
         }  # fmt: skip
         write_atomically(folder / "results.json", json.dumps(results, indent=1) + "\n")
         write_atomically(folder / "results.md", markdown(grid, results))
-    return results
+        return results
+
+    for some, broken in run_seeds(grid, folder, seeds, jobs):
+        done += some
+        failed += broken
+        for one in some:
+            for row, values in one.rows.items():
+                found.setdefault(row, {})[one.seed] = dict(values)
+                sums.setdefault(row, {})[one.seed] = one.sums[row]
+        if some:
+            written()
+    return written()
 
 
 def _trials(done: Sequence[CellRun]) -> dict[str, dict[int, dict[str, float | None]]]:

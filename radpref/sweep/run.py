@@ -14,7 +14,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from radpref.comparing import read_finished
-from radpref.files import content_key, read_json
+from radpref.errors import RadprefError
+from radpref.files import content_key, disk_errors, read_json
+from radpref.outside import enough_memory
 from radpref.pipeline import road_of, run_all, run_stage_alone
 from radpref.runs.context import Left
 from radpref.runs.folder import Run
@@ -51,18 +53,31 @@ class CellRun(NamedTuple):
     """Row of the table to what the system counts by patient."""
 
 
-def run_seeds(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> Iterator[list[CellRun]]:
+class Failed(NamedTuple):
+    """A cell, or one of its trials, that came to no end for a seed; the others go on without it."""
+
+    seed: int
+    cell: str
+    trial: str
+    folder: Path
+    why: str
+
+
+def run_seeds(
+    grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1
+) -> Iterator[tuple[list[CellRun], list[Failed]]]:
     """Every cell of every seed, chain by chain as they are done, ``jobs`` at a time, each in a process of its own."""
     picked: dict[str, str] = {}
     if grid.tuned_on is not None:
         several = Grid.model_copy(grid, update={"cells": {name: c for name, c in grid.cells.items() if c.trials}})
-        for tuned in _chains(_tuned, several, folder, [grid.tuned_on], jobs, {}):
+        for tuned, failed in _chains(_tuned, several, folder, [grid.tuned_on], jobs, {}):
             picked |= {name: best(tried) for name, tried in tuned}
+            yield [], failed
     yield from _chains(_measured, grid, folder, seeds, jobs, picked)
 
 
 def best(tried: Mapping[str, float | None]) -> str:
-    """The trial with the highest score; of equal ones the first."""
+    """The trial with the highest score; of equal ones the first. None is a trial without a score, or that failed."""
     return max(tried, key=lambda trial: -1.0 if (score := tried[trial]) is None else score)
 
 
@@ -82,9 +97,8 @@ class _Chain(NamedTuple):
 
 
 def _chains(
-    work: Callable[[_Chain], list[T]], grid: Grid, folder: Path, seeds: Sequence[int], jobs: int,
-    picked: Mapping[str, str],
-) -> Iterator[list[T]]:  # fmt: skip
+    work: Callable[[_Chain], T], grid: Grid, folder: Path, seeds: Sequence[int], jobs: int, picked: Mapping[str, str]
+) -> Iterator[T]:  # fmt: skip
     """What ``work`` makes of every seed's cells, as it is done; of fewer seeds than jobs the cells are divided."""
     if not grid.cells:
         return
@@ -131,40 +145,68 @@ def _places(chain: _Chain) -> dict[str, dict[str, Path]]:
     }
 
 
-def _tuned(chain: _Chain) -> list[tuple[str, dict[str, float | None]]]:
+def _tuned(chain: _Chain) -> tuple[list[tuple[str, dict[str, float | None]]], list[Failed]]:
     """Every cell with its trials' scores on the validation studies."""
-    found, source = [], chain.own / SHARED
+    found, failed, source = [], list[Failed](), chain.own / SHARED
     for name, places in _places(chain).items():
-        found.append((name, _all_tried(chain, name, source, places)))
-        source = next(iter(places.values()))
-    return found
+        tried, broken, source = _all_tried(chain, name, source, places)
+        found.append((name, tried))
+        failed += broken
+    return found, failed
 
 
-def _measured(chain: _Chain) -> list[CellRun]:
+def _measured(chain: _Chain) -> tuple[list[CellRun], list[Failed]]:
     """Every cell, run to its end; a cell whose settings have changed since is run again, as far as they matter."""
-    found, source = list[CellRun](), chain.own / SHARED
+    found, failed, source = list[CellRun](), list[Failed](), chain.own / SHARED
     for name, places in _places(chain).items():
-        tried: dict[str, float | None] = {}
+        tried, broken = dict[str, float | None](), list[Failed]()
+        before = source
         if name not in chain.picked and len(places) > 1:
-            tried = _all_tried(chain, name, source, places)
+            tried, broken, before = _all_tried(chain, name, source, places)
+            failed += broken
+        if len(broken) == len(places):
+            continue
         trial = chain.picked.get(name) or best(tried or dict.fromkeys(places))
-        run = _run_of(chain, name, trial, source, places[trial])
+        try:
+            found.append(_measure(chain, name, trial, before, places[trial], tried))
+        except RadprefError as error:
+            failed.append(Failed(chain.seed, name, trial, places[trial], str(error)))
+        else:
+            source = places[trial]
+    return found, failed
+
+
+def _measure(
+    chain: _Chain, name: str, trial: str, source: Path, place: Path, tried: Mapping[str, float | None]
+) -> CellRun:
+    """What the run of a trial comes to, from its beginning to its report."""
+    with enough_memory(f"cell {name}", "the size of batches and images"), disk_errors(place):
+        run = _run_of(chain, name, trial, source, place)
         run_all(run, redo=True)
-        source = places[trial]
         rows = _rows(run, name, chain.grid.cells[name])
-        finished = read_finished(places[trial])
+        finished = read_finished(place)
         sums = {row: finished.sums(system) for system, row in rows.items()}
-        found.append(CellRun(chain.seed, name, trial, places[trial], tried, _read(run, rows), sums))
-    return found
+        return CellRun(chain.seed, name, trial, place, tried, _read(run, rows), sums)
 
 
-def _all_tried(chain: _Chain, name: str, source: Path, places: Mapping[str, Path]) -> dict[str, float | None]:
-    """Each trial's score; each begins as a copy of the one before, and takes over what its settings leave alone."""
-    befores = [source, *places.values()]
-    return {
-        trial: _tried(chain, name, trial, before, place)
-        for before, (trial, place) in zip(befores, places.items(), strict=False)
-    }
+def _all_tried(
+    chain: _Chain, name: str, source: Path, places: Mapping[str, Path]
+) -> tuple[dict[str, float | None], list[Failed], Path]:
+    """Each trial's score, those that failed, and a folder to go on from.
+
+    Each begins as a copy of the one before, and takes over what its settings leave alone.
+    """
+    tried, failed = dict[str, float | None](), list[Failed]()
+    for trial, place in places.items():
+        try:
+            with enough_memory(f"cell {name}", "the size of batches and images"), disk_errors(place):
+                tried[trial] = _tried(chain, name, trial, source, place)
+        except RadprefError as error:
+            tried[trial] = None
+            failed.append(Failed(chain.seed, name, trial, place, str(error)))
+        else:
+            source = place
+    return tried, failed, source
 
 
 def _tried(chain: _Chain, name: str, trial: str, source: Path, place: Path) -> float | None:

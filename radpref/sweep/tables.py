@@ -146,6 +146,8 @@ def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
                 if any(cells):
                     lines.append(f"| {row} | " + " | ".join(cells) + " |")
             parts.append("\n".join(lines))
+    for one in results.get("failed", ()):
+        parts.append(f"**Missing**: {one['cell']}, {one['trial']}, seed {one['seed']}: {one['why']}")
     seeds = {e.n for rows in results["means"].values() for e in rows.values()}
     parts.append(
         f"Seeds: {', '.join(map(str, sorted(seeds)))}. 95 % intervals over seeds and patients for what is counted by "
