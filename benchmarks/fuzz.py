@@ -84,7 +84,8 @@ class Watched:
 
 def by_coverage(watched: Watched, corpus: Path) -> None:
     """atheris: inputs that reach new code are kept in the corpus."""
-    atheris.Setup([sys.argv[0], str(corpus), "-max_len=8192", "-verbosity=0", "-print_final_stats=0"], watched)
+    quiet = ("-max_len=8192", "-verbosity=0", "-print_final_stats=0", f"-artifact_prefix={corpus.parent}/")
+    atheris.Setup([sys.argv[0], str(corpus), *quiet], watched)
     atheris.Fuzz()
 
 
@@ -109,6 +110,7 @@ def by_examples(watched: Watched) -> None:
 
 def one(name: str, seconds: float, corpus: Path, hang: int) -> None:
     """Fuzz one reader in this process, which ends with it."""
+    survives(name, READERS[name].seeds[0])  # what is imported with the first input counts as no hang
     watched = Watched(name, hang, time.monotonic() + seconds)
     if ATHERIS:
         folder = corpus / name.replace(" ", "_")
