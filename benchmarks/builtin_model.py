@@ -2,6 +2,8 @@
 
     python benchmarks/builtin_model.py                      the tower, and the model as shipped
     python benchmarks/builtin_model.py --sft chexalign      after the recipe's own fine-tuning on 1,000 studies
+    python benchmarks/builtin_model.py --sft chexalign --interpolate .3 .5 .7
+                                                            the same, a part of the way back (docs/interpolation.md)
 
 Prints Markdown: the tower's AUC for each finding; AUC of side, severity and place at the words of the references,
 beside a probe on the same tower trained on the same studies; the reports of both by the judge and by the truth.
@@ -129,12 +131,43 @@ def fine_tuned(vlm: Vlm, questions: Sequence[Question], recipe: str, folder: Pat
     return load(ModelSection(path=str(done.path)), RunSection())
 
 
+def between(
+    start: str, tuned: Vlm, shares: Sequence[float], questions: Sequence[Question], judge: str, folder: Path
+) -> Vlm:
+    """The best of the models at ``shares`` of the way to the tuned one, by the judge on validation ``questions``."""
+    best, most = tuned, -1.0
+    for share in shares:
+        path = folder / f"share-{share}"
+        if not path.exists():
+            given = load(ModelSection(path=start), RunSection())
+            training.interpolate(given, ModelSection(path=str(tuned.folder)), share, path, RunSection())
+        vlm = load(ModelSection(path=str(path)), RunSection())
+        cases = [
+            Case(id=q.id, question=q.id, reference=q.reference, candidate=text)
+            for q, text in zip(questions, said(vlm, questions), strict=True)
+        ]
+        judged = [row.score or 0.0 for row in JUDGES[judge](JudgeSection(name=judge))(cases)]
+        score = float(np.mean(judged))
+        print(f"\n{share} of the way: {judge} {score:.3f} on {len(cases)} validation studies", flush=True)
+        best, most = (vlm, score) if score > most else (best, most)
+    return best
+
+
+def said(vlm: Vlm, questions: Sequence[Question]) -> list[str]:
+    """The greedy answers."""
+    return [
+        found[0].text if isinstance(found, list) else ""
+        for _, found in generate(vlm, questions, max_new_tokens=128, batch=32, seed=0)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000, help="frontal images for the tower; 0 for none")
     parser.add_argument("--seed", type=int, default=100, help="world of those images; the model was made from world 1")
     parser.add_argument("--model", default="builtin", help="builtin, or the folder of a model with its head")
     parser.add_argument("--sft", help="a recipe, whose fine-tuning on the train studies comes first")
+    parser.add_argument("--interpolate", type=float, nargs="+", default=(), help="shares of the way, the best is taken")
     parser.add_argument("--world", type=int, default=0, help="world of the studies; 0 is the recipes'")
     parser.add_argument("--reports", default="clean", choices=("clean", "clinical"), help="habits of that world")
     parser.add_argument("--train", type=int, default=1000, help="studies that probe and fine-tuning learn from")
@@ -150,7 +183,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.work or Path(temporary)
         world = PhantomSection(seed=options.world, reports=options.reports)
-        rows = phantom.studies(world, train=options.train, validation=1, test=options.test, folder=folder)
+        rows = phantom.studies(world, train=options.train, validation=120, test=options.test, folder=folder)
         train = [study for study in rows if study.split == "train"]
         test = [study for study in rows if study.split == "test"]
         seen = [
@@ -161,6 +194,8 @@ def main() -> None:
         asked = [[report_question(study, TaskSection(), 2) for study in some] for some in (train, test)]
         if options.sft:
             vlm = fine_tuned(vlm, asked[0], options.sft, folder / "sft")
+            held = [report_question(study, TaskSection(), 2) for study in rows if study.split == "validation"]
+            vlm = between(options.model, vlm, options.interpolate, held, options.judge, folder)
         print(
             f"\n{options.model}, world {world.seed} ({world.reports}), {len(train)} train and {len(test)} test studies"
         )
@@ -173,10 +208,7 @@ def written(
     vlm: Vlm, questions: Sequence[Question], studies: Sequence[Study], guessed: Sequence[list[Finding]], judge: str
 ) -> None:
     """The table of reports: the model's, a plain one of what the probe finds, and what bounds them."""
-    answers = [
-        found[0].text if isinstance(found, list) else ""
-        for _, found in generate(vlm, questions, max_new_tokens=128, batch=32, seed=0)
-    ]
+    answers = said(vlm, questions)
     print(f"\n| reports | {judge} | green-1 against the truth | words |\n|---|---|---|---|")
     n = len(questions)
     scores("model, greedy", answers, questions, judge)
