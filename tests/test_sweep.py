@@ -127,6 +127,15 @@ def test_means_differences_and_effects_by_hand() -> None:
     assert estimate([2.0]).high == float("inf")
 
 
+def test_what_is_drawn_is_held_against_what_is_drawn() -> None:
+    made = Grid(
+        recipe="firempo", share="corrupt", cells={"a": Cell(), "b, c": Cell()}, against=("a",), metrics={"m": "M"}
+    )
+    rows = ("a", "a, drawn", "a, consensus of 8", "b, c", "b, c, drawn", "b, c, consensus of 4")
+    found = {row: {0: {"m": float(at)}, 1: {"m": float(at)}} for at, row in enumerate(rows)}
+    assert set(tabled(made, found)["differences"]) == {"b, c - a", "b, c, drawn - a, drawn"}
+
+
 def test_what_is_counted_by_patient_is_estimated_over_seeds_and_patients() -> None:
     """As `evaluation.over_seeds` does, with Holm's correction over all differences of a metric."""
     made = Grid(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,16 +56,15 @@ def tabled(grid: Grid, found: Found, sums: Sums | None = None) -> dict[str, Any]
         for row, by_seed in found.items()
     }
     table = {row: {m: _mean(m, v, counted.get(row, {})) for m, v in ms.items() if v} for row, ms in values.items()}
+    pairs = [(row, f"{base}{_way(row)}") for base in grid.against for row in values]
     differences = {
         f"{row} - {base}": {
             m: _difference(m, v, values[base][m], counted.get(row, {}), counted.get(base, {}))
-            for m, v in ms.items()
+            for m, v in values[row].items()
             if set(v) & set(values[base][m])
         }
-        for base in grid.against
-        if base in values
-        for row, ms in values.items()
-        if row != base
+        for row, base in pairs
+        if base in values and row != base
     }
     differences = _corrected(differences)
     factors = dict.fromkeys(factor for cell in grid.cells.values() for factor in cell.levels)
@@ -82,6 +82,12 @@ def tabled(grid: Grid, found: Found, sums: Sums | None = None) -> dict[str, Any]
             )
         }
     return {"values": values, "means": table, "differences": differences, "effects": effects}
+
+
+def _way(row: str) -> str:
+    """How a row's answers were made, as its name ends: what is drawn is held against what is drawn."""
+    found = re.search(r", (drawn|consensus of \d+)$", row)
+    return found[0] if found else ""
 
 
 def _mean(metric: str, values: Mapping[int, float], sums: Mapping[int, PatientSums]) -> Estimate:

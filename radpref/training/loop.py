@@ -90,7 +90,8 @@ def last_tenth(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return found
 
 
-_OPTIMIZERS = {"adamw": "adamw_torch", "adamw-8bit": "adamw_bnb_8bit", "adafactor": "adafactor"}
+_OPTIMIZERS = {"adamw": "adamw_torch_fused", "adamw-8bit": "adamw_bnb_8bit", "adafactor": "adafactor"}
+"""AdamW goes over each tensor once: the other way makes lists of temporaries as large as all that is trained."""
 
 
 def arguments(
