@@ -54,6 +54,7 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict
         write_atomically(folder / "results.md", markdown(grid, results))
         return results
 
+    latest: dict[str, Any] | None = None
     for some, broken in run_seeds(grid, folder, seeds, jobs):
         done += some
         failed += broken
@@ -61,9 +62,8 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict
             for row, values in one.rows.items():
                 found.setdefault(row, {})[one.seed] = dict(values)
                 sums.setdefault(row, {})[one.seed] = one.sums[row]
-        if some:
-            written()
-    return written()
+        latest = written() if some else None
+    return latest or written()
 
 
 def _trials(done: Sequence[CellRun]) -> dict[str, dict[int, dict[str, float | None]]]:
