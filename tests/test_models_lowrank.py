@@ -64,7 +64,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(4, 12), (2, 7, 12)])
+@pytest.mark.parametrize("shape", [(4, 12), (2, 7, 12), (12,)])
 def test_the_same_output_and_gradients(
     shape: tuple[int, ...], autocast: torch.dtype | None, counted: Callable[[], int]
 ) -> None:
@@ -92,6 +92,25 @@ def test_the_gradient_is_that_of_differences() -> None:
         return out
 
     assert torch.autograd.gradcheck(through, (x, down, up))
+
+
+def written_in_place(model: Any, x: torch.Tensor) -> list[torch.Tensor]:
+    """Output and gradients where the layer after it writes into its output and into a view of that."""
+    model.zero_grad()
+    out = model.base_model.model.first(x)
+    out.view(x.shape[0], -1)[:, :3].mul_(2.0)
+    out.add_(1.0)
+    (out**2).sum().backward()
+    return [out.detach(), *(p.grad for _, p in sorted(model.named_parameters()) if p.grad is not None)]
+
+
+@pytest.mark.parametrize("shape", [(4, 12), (2, 7, 12)])
+def test_what_follows_may_write_into_the_output(shape: tuple[int, ...], counted: Callable[[], int]) -> None:
+    model, fused = both()
+    x = torch.randn(shape)
+    for one, other in zip(written_in_place(fused, x), written_in_place(model, x), strict=True):
+        torch.testing.assert_close(one, other)
+    assert counted() == 1
 
 
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.5}])

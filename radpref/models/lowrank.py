@@ -36,8 +36,10 @@ def _forward(layer: Any, x: Tensor, *args: Any, **named: Any) -> Tensor:
     dtype = torch.get_autocast_dtype(x.device.type) if casting else x.dtype
     if not casting and not base.weight.dtype == down.dtype == dtype:
         return Linear.forward(layer, x)  # type: ignore[no-any-return]
-    scale = layer.scaling[adapter]
-    return _LowRank.apply(x, base.weight, base.bias, down, up, scale, dtype)  # type: ignore[no-any-return,no-untyped-call]
+    flat = x.reshape(-1, x.shape[-1])
+    out = _LowRank.apply(flat, base.weight, base.bias, down, up, layer.scaling[adapter], dtype)  # type: ignore[no-untyped-call]
+    # a view made here, and not inside the function, may be written in place by the layers that follow (Llama 4 does)
+    return out.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
 
 
 def _alone(layer: Any) -> str | None:
@@ -53,28 +55,24 @@ def _alone(layer: Any) -> str | None:
 
 
 class _LowRank(torch.autograd.Function):
-    """``x W' + b + s (x A') B'`` with the gradients with respect to x, A (r, in) and B (out, r)."""
+    """``x W' + b + s (x A') B'`` of rows x (n, in) with the gradients with respect to x, A (r, in) and B (out, r)."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float, dtype: Any
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            flat = x.reshape(-1, x.shape[-1]).to(dtype)
-            frozen, low_down, low_up = weight.to(dtype), down.to(dtype), up.to(dtype)
-            low = (flat @ low_down.T).mul_(scale)
-            out = F.linear(flat, frozen, None if bias is None else bias.to(dtype)).addmm_(low, low_up.T)
-        ctx.save_for_backward(flat, frozen, low_down, low_up, low)
-        ctx.scale, ctx.dtypes, ctx.shape = scale, (x.dtype, down.dtype, up.dtype), x.shape
-        return out.view(*x.shape[:-1], -1)
+            rows, frozen, low_down, low_up = x.to(dtype), weight.to(dtype), down.to(dtype), up.to(dtype)
+            low = (rows @ low_down.T).mul_(scale)
+            out = F.linear(rows, frozen, None if bias is None else bias.to(dtype)).addmm_(low, low_up.T)
+        ctx.save_for_backward(rows, frozen, low_down, low_up, low)
+        ctx.scale, ctx.dtypes = scale, (x.dtype, down.dtype, up.dtype)
+        return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        flat, weight, down, up, low = ctx.saved_tensors
+        rows, weight, down, up, low = ctx.saved_tensors
         of_x, of_down, of_up = ctx.dtypes
-        flowing = gradient.reshape(-1, gradient.shape[-1])
-        inner = (flowing @ up).mul_(ctx.scale)
-        back = None
-        if ctx.needs_input_grad[0]:
-            back = (flowing @ weight).addmm_(inner, down).view(ctx.shape).to(of_x)
-        return back, None, None, (inner.T @ flat).to(of_down), (flowing.T @ low).to(of_up), None, None
+        inner = (gradient @ up).mul_(ctx.scale)
+        back = (gradient @ weight).addmm_(inner, down).to(of_x) if ctx.needs_input_grad[0] else None
+        return back, None, None, (inner.T @ rows).to(of_down), (gradient.T @ low).to(of_up), None, None
