@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -125,6 +126,60 @@ def test_means_differences_and_effects_by_hand() -> None:
     shown = markdown(both, tabled(both, shared))
     assert shown.count("Same") == 1, "what all rows share stands among the means alone"
     assert estimate([2.0]).high == float("inf")
+
+
+SAID = {
+    "b is better": {"metric": "m", "row": "b", "above": "a"},
+    "c is worse by more than a half": {"metric": "m", "row": "c", "below": "a", "by": 0.5},
+    "c is worse by more than two": {"metric": "m", "row": "c", "below": "a", "by": 2.0},
+    "d is the same": {"metric": "m", "row": "d", "near": "a", "by": 0.1},
+    "b is the same": {"metric": "m", "row": "b", "near": "a", "by": 0.1},
+    "nobody measured e": {"metric": "m", "row": "e", "above": "a"},
+    "b is better when drawn": {"metric": "m", "row": "b, drawn", "above": "a, drawn"},
+}
+
+
+def test_claims_hold_where_the_whole_interval_lies_as_they_say() -> None:
+    made = Grid.model_validate({
+        "recipe": "firempo", "share": "corrupt", "cells": {name: {} for name in "abcde"}, "metrics": {"m": "M"},
+        "claims": SAID,
+    })  # fmt: skip
+    shift = {"a": 0.0, "b": 0.3, "c": -1.0, "d": 0.0, "a, drawn": 0.0, "b, drawn": 0.01}
+    found = {
+        row: {seed: {"m": seed + by + 0.01 * (seed % 2) * (row != "a")} for seed in range(4)}
+        for row, by in shift.items()
+    }
+    results = tabled(made, found)
+    held = {
+        name: measured is not None and made.claims[name].holds(measured.low, measured.high)
+        for name, measured in results["claims"].items()
+    }
+    assert [name for name, yes in held.items() if yes] == [
+        "b is better", "c is worse by more than a half", "d is the same", "b is better when drawn",
+    ]  # fmt: skip
+    lines = {line.split(" | ")[0].strip("| "): line for line in markdown(made, results).splitlines()}
+    assert lines["b is better"].endswith("| yes |")
+    assert "wanted 2" in lines["c is worse by more than two"]
+    assert lines["c is worse by more than two"].endswith("| **no** |")
+    assert lines["nobody measured e"].endswith("| not measured |")
+
+
+@pytest.mark.parametrize(
+    ("claim", "words"),
+    [
+        ({"metric": "green_maen", "row": "dpo", "above": "base"}, "did you mean `green_mean`"),
+        ({"metric": "green_mean", "row": "dpa", "above": "base"}, "there is no row `dpa`"),
+        ({"metric": "green_mean", "row": "dpo", "above": "bse, drawn"}, "there is no row `bse`"),
+        ({"metric": "green_mean", "row": "dpo"}, "names one other row"),
+        ({"metric": "green_mean", "row": "dpo", "above": "base", "below": "base"}, "names one other row"),
+        ({"metric": "green_mean", "row": "dpo", "near": "base"}, "says within what"),
+    ],
+)
+def test_a_claim_that_could_not_be_measured_fails_before_any_work(
+    tmp_path: Path, claim: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SweepError, match=re.escape(words)):
+        load_grid(grid(tmp_path / "grid.yaml", claims={"so": claim}))
 
 
 def test_what_is_drawn_is_held_against_what_is_drawn() -> None:

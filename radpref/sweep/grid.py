@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from radpref import config
 from radpref.errors import RadprefError
@@ -43,6 +44,41 @@ class Cell(BaseModel):
     (``NAME, drawn``)."""
 
 
+class Claim(BaseModel):
+    """A statement about two rows of the table that other seeds can confirm or refute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric: str
+    row: str
+    above: str | None = None
+    """The row that ``row`` is greater than by more than ``by``, with the whole 95 % interval of the difference."""
+    below: str | None = None
+    """The row that it is less than, in the same way."""
+    near: str | None = None
+    """The row that it differs from by less than ``by``, either way, with the whole interval."""
+    by: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_other(self) -> Claim:
+        if sum(other is not None for other in (self.above, self.below, self.near)) != 1:
+            raise ValueError(f"a claim on {self.row} names one other row, under `above`, `below` or `near`")
+        if self.near is not None and not self.by:
+            raise ValueError(f"a claim that {self.row} is near {self.near} says within what, as `by: 0.05`")
+        return self
+
+    @property
+    def other(self) -> str:
+        """The row that ``row`` is held against."""
+        return self.above or self.below or self.near or ""
+
+    def holds(self, low: float, high: float) -> bool:
+        """Whether a 95 % interval of ``row - other`` lies where the claim says."""
+        if self.near is not None:
+            return -self.by < low and high < self.by
+        return low > self.by if self.above is not None else high < -self.by
+
+
 class Grid(BaseModel):
     """A comparison."""
 
@@ -57,6 +93,8 @@ class Grid(BaseModel):
     """Rows of the table that the others are held against."""
     metrics: dict[str, str]
     """Metric's name to its heading."""
+    claims: dict[str, Claim] = Field(default_factory=dict)
+    """What the comparison is to show, in words, to what has to be measured for it: said before it is run."""
     seed_key: str | None = "data.phantom.seed"
     """A second key that takes the seed's number, so that another seed is another world; null leaves it."""
     tuned_on: int | None = None
@@ -89,6 +127,8 @@ def load_grid(name: str, more: Mapping[str, Any] | None = None) -> Grid:
     for what, given in (("cells", grid.cells), ("metrics", grid.metrics)):
         if not given:
             raise SweepError(f"grid {name} has no {what}: there is nothing to compare. Name some under `{what}`.")
+    for claim, said in grid.claims.items():
+        _check_claim(f"grid {name}, claim `{claim}`", grid, said)
     grid = grid.model_copy(update={"set": {**grid.set, **(more or {})}})
     try:
         _check(name, grid)
@@ -114,6 +154,30 @@ def _check(name: str, grid: Grid) -> None:
             except RadprefError as error:
                 where = title if trial == WHOLE else f"{title}, {trial}"
                 raise SweepError(f"grid {name}, {where}: {error}") from error
+
+
+def _check_claim(where: str, grid: Grid, claim: Claim) -> None:
+    rows = [row for name, cell in grid.cells.items() for row in shown(name, cell).values()]
+    for what, given, known in (
+        ("metric", claim.metric, list(grid.metrics)),
+        ("row", _row_of(claim.row), rows),
+        ("row", _row_of(claim.other), rows),
+    ):
+        if given not in known:
+            raise SweepError(
+                f"{where}: there is no {what} `{given}`{config.nearest(given, known) or '.'} "
+                f"There are: {'; '.join(known)}."
+            )
+
+
+def _row_of(row: str) -> str:
+    return row.removesuffix(way_of(row))
+
+
+def way_of(row: str) -> str:
+    """How a row's answers were made, as its name ends; empty of greedy ones."""
+    found = re.search(r", (drawn|consensus of \d+)$", row)
+    return found[0] if found else ""
 
 
 def shown(name: str, cell: Cell) -> dict[str, str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from itertools import pairwise
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -180,7 +181,7 @@ def _measure(
     chain: _Chain, name: str, trial: str, source: Path, place: Path, tried: Mapping[str, float | None]
 ) -> CellRun:
     """What the run of a trial comes to, from its beginning to its report."""
-    with enough_memory(f"cell {name}", "the size of batches and images"), disk_errors(place):
+    with _told(name, place):
         run = _run_of(chain, name, trial, source, place)
         run_all(run, redo=True)
         rows = _rows(run, name, chain.grid.cells[name])
@@ -199,7 +200,7 @@ def _all_tried(
     tried, failed = dict[str, float | None](), list[Failed]()
     for trial, place in places.items():
         try:
-            with enough_memory(f"cell {name}", "the size of batches and images"), disk_errors(place):
+            with _told(name, place):
                 tried[trial] = _tried(chain, name, trial, source, place)
         except RadprefError as error:
             tried[trial] = None
@@ -207,6 +208,13 @@ def _all_tried(
         else:
             source = place
     return tried, failed, source
+
+
+@contextmanager
+def _told(name: str, place: Path) -> Iterator[None]:
+    """Tell what a machine lacks, memory or a disk to write to, as an error of the cell that lacks it."""
+    with enough_memory(f"cell {name}", "the size of batches and images"), disk_errors(place):
+        yield
 
 
 def _tried(chain: _Chain, name: str, trial: str, source: Path, place: Path) -> float | None:

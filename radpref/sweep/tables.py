@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from radpref.rooms import evaluation
 from radpref.runs.rows import batched
-from radpref.sweep.grid import Grid
+from radpref.sweep.grid import Grid, way_of
 
 if TYPE_CHECKING:
     from radpref.evaluation import PatientSums, Seeds
@@ -49,24 +48,28 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def tabled(grid: Grid, found: Found, sums: Sums | None = None) -> dict[str, Any]:
-    """``values``, ``means``, ``differences`` and ``effects`` of what was ``found``."""
+    """``values``, ``means``, ``differences``, ``effects`` and ``claims`` of what was ``found``."""
     counted = {} if sums is None else sums
     values = {
         row: {metric: {s: v[metric] for s, v in by_seed.items() if metric in v} for metric in grid.metrics}
         for row, by_seed in found.items()
     }
     table = {row: {m: _mean(m, v, counted.get(row, {})) for m, v in ms.items() if v} for row, ms in values.items()}
-    pairs = [(row, f"{base}{_way(row)}") for base in grid.against for row in values]
-    differences = {
-        f"{row} - {base}": {
-            m: _difference(m, v, values[base][m], counted.get(row, {}), counted.get(base, {}))
-            for m, v in values[row].items()
-            if set(v) & set(values[base][m])
-        }
+
+    def difference(metric: str, row: str, base: str) -> Estimate | None:
+        one, other = (values.get(name, {}).get(metric, {}) for name in (row, base))
+        if not set(one) & set(other):
+            return None
+        return _difference(metric, one, other, counted.get(row, {}), counted.get(base, {}))
+
+    # what is drawn is held against what is drawn
+    pairs = [(row, f"{base}{way_of(row)}") for base in grid.against for row in values]
+    differences = _corrected({
+        f"{row} - {base}": {m: found for m in grid.metrics if (found := difference(m, row, base)) is not None}
         for row, base in pairs
         if base in values and row != base
-    }
-    differences = _corrected(differences)
+    })  # fmt: skip
+    claims = {name: difference(claim.metric, claim.row, claim.other) for name, claim in grid.claims.items()}
     factors = dict.fromkeys(factor for cell in grid.cells.values() for factor in cell.levels)
     effects = {}
     for factor in factors:
@@ -81,13 +84,7 @@ def tabled(grid: Grid, found: Found, sums: Sums | None = None) -> dict[str, Any]
                 contrast := _contrast([values[row][m] for row in sides[True]], [values[row][m] for row in sides[False]])
             )
         }
-    return {"values": values, "means": table, "differences": differences, "effects": effects}
-
-
-def _way(row: str) -> str:
-    """How a row's answers were made, as its name ends: what is drawn is held against what is drawn."""
-    found = re.search(r", (drawn|consensus of \d+)$", row)
-    return found[0] if found else ""
+    return {"values": values, "means": table, "differences": differences, "effects": effects, "claims": claims}
 
 
 def _mean(metric: str, values: Mapping[int, float], sums: Mapping[int, PatientSums]) -> Estimate:
@@ -136,8 +133,8 @@ def _contrast(on: Sequence[Mapping[int, float]], off: Sequence[Mapping[int, floa
 
 
 def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
-    """The tables: means, differences, effects."""
-    parts = []
+    """The tables: claims, means, differences, effects."""
+    parts = [_claims(grid, results["claims"])] if grid.claims else []
     titles = (("means", "Means over seeds"), ("differences", "Differences, paired by seed"), ("effects", "Effects"))
     for name, title in titles:
         rows = results[name]
@@ -161,6 +158,20 @@ def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
         "of the metric."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _claims(grid: Grid, measured: Mapping[str, Estimate | None]) -> str:
+    """The table of what was to be shown: each claim, what was measured for it, and whether it holds."""
+    lines = ["| claim | measured | difference | holds |", "|---|---|---|---|"]
+    for words, claim in grid.claims.items():
+        found = measured.get(words)
+        limits = (
+            f", wanted within {claim.by:g}" if claim.near is not None else f", wanted {claim.by:g}" * bool(claim.by)
+        )
+        verdict = "not measured" if found is None else "yes" if claim.holds(found.low, found.high) else "**no**"
+        what = f"{grid.metrics[claim.metric]}, {claim.row} less {claim.other}{limits}"
+        lines.append(f"| {words} | {what} | {_shown(found, signed=True)} | {verdict} |")
+    return "\n".join(lines)
 
 
 def _moves(value: Estimate | None) -> bool:
