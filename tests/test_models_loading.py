@@ -226,7 +226,7 @@ def test_a_chat_template_in_the_tokenizer_alone_will_do(llava: Path) -> None:
 
 def test_a_template_that_leaves_images_out_is_refused(llava: Path) -> None:
     (llava / "chat_template.jinja").write_text(tiny.template(""))
-    with pytest.raises(ModelError, match=r"cannot put an image into a prompt|leaves images out"):
+    with pytest.raises(ModelError, match="chat template leaves images out"):
         loaded(llava)
 
 

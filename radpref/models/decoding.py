@@ -335,8 +335,8 @@ def check_decoding(vlm: Vlm) -> None:
         prompts = [encode_prompt(vlm, text, [grey]) for text, grey in zip(texts, greys, strict=True)]
     except ValueError as error:
         raise ModelError(
-            f"{vlm.name}: its processor cannot put an image into a prompt: {error}. The chat template leaves images "
-            "out, or belongs to another processor, or the processor itself is broken."
+            f"{vlm.name}: its processor cannot put an image into a prompt: {error}. Either the chat template leaves "
+            "images out, or it belongs to another processor, or the processor itself is broken."
         ) from error
     _check_image_tokens(vlm, prompts[0]["input_ids"])
     answers = [encode_answer(vlm, text) for text in words]

@@ -65,7 +65,7 @@ def tabled(grid: Grid, found: Found, sums: Sums | None = None) -> dict[str, Any]
     # what is drawn is held against what is drawn
     pairs = [(row, f"{base}{way_of(row)}") for base in grid.against for row in values]
     differences = _corrected({
-        f"{row} - {base}": {m: found for m in grid.metrics if (found := difference(m, row, base)) is not None}
+        f"{row} - {base}": {m: one for m in grid.metrics if (one := difference(m, row, base)) is not None}
         for row, base in pairs
         if base in values and row != base
     })  # fmt: skip
