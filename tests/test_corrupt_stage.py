@@ -14,9 +14,10 @@ from radpref import config
 from radpref.cli import app
 from radpref.config import RecipeError
 from radpref.images import image_hash
-from radpref.pipeline import run_stage_alone
+from radpref.pipeline import road_of, run_stage_alone
 from radpref.records import ImageFile, Pair
 from radpref.runs.folder import Run, RunError
+from radpref.runs.runner import check
 from radpref.stages import corrupt as stage
 from radpref.stages.ports import PAIRS
 from tests.runs import counts, last_line, pretend, quarantined
@@ -154,6 +155,26 @@ def test_a_segmenter_that_is_not_named_is_an_error_before_any_work(tmp_path: Pat
 def preview(*words: str) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["corrupt", "preview", *words])
     return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "fits"),
+    [
+        ([], True),
+        (["data.phantom.masks=false"], False),
+        (["data.phantom.masks=false", "corrupt.operator=crop"], True),
+        (["data.phantom.masks=false", "corrupt.fallback=whole"], True),
+        (["data.phantom.masks=false", "corrupt.masks=[own, evidence]"], True),
+        (["data.phantom.masks=false", "align.objective=rrpo"], True),
+    ],
+)
+def test_a_visual_term_that_no_pair_could_have_is_an_error_before_any_work(words: list[str], fits: bool) -> None:
+    recipe = config.load("firempo", overrides=words).recipe
+    if fits:
+        check(road_of(recipe), recipe)
+        return
+    with pytest.raises(RecipeError, match=r"align\.visual\.weight is 0\.1, but the phantoms are written without"):
+        check(road_of(recipe), recipe)
 
 
 def test_preview_of_phantoms(tmp_path: Path) -> None:

@@ -154,6 +154,15 @@ def test_unusable_pairs_are_quarantined_with_a_reason(vlm: Vlm, pairs: list[Pair
         prepare(vlm, [odd["empty"]], toys.section(), tmp_path / "references")
 
 
+def test_a_visual_term_without_one_corrupted_image_is_refused(vlm: Vlm, pairs: list[Pair], tmp_path: Path) -> None:
+    """It would be nothing, and the objective another one than the one named."""
+    section = toys.section(visual={"weight": 0.1})
+    with pytest.raises(TrainingError, match=f"none of {len(pairs)} pairs has corrupted images"):
+        prepare(vlm, pairs, section, tmp_path)
+    one = pairs[0].model_copy(update={"corrupted": pairs[0].images})
+    assert len(prepare(vlm, [one, *pairs[1:]], section, tmp_path).items) == len(pairs)
+
+
 def test_an_answer_that_was_cut_gets_no_end_of_turn(vlm: Vlm, pairs: list[Pair], tmp_path: Path) -> None:
     cut = pairs[0].model_copy(update={"provenance": {"rejected_finished": "no"}})
     found = prepare(vlm, [cut], toys.section(), tmp_path)

@@ -4,7 +4,7 @@
 wrong and what to do. Nothing here knows of studies, models or tasks.
 """
 
-from radpref.images.corruption import OPERATORS, corrupt, save, seed_of, strength_of
+from radpref.images.corruption import OPERATORS, WHOLE, corrupt, save, seed_of, strength_of
 from radpref.images.masks import Located, Mask, draw_boxes, grown, marked, own_mask
 from radpref.images.near import near_hash, nearly_same
 from radpref.images.preview import contact_sheet, data_uri, picture_table, thumbnail, tinted
@@ -26,6 +26,7 @@ __all__ = [
     "MAX_PIXELS",
     "MIN_SIDE",
     "OPERATORS",
+    "WHOLE",
     "ImageError",
     "Located",
     "Mask",

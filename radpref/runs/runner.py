@@ -122,7 +122,7 @@ def _damage(run: Run, stage: Stage, mark: Mark) -> str:
 def check(road: Road, recipe: Recipe) -> None:
     """Everything that can be known before any work, of all stages. Raises an error that reaches the user."""
     for stage in road:
-        stage.check(narrowed(recipe, stage.readable))
+        stage.check(narrowed(recipe, (*stage.readable, *stage.checked)))
 
 
 def run_stage(run: Run, road: Road, stage: Stage, recipe: Recipe, engine: Engine, *, limit: int | None = None) -> None:

@@ -146,6 +146,7 @@ class Stage:
         identities: what else its results follow from.
         rooms: the rooms whose code makes its results (``radpref.versions``).
         check: what can be known before any work; raises an error that reaches the user. It sees what the stage sees.
+        checked: further keys that its check sees, and its work does not: its results do not follow from them.
         outside: it reads what lies outside the run folder and may change there, and so is never taken for up to date.
         command: its command, where that is not its name.
         suffix: of a later round, what its name ends in (``stages.rounds``).
@@ -161,6 +162,7 @@ class Stage:
     identities: tuple[Identity, ...] = ()
     rooms: tuple[str, ...] = ()
     check: Callable[[Recipe], None] = _nothing
+    checked: tuple[str, ...] = ()
     outside: bool = False
     command: str = ""
     suffix: str = ""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from radpref.config import Recipe, RecipeError
 from radpref.records import Pair, Quarantined
 from radpref.rooms import grounding, images, pairs
 from radpref.runs.context import Context
@@ -17,6 +18,20 @@ from radpref.stages.ports import MODEL, PAIRS
 
 BATCH = 32
 """Pairs between two writes of the table."""
+
+
+def _check(recipe: Recipe) -> None:
+    """Whether the objective's visual term could have any corrupted image, as far as the recipe tells."""
+    section = recipe.corrupt
+    pairs.check_corrupt(section)
+    unmarked = recipe.data.source == "phantom" and not recipe.data.phantom.masks
+    lesions_only = section.operator not in images.WHOLE and section.fallback == "none"
+    if recipe.align.visual.weight and unmarked and lesions_only and section.masks == ("own",):
+        raise RecipeError(
+            f"align.visual.weight is {recipe.align.visual.weight:g}, but the phantoms are written without the masks of "
+            "their lesions, so that no image could be corrupted. Set data.phantom.masks true, or corrupt.masks "
+            "[evidence], or corrupt.fallback whole; or leave the term out with align.visual.weight 0."
+        )
 
 
 def _corrupted(batch: Sequence[Pair], context: Context) -> Iterator[list[Pair | Quarantined] | Quarantined]:
@@ -77,7 +92,8 @@ STAGE = Stage(
     config=("corrupt", *COMPUTES),
     identities=(DEVICE,),
     rooms=("images", "pairs", "grounding"),
-    check=lambda recipe: pairs.check_corrupt(recipe.corrupt),
+    check=_check,
+    checked=("align.visual.weight", "data.source", "data.phantom.masks"),
     outside=True,  # masks lie where the data lie
     command="corrupt pairs",
 )

@@ -125,7 +125,7 @@ def prepare(
         processes: those that enter this together; each computes its share of the windows, and all have it in the end.
 
     Raises:
-        TrainingError: no usable pair is left, or KTO with a single question.
+        TrainingError: no usable pair is left, a visual term without one corrupted image, or KTO with a single question.
         LossError: an objective that makes no sense.
     """
     vlm.model.eval()
@@ -139,6 +139,13 @@ def prepare(
     reasons: dict[str, str] = {}
     make = keyed(identity(vlm))
     usable = [pair for pair in pairs if _acceptable(vlm, pair, make, whole, reasons)]
+    if whole.corrupted_sides and usable and not any(pair.corrupted for pair in usable):
+        raise TrainingError(
+            f"align.visual.weight is {section.visual.weight:g}, and none of {len(usable)} pairs has corrupted images: "
+            "the objective would be another one than the recipe names. Run the corrupt stage where lesions are known "
+            "(masks or boxes of the data; of phantoms data.phantom.masks true), let it find them with corrupt.masks "
+            "[evidence], or set corrupt.fallback whole; or leave the term out with align.visual.weight 0."
+        )
     all_items = items(usable, whole, make)
     asked = _asked(vlm, whole, all_items)
     total = sum(len(one.rows) for one in asked)
