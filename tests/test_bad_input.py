@@ -22,6 +22,8 @@ from radpref.runs.folder import Run
 from tests.runs import everything, tables
 from tests.tiny import save_tiny
 
+pytestmark = pytest.mark.heavy
+
 SMALL = [
     *("run", "chexalign", "--preset", "tiny", "--data.train", "12", "--data.validation", "4", "--data.test", "6"),
     *("--sft.epochs", "1", "--align.beta", "0.5", "--run.precision", "float32"),

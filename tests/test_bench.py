@@ -15,6 +15,8 @@ from radpref.bench.measure import BenchError, Setting, _peak, section_of
 from radpref.cli import app
 from tests import tiny
 
+pytestmark = pytest.mark.heavy
+
 ROW = ["shape", "objective", "phase", "ours_s", "other_s", "ratio", "peak_memory_ratio", "loss_diff", "grad_rel_diff"]
 
 

@@ -19,6 +19,8 @@ from radpref.stages.ports import COMPLETIONS, MINED, PAIRS, TRAIN
 from radpref.tasks import matches
 from tests.runs import counts, digest, finished, last_line, rows
 
+pytestmark = pytest.mark.heavy
+
 SMALL = (
     "data.train=12", "data.validation=1", "data.test=3", "task.per_study=2", "sample.max_new_tokens=12",
     "sft.batch=12", "mine.budget=8", "mine.k=3", "align.epochs=1", "align.batch=8", "align.save_steps=9",

@@ -19,7 +19,7 @@ from radpref.runs.folder import Run, RunError
 from radpref.stages.ports import CHOICE, METRICS
 from tests.runs import Whole, fact, rows
 
-pytestmark = pytest.mark.xdist_group("whole")  # one worker: the tests share finished runs
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("whole")]  # one worker: the tests share finished runs
 
 
 def card(folder: Path) -> tuple[dict[str, str], str]:

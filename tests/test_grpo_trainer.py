@@ -31,6 +31,8 @@ from radpref.training.rows import Prompts, keyed
 from tests import tiny
 from tests import training_toys as toys
 
+pytestmark = pytest.mark.heavy
+
 NAN = math.nan
 N = 4
 SAMPLE = SampleSection(max_new_tokens=12, temperature=0.9)

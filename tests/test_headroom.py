@@ -16,6 +16,8 @@ from radpref.records import Finding, ImageFile, Question
 from radpref.training.probe import Sight, train_probe
 from radpref.training.probe import _kept as kept
 
+pytestmark = pytest.mark.heavy
+
 GREEN = JUDGES["green"]()
 
 

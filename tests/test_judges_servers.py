@@ -25,6 +25,8 @@ from radpref.pairs.edit import EditCase
 from radpref.pairs.editors import EDITORS
 from tests.chat_server import Handler, Script, say, scripted, send
 
+pytestmark = pytest.mark.heavy
+
 CANDIDATE = "There is a right effusion."
 GOOD = json.dumps({"errors": [], "matched": [{"finding": "effusion", "candidate": "right effusion"}]})
 EDIT = json.dumps({"text": "There is a left effusion.", "changes": [{"finding": "effusion", "attribute": "side"}]})

@@ -25,6 +25,8 @@ from radpref.stages.ports import COMPLETIONS, MINED, TRAIN, VECTORS
 from tests.runs import copy, counts, last_line, rows, tables
 from tests.tiny import FAMILIES, picture, tiny_vlm
 
+pytestmark = pytest.mark.heavy
+
 
 def question(number: int, prompt: str) -> Question:
     image = ImageFile(path=str(number), digest=f"d{number}")

@@ -15,6 +15,8 @@ from tests import elsewhere, families, tiny
 from tests import training_toys as toys
 from tests.family_road import road
 
+pytestmark = pytest.mark.heavy
+
 ELSEWHERE = [family for some in families.MORE.values() for family in some]
 HERE = [family for family in (*tiny.BUILDERS, *families.BUILDERS) if family not in (*ELSEWHERE, "blip2")]
 

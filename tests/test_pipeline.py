@@ -24,7 +24,7 @@ from radpref.stages import judge as judging
 from radpref.stages.ports import CHOICE, JUDGEMENTS, PREDICTED
 from tests.runs import copy, fact, finished, last_line, rows, tables
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # one worker: the tests share a finished run
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("pipeline")]  # one worker: the tests share a finished run
 
 RECIPE = ["chexalign", "--preset", "tiny"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}

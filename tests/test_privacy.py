@@ -26,7 +26,7 @@ from radpref.pipeline import METHODS
 from tests.conftest import OUTSIDE
 from tests.runs import Whole, finished, smallest_words
 
-pytestmark = pytest.mark.xdist_group("whole")
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("whole")]
 
 ID, PATIENT, WORD, FILE = "Quagga77", "Okapi88", "zebraword", "tapirfile"
 """What stands in the data: an id, a patient, a word of every report, a part of every file's name."""

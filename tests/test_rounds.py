@@ -15,6 +15,8 @@ from radpref.stages.ports import AFTER, CHOICE, COMPARISONS, MODEL, PAIRS, PREDI
 from radpref.stages.rounds import part
 from tests.runs import counts, fact, finished, smallest
 
+pytestmark = pytest.mark.heavy
+
 
 def asked(study: str, number: int) -> Question:
     return Question(

@@ -22,7 +22,7 @@ from radpref.runs.folder import Run, RunError
 from radpref.runs.runner import _lower
 from tests.runs import Whole, copy, everything, finished, outdated, smallest, tables
 
-pytestmark = pytest.mark.xdist_group("whole")  # one worker: the tests share finished runs
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("whole")]  # one worker: the tests share finished runs
 
 STAGES = [stage.name for stage in METHODS["chexalign"]]
 

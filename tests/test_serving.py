@@ -26,6 +26,8 @@ from tests.chat_server import Behind, Handler, say, scripted, send, transformers
 from tests.runs import fact, quarantined, rows
 from tests.test_judges_servers import WAYS, Way
 
+pytestmark = pytest.mark.heavy
+
 FLOAT32 = RunSection(device="cpu", precision="float32", threads=1)
 MODEL_HERE = ModelSection(path=str(locate(ModelSection())))
 PROMPTS = ("Write the findings of this chest X-ray.", "Is there a pleural effusion?", "Is the heart enlarged?")

@@ -29,7 +29,7 @@ from radpref.stages.ports import MODEL, PAIRS, TRAIN
 from radpref.versions import ROOMS
 from tests.runs import Whole, copy, finished, smallest
 
-pytestmark = pytest.mark.xdist_group("whole")  # one worker: the tests share finished runs
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("whole")]  # one worker: the tests share finished runs
 
 NEEDS = {
     "studies": "", "sft": "studies", "sample": "studies sft", "answer": "studies sft", "judge": "sample answer",

@@ -29,6 +29,8 @@ from radpref.sweep.run import file_name
 from radpref.sweep.tables import tabled
 from radpref.training import TrainingError
 
+pytestmark = pytest.mark.heavy
+
 TINY = {
     "recipe": "firempo",
     "share": "corrupt",

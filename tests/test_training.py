@@ -27,6 +27,8 @@ from radpref.training.rows import items, keyed
 from tests import tiny
 from tests import training_toys as toys
 
+pytestmark = pytest.mark.heavy
+
 
 class Killed(Exception):
     """Stands for a process that dies."""

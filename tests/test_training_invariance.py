@@ -42,6 +42,8 @@ from radpref.training.trainer import LikeLengths
 from tests import tiny
 from tests import training_toys as toys
 
+pytestmark = pytest.mark.heavy
+
 HERE = Path(__file__)
 
 

@@ -19,6 +19,8 @@ from radpref.training import TrainingError, align, checkpoints, last_tenth, prep
 from radpref.training.loop import rates
 from tests import training_toys as toys
 
+pytestmark = pytest.mark.heavy
+
 LN2 = math.log(2)
 
 
