@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from errno import ELOOP
 from pathlib import Path
+from stat import S_ISLNK
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import ValidationError
@@ -160,8 +162,11 @@ def inside(root: Path, given: str) -> Path:
         raise RowError("image is a URL: nothing is fetched while data is read; download it and give its path")
     try:
         path = (root / given.replace("\\", "/")).resolve()
-    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a name with a NUL or too long
-        raise RowError(f"path cannot be followed: {type(error).__name__}; check the row") from None
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if S_ISLNK(path.lstat().st_mode):  # since Python 3.13 `resolve` leaves a loop of links as it is
+                raise OSError(ELOOP, "links that lead to each other")
+    except (OSError, RuntimeError, ValueError):
+        raise RowError("path cannot be followed: a loop of links, a NUL, or a name too long; check the row") from None
     if not path.is_relative_to(root):
         raise RowError("path leads out of data.root: images are read from inside it only; move or copy the image there")
     return path
