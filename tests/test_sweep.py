@@ -184,6 +184,38 @@ def test_a_claim_that_could_not_be_measured_fails_before_any_work(
         load_grid(grid(tmp_path / "grid.yaml", claims={"so": claim}))
 
 
+def test_trials_are_chosen_on_a_seed_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trial is tried on the seed that is tuned on; on the others the one that was best there is measured."""
+    tried: list[tuple[int, str]] = []
+
+    def score(chain: Any, name: str, trial: str, source: Path, place: Path) -> float | None:
+        tried.append((chain.seed, trial))
+        if trial == "breaks":
+            raise TrainingError("it broke down")
+        return {"low": 0.3, "high": 0.7}[trial]
+
+    def measured(chain: Any, name: str, trial: str, source: Path, place: Path, found: Any) -> sweeping.CellRun:
+        value = {"a": 1.0, "b": 2.0}[name] + chain.seed
+        sums = PatientSums("t", ("p",), ("words", "studies"), np.ones((1, 2)))
+        return sweeping.CellRun(chain.seed, name, trial, place, found, {name: {"green_mean": value}}, {name: sums})
+
+    monkeypatch.setattr(sweeping, "_share", lambda chain: None)
+    monkeypatch.setattr(sweeping, "_tried", score)
+    monkeypatch.setattr(sweeping, "_measure", measured)
+    trials: dict[str, dict[str, Any]] = {"low": {}, "high": {}, "breaks": {}}
+    made = Grid(
+        recipe="firempo", share="sft", cells={"a": Cell(trials=trials), "b": Cell()}, metrics={"green_mean": "GREEN"},
+        tuned_on=100,
+    )  # fmt: skip
+    results = sweep(made, tmp_path, range(2))
+    assert tried == [(100, "low"), (100, "high"), (100, "breaks")]
+    assert results["tuned"] == {"a": {"low": 0.3, "high": 0.7, "breaks": None}}
+    assert results["chosen"] == {"a": {0: "high", 1: "high"}, "b": {0: WHOLE, 1: WHOLE}}
+    assert [(one["seed"], one["trial"]) for one in results["failed"]] == [(100, "breaks")]
+    assert "| a | low 0.300; **high 0.700**; breaks failed |" in (tmp_path / "results.md").read_text()
+    assert "seed 100: it broke down" in (tmp_path / "results.md").read_text()
+
+
 def test_what_is_drawn_is_held_against_what_is_drawn() -> None:
     made = Grid(
         recipe="firempo", share="corrupt", cells={"a": Cell(), "b, c": Cell()}, against=("a",), metrics={"m": "M"}

@@ -42,11 +42,12 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict
     found: dict[str, dict[int, dict[str, float]]] = {}
     sums: dict[str, dict[int, PatientSums]] = {}
     done: list[CellRun] = []
+    tuned: dict[str, dict[str, float | None]] = {}
     failed: list[Failed] = []
 
     def written() -> dict[str, Any]:
         results: dict[str, Any] = {
-            **tabled(grid, found, sums), "trials": _trials(done), "chosen": _chosen(done),
+            **tabled(grid, found, sums), "tuned": tuned, "trials": _trials(done), "chosen": _chosen(done),
             "failed": [{**one._asdict(), "folder": one.folder.name} for one in failed],
             "grid": grid.model_dump(mode="json"), "version": __version__,
         }  # fmt: skip
@@ -55,14 +56,15 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict
         return results
 
     latest: dict[str, Any] | None = None
-    for some, broken in run_seeds(grid, folder, seeds, jobs):
-        done += some
-        failed += broken
-        for one in some:
+    for part in run_seeds(grid, folder, seeds, jobs):
+        done += part.cells
+        failed += part.failed
+        tuned |= {one.cell: dict(one.tried) for one in part.tuned}
+        for one in part.cells:
             for row, values in one.rows.items():
                 found.setdefault(row, {})[one.seed] = dict(values)
                 sums.setdefault(row, {})[one.seed] = one.sums[row]
-        latest = written() if some else None
+        latest = written() if part.cells else None
     return latest or written()
 
 

@@ -192,6 +192,11 @@ def trials(cell: Cell) -> Mapping[str, Mapping[str, Any]]:
     return cell.trials or {WHOLE: {}}
 
 
+def best(tried: Mapping[str, float | None]) -> str:
+    """The trial with the highest score; of equal ones the first. None is a trial without a score, or that failed."""
+    return max(tried, key=lambda trial: -1.0 if (score := tried[trial]) is None else score)
+
+
 def settings(grid: Grid, cell: Cell, seed: int, trial: Mapping[str, Any] | None = None) -> config.Loaded:
     """The recipe of a cell, or of one of its trials, for a seed."""
     keys = {**_shared(grid, cell), **grid.set, **cell.set, **(trial or {}), "run.seed": 17 + seed}

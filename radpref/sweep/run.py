@@ -22,7 +22,7 @@ from radpref.pipeline import road_of, run_all, run_stage_alone
 from radpref.runs.context import Left
 from radpref.runs.folder import Run
 from radpref.stages.ports import AFTER, CHOICE, MINED, PAIRS
-from radpref.sweep.grid import Cell, Grid, SweepError, settings, shown, trials
+from radpref.sweep.grid import Cell, Grid, SweepError, best, settings, shown, trials
 
 if TYPE_CHECKING:
     from radpref.evaluation import PatientSums
@@ -64,22 +64,34 @@ class Failed(NamedTuple):
     why: str
 
 
-def run_seeds(
-    grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1
-) -> Iterator[tuple[list[CellRun], list[Failed]]]:
-    """Every cell of every seed, chain by chain as they are done, ``jobs`` at a time, each in a process of its own."""
+class Tuned(NamedTuple):
+    """The trials of a cell on the seed that all trials are chosen on."""
+
+    cell: str
+    tried: Mapping[str, float | None]
+    """Trial to its score on that seed's validation studies."""
+
+
+class Done(NamedTuple):
+    """What a chain of cells came to."""
+
+    cells: Sequence[CellRun] = ()
+    tuned: Sequence[Tuned] = ()
+    failed: Sequence[Failed] = ()
+
+
+def run_seeds(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> Iterator[Done]:
+    """Every cell of every seed, chain by chain as they are done, ``jobs`` at a time, each in a process of its own.
+
+    The trials on ``grid.tuned_on`` come first.
+    """
     picked: dict[str, str] = {}
     if grid.tuned_on is not None:
         several = Grid.model_copy(grid, update={"cells": {name: c for name, c in grid.cells.items() if c.trials}})
-        for tuned, failed in _chains(_tuned, several, folder, [grid.tuned_on], jobs, {}):
-            picked |= {name: best(tried) for name, tried in tuned}
-            yield [], failed
+        for done in _chains(_tuned, several, folder, [grid.tuned_on], jobs, {}):
+            picked |= {one.cell: best(one.tried) for one in done.tuned}
+            yield done
     yield from _chains(_measured, grid, folder, seeds, jobs, picked)
-
-
-def best(tried: Mapping[str, float | None]) -> str:
-    """The trial with the highest score; of equal ones the first. None is a trial without a score, or that failed."""
-    return max(tried, key=lambda trial: -1.0 if (score := tried[trial]) is None else score)
 
 
 class _Chain(NamedTuple):
@@ -146,17 +158,17 @@ def _places(chain: _Chain) -> dict[str, dict[str, Path]]:
     }
 
 
-def _tuned(chain: _Chain) -> tuple[list[tuple[str, dict[str, float | None]]], list[Failed]]:
+def _tuned(chain: _Chain) -> Done:
     """Every cell with its trials' scores on the validation studies."""
-    found, failed, source = [], list[Failed](), chain.own / SHARED
+    found, failed, source = list[Tuned](), list[Failed](), chain.own / SHARED
     for name, places in _places(chain).items():
         tried, broken, source = _all_tried(chain, name, source, places)
-        found.append((name, tried))
+        found.append(Tuned(name, tried))
         failed += broken
-    return found, failed
+    return Done(tuned=found, failed=failed)
 
 
-def _measured(chain: _Chain) -> tuple[list[CellRun], list[Failed]]:
+def _measured(chain: _Chain) -> Done:
     """Every cell, run to its end; a cell whose settings have changed since is run again, as far as they matter."""
     found, failed, source = list[CellRun](), list[Failed](), chain.own / SHARED
     for name, places in _places(chain).items():
@@ -174,7 +186,7 @@ def _measured(chain: _Chain) -> tuple[list[CellRun], list[Failed]]:
             failed.append(Failed(chain.seed, name, trial, places[trial], str(error)))
         else:
             source = places[trial]
-    return found, failed
+    return Done(found, failed=failed)
 
 
 def _measure(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from radpref.rooms import evaluation
 from radpref.runs.rows import batched
-from radpref.sweep.grid import Grid, way_of
+from radpref.sweep.grid import Grid, best, way_of
 
 if TYPE_CHECKING:
     from radpref.evaluation import PatientSums, Seeds
@@ -133,7 +133,7 @@ def _contrast(on: Sequence[Mapping[int, float]], off: Sequence[Mapping[int, floa
 
 
 def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
-    """The tables: claims, means, differences, effects."""
+    """The tables: claims, means, differences, effects, trials."""
     parts = [_claims(grid, results["claims"])] if grid.claims else []
     titles = (("means", "Means over seeds"), ("differences", "Differences, paired by seed"), ("effects", "Effects"))
     for name, title in titles:
@@ -149,6 +149,8 @@ def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
                 if any(cells):
                     lines.append(f"| {row} | " + " | ".join(cells) + " |")
             parts.append("\n".join(lines))
+    if tuned := results.get("tuned"):
+        parts.append(_tuned(grid, tuned))
     for one in results.get("failed", ()):
         parts.append(f"**Missing**: {one['cell']}, {one['trial']}, seed {one['seed']}: {one['why']}")
     seeds = {e.n for rows in results["means"].values() for e in rows.values()}
@@ -171,6 +173,16 @@ def _claims(grid: Grid, measured: Mapping[str, Estimate | None]) -> str:
         verdict = "not measured" if found is None else "yes" if claim.holds(found.low, found.high) else "**no**"
         what = f"{grid.metrics[claim.metric]}, {claim.row} less {claim.other}{limits}"
         lines.append(f"| {words} | {what} | {_shown(found, signed=True)} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _tuned(grid: Grid, tuned: Mapping[str, Mapping[str, float | None]]) -> str:
+    """The table of trials: what each scored where they were chosen, the one that was taken in bold."""
+    lines = [f"| tuned on seed {grid.tuned_on} | its trials on validation |", "|---|---|"]
+    for cell, tried in tuned.items():
+        taken = best(tried)
+        told = {trial: f"{trial} {'failed' if score is None else f'{score:.3f}'}" for trial, score in tried.items()}
+        lines.append(f"| {cell} | {'; '.join(f'**{t}**' if trial == taken else t for trial, t in told.items())} |")
     return "\n".join(lines)
 
 
