@@ -549,3 +549,12 @@ def test_the_comparison_table_prints() -> None:
     console = Console(width=120, file=io.StringIO())
     console.print(comparison_table(compare(one, two, resamples=200)))
     assert "GREEN: two − one" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_resamples_are_the_same_kept_or_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(4).random((37, 3))
+    kept = resampling.resampled(values, 500, 17)
+    np.testing.assert_array_equal(resampling.resampled(values, 500, 17), kept)
+    np.testing.assert_array_equal(kept, resampling.draws(37, 500, 17) @ values)
+    monkeypatch.setattr(resampling, "_HELD", 37 * 60)
+    np.testing.assert_allclose(resampling.resampled(values, 500, 17), kept)

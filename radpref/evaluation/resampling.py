@@ -7,6 +7,7 @@ seed and the number of patients, so two systems measured on the same studies mee
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,22 @@ def draws(patients: int, resamples: int, seed: int) -> Array:
     return generator.multinomial(patients, np.full(patients, 1 / patients), size=resamples).astype(np.float64)
 
 
+@lru_cache(maxsize=4)
+def _kept(patients: int, resamples: int, seed: int) -> Array:
+    found = draws(patients, resamples, seed)
+    found.setflags(write=False)
+    return found
+
+
 def resampled(values: Array, resamples: int, seed: int) -> Array:
     """The sums of ``values`` (patients, columns) over each resample of ``draws``, float64 ``(resamples, columns)``.
 
-    Memory holds some million numbers of the draws, however many patients there are.
+    Memory holds some million numbers of the draws, however many patients there are. Where they all find room, they are
+    kept for the next call: a comparison asks for the same ones thousands of times.
     """
     patients = len(values)
+    if patients * resamples <= _HELD:
+        return _kept(patients, resamples, seed) @ values
     generator = np.random.default_rng([seed, patients, 0])
     share, block = np.full(patients, 1 / patients), max(1, _HELD // patients)
     sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
