@@ -31,7 +31,7 @@ from radpref.sweep.run import copy
 METRIC = "green_mean"
 BEFORE = "sft"
 KINDS = {
-    "controls": r"sft|base",
+    "controls": r"(more )?sft|base",
     "whole answers": r"dpo|lc-dpo|ipo|kto|orpo|grpo|chexpo",
     "edits": r"mask-dpo|rrpo|mdpo|firempo|edits",
     "part of the way back": r"radpref|.*interpolated",
