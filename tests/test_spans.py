@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from radpref.models import encode_answer, lost, token_mask
@@ -106,6 +106,7 @@ def test_the_tokens_of_a_span_are_those_that_overlap_it(family: str, words: list
         if number in chosen and word.strip():
             spans.append(Span(start=start, end=len(answer)))
         answer += " "
+    assume(not any(token in answer for token in vlm.control.texts))  # hypothesis reads them in this project's code
     ids = encode_answer(vlm, answer)
     mask = token_mask(vlm, answer, spans)
     assert len(mask) == len(ids)
