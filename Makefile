@@ -1,6 +1,6 @@
 # make demo   set up, run the whole road on the built-in images and model, print the table, write the report
 # make test   set up, run every test
-# make test-fast   set up, run all tests that neither train nor run a whole road nor start servers
+# make test-fast   set up, run all tests but those that train, run whole roads, start servers, fuzz or read whole data sets
 # make least  every test but the slow ones with the least versions that pyproject.toml allows
 # make lint   set up, ruff and mypy
 # make fuzz   every reader for an hour (SECONDS=3600), led by coverage where atheris can be installed

@@ -28,7 +28,7 @@ from radpref.cli import app
 from tests.runs import Whole, copy, everything
 from tests.tiny import save_tiny
 
-pytestmark = pytest.mark.xdist_group("whole")
+pytestmark = [pytest.mark.heavy, pytest.mark.xdist_group("whole")]
 
 Words = list[str | Path]
 LONGEST = 20

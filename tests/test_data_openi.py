@@ -18,6 +18,8 @@ from radpref.data import DataError, Loaded, leakage, load_studies
 from radpref.images import read_image
 from radpref.tasks import report_question
 
+pytestmark = pytest.mark.heavy
+
 FINDINGS = "Heart size normal. No XXXX effusion."
 
 

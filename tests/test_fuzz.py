@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from tests.fuzzed import READERS, crashes, survives
 
+pytestmark = pytest.mark.heavy
+
 EXAMPLES = int(os.environ.get("RADPREF_FUZZ", "150"))
 """Inputs a reader."""
 _SPLICES = (
