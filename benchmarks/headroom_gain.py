@@ -26,7 +26,8 @@ from radpref.files import read_json, write_atomically
 from radpref.headroom import headroom_of
 from radpref.report import charts
 from radpref.runs.folder import Run, read_recipe
-from radpref.sweep.run import copy
+from radpref.sweep.grid import way_of
+from radpref.sweep.run import SHARED, copy
 
 METRIC = "green_mean"
 BEFORE = "sft"
@@ -58,7 +59,7 @@ def headroom(folder: Path, seed: int) -> dict[str, float]:
     place = folder / "headroom" / f"seed-{seed}"
     if not (place / "headroom.json").exists():
         place.parent.mkdir(exist_ok=True)
-        copy(folder / f"seed-{seed}" / "shared", place)
+        copy(folder / f"seed-{seed}" / SHARED, place)
         headroom_of(Run(place, config.override(read_recipe(place), ["headroom.probe=0"])))
     choices = read_json(place / "headroom.json")["choices"]
     return {one["name"]: one["gains"][METRIC]["difference"] for one in choices if METRIC in one["gains"]}
@@ -71,7 +72,7 @@ def points(world: str, folder: Path) -> Iterator[Point]:
     for seed in sorted(before, key=int):
         ways = headroom(folder, int(seed))
         for method, metrics in values.items():
-            if method != BEFORE and not re.search(r", (drawn|consensus)", method) and seed in metrics[METRIC]:
+            if method != BEFORE and not way_of(method) and seed in metrics[METRIC]:
                 gain = metrics[METRIC][seed] - before[seed]
                 yield Point(world, int(seed), method, ways["consensus of 16"], ways["best of 8"], gain)
 
@@ -138,8 +139,9 @@ def main() -> None:
         writer.writerow(Point._fields)
         writer.writerows([*point[:3], *(f"{value:.4f}" for value in point[3:])] for point in found)
     write_atomically(given.out.with_suffix(".svg"), drawing(found))
-    write_atomically(given.out.with_suffix(".md"), table(found))
-    print(table(found))
+    told = table(found)
+    write_atomically(given.out.with_suffix(".md"), told)
+    print(told)
 
 
 if __name__ == "__main__":

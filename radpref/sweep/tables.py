@@ -167,11 +167,9 @@ def _claims(grid: Grid, measured: Mapping[str, Estimate | None]) -> str:
     lines = ["| claim | measured | difference | holds |", "|---|---|---|---|"]
     for words, claim in grid.claims.items():
         found = measured.get(words)
-        limits = (
-            f", wanted within {claim.by:g}" if claim.near is not None else f", wanted {claim.by:g}" * bool(claim.by)
-        )
+        wanted = f", wanted {'within ' if claim.near is not None else ''}{claim.by:g}" if claim.by else ""
         verdict = "not measured" if found is None else "yes" if claim.holds(found.low, found.high) else "**no**"
-        what = f"{grid.metrics[claim.metric]}, {claim.row} less {claim.other}{limits}"
+        what = f"{grid.metrics[claim.metric]}, {claim.row} less {claim.other}{wanted}"
         lines.append(f"| {words} | {what} | {_shown(found, signed=True)} | {verdict} |")
     return "\n".join(lines)
 
