@@ -89,6 +89,24 @@ def check(loaded: Loaded) -> None:
     assert found.items() >= {"CXR3": "no findings", "CXR4": "no images", "CXR5#image-2": "image missing"}.items()
 
 
+def test_labels_by_hand_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    root = tmp_path / "openi"
+    image(root / "1_IM-0001-4001.dcm.png", 1)
+    row = {
+        "uid": "1", "findings": FINDINGS, "images": [{"file": "1_IM-0001-4001.dcm.png", "projection": "Frontal"}],
+        "chexpert_labeler_on_findings": {"Cardiomegaly": 1},
+        "negbio_gold14": {"Effusion": 1, "Infiltration": 0, "Pleural_Thickening": 1, "normal": 0, "other": 1},
+    }  # fmt: skip
+    (root / "reports.jsonl").write_text(json.dumps(row))
+    assert load(root).studies[0].labels == {"Cardiomegaly": 1}
+    by_hand = load(root, options={"labels": "manual"}).studies[0].labels
+    assert by_hand == {"pleural effusion": 1, "lung opacity": 0, "pleural thickening": 1, "No Finding": 0}
+    archive(root / "NLMCXR_reports.tgz", REPORTS)
+    (root / "reports.jsonl").unlink()
+    with pytest.raises(DataError, match=r"data\.options\.labels is manual, and NLMCXR_reports\.tgz has no labels"):
+        load(root, options={"labels": "manual"})
+
+
 @pytest.mark.parametrize("layout", ["archive", "folder", "named"])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
 def test_the_published_layouts(tmp_path: Path, layout: str, suffix: str) -> None:

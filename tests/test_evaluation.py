@@ -34,6 +34,7 @@ from radpref.evaluation.baselines import most_frequent_findings, most_frequent_r
 from radpref.evaluation.counts import claimed, finding_counts, label_counts, rouge_l_coco, text_counts
 from radpref.evaluation.metrics import corpus_bleu, f1, macro_f1
 from radpref.findings import CLASSES_5, CLASSES_14, read
+from radpref.findings.labelled import labelled
 from radpref.records import Finding, Judgement, Question
 from tests.report_filling import SENTENCES, answers, questions
 
@@ -156,6 +157,7 @@ def test_rouge_l_coco_is_pycocoevalcaps(answer: str, reference: str) -> None:
 
 def test_perfect_answers_are_perfect() -> None:
     rows, _ = questions(30, "test", 1)
+    rows = [row.model_copy(update={"labels": read(row.reference)}) for row in rows]
     measured = measure("copy", rows, {row.id: row.reference for row in rows}, resamples=100)
     ones = (
         "green_mean",
@@ -182,6 +184,21 @@ def test_truth_counts_what_the_report_left_out() -> None:
     assert measured.value("finding_precision_micro_reference_uncertain-positive") == 0.5
     assert measured.value("hallucination_rate_micro_reference") == 0.5
     assert measured.value("hallucination_rate_micro_truth") == 0.0
+
+
+def test_labels_count_what_they_name_and_nothing_else() -> None:
+    """Of the edema labels know nothing; a class is met by a finding of it; No Finding is none; -1 as the rule says."""
+    labels = labelled({"Cardiomegaly": 1, "Lung Lesion": 1, "Pneumothorax": 0, "Atelectasis": -1, "No Finding": 1})
+    row = ask("Normal.").model_copy(update={"labels": labels})
+    other = ask("Normal.", 1)
+    text = "There is a left upper lobe nodule. There is a small right pneumothorax. There is pulmonary edema."
+    measured = measure("m", [row, other], {row.id: text, other.id: "Large pleural effusion."}, resamples=10)
+    assert measured.value("finding_precision_micro_labels_uncertain-positive") == pytest.approx(1 / 2)
+    assert measured.value("finding_recall_micro_labels_uncertain-positive") == pytest.approx(1 / 3)
+    assert measured.value("finding_recall_micro_labels_uncertain-negative") == pytest.approx(1 / 2)
+    assert measured.value("hallucination_rate_micro_labels") == pytest.approx(1 / 2)
+    (counted,) = [one for one in measured.metrics if one.name == "finding_f1_micro_labels_uncertain-positive"]
+    assert counted.n == 1
 
 
 def test_lc_green_divides_by_the_words_beyond_the_reference() -> None:

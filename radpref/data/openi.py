@@ -20,21 +20,22 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Literal, cast
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import ElementTree
 from defusedxml.common import DefusedXmlException
+from pydantic import Field
 
-from radpref.config import DataSection
+from radpref.config import DataSection, Section
 from radpref.data import r2gen
 from radpref.data.image_index import ImageIndex
+from radpref.data.nih import NAMES
 from radpref.data.published import find_file, known, told_broken
 from radpref.data.rows import kind_of, require, stream
 from radpref.data.source import (
     DataError,
     Found,
-    NoOptions,
     RowError,
     Source,
     quarantine,
@@ -43,9 +44,12 @@ from radpref.data.source import (
     text_of,
 )
 from radpref.errors import RadprefError
+from radpref.findings.labelled import NO_FINDING
 from radpref.outside import Pieces
 from radpref.records import ImageFile, Quarantined, Study, View
 
+MANUAL = "negbio_gold14"
+"""Where a row of ``reports.jsonl`` has the labels by hand (Peng et al., NegBio, AMIA 2018), in ChestX-ray14's names."""
 MAX_XML = 1_000_000
 """Bytes of one report; the largest of the collection has 30,000."""
 _ARCHIVES = (".tgz", ".tar.gz", ".tar")
@@ -53,13 +57,28 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")  # the first is taken where an ima
 _SECTIONS = ("findings", "impression", "indication", "comparison")
 
 
-def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Found:
+class Options(Section):
+    """Open-i's."""
+
+    labels: Literal["chexpert", "manual"] = Field(
+        "chexpert",
+        description="chexpert: what the CheXpert labeler reads in the findings; manual: fourteen findings from the "
+        "collection's MeSH coding by hand, as NegBio published them",
+    )
+
+
+def find(section: DataSection, options: Options, cache: Path, seed: int) -> Found:
     """All reports under ``data.root`` with their images; splits are left to the gate, but for R2Gen's file.
 
     Raises DataError.
     """
     root = root_of(section)
     reports = _reports(root, section.file)
+    if options.labels == "manual" and reports.suffix != ".jsonl":
+        raise DataError(
+            f"data.options.labels is manual, and {reports.name} has no labels; a reports.jsonl whose rows have "
+            f"{MANUAL!r} does"
+        )
     if reports.suffix == ".json":
         return r2gen.read(root, reports)
     images = ImageIndex(root, _key, lambda name: "IM-" in name, _SUFFIXES)
@@ -69,10 +88,12 @@ def find(section: DataSection, options: NoOptions, cache: Path, seed: int) -> Fo
             "put NLMCXR_png, or a folder of its JPEGs, inside it (a link that leads out of it is not followed)"
         )
     notes: list[str] = []
-    return Found(_studies(root, reports, images, notes), notes)
+    return Found(_studies(root, reports, images, options, notes), notes)
 
 
-def _studies(root: Path, reports: Path, images: ImageIndex, notes: list[str]) -> Iterator[Study | Quarantined]:
+def _studies(
+    root: Path, reports: Path, images: ImageIndex, options: Options, notes: list[str]
+) -> Iterator[Study | Quarantined]:
     broken: Counter[str] = Counter()
     projections = {} if reports.suffix == ".jsonl" else _projections(root, broken)
     listed = _of_uid(projections) if kind_of(reports) == ".csv" else {}
@@ -89,7 +110,7 @@ def _studies(root: Path, reports: Path, images: ImageIndex, notes: list[str]) ->
         identifier = f"CXR{row['uid']}"
         try:
             with row_errors():
-                study, refused = _study(identifier, row, images, projections)
+                study, refused = _study(identifier, row, images, projections, options)
         except RowError as error:
             yield quarantine(identifier[:200], str(error))
             continue
@@ -104,7 +125,7 @@ def _studies(root: Path, reports: Path, images: ImageIndex, notes: list[str]) ->
 
 
 def _study(
-    identifier: str, row: dict[str, Any], images: ImageIndex, projections: dict[str, View]
+    identifier: str, row: dict[str, Any], images: ImageIndex, projections: dict[str, View], options: Options
 ) -> tuple[Study, list[Quarantined]]:
     here: list[ImageFile] = []
     refused: list[Quarantined] = []
@@ -118,8 +139,15 @@ def _study(
         view = _view(picture) if "projection" in picture else projections.get(key, "unknown")
         here.append(ImageFile(path=path, view=view, rows=picture.get("rows"), cols=picture.get("cols")))
     texts = {name: text_of(row.get(name)) for name in _SECTIONS}
-    labels = row.get("chexpert_labeler_on_findings") or {}
+    labels = _manual(row) if options.labels == "manual" else row.get("chexpert_labeler_on_findings") or {}
     return Study(id=identifier, patient=identifier, images=tuple(here), labels=labels, **texts), refused
+
+
+def _manual(row: Mapping[str, Any]) -> dict[str, int | None]:
+    """The labels by hand, in the words of the lexicon; a row without has none."""
+    given = row.get(MANUAL) or {}
+    named = {**NAMES, "normal": NO_FINDING}
+    return {named[name]: value for name, value in given.items() if name in named}
 
 
 def _reports(root: Path, given: str | None) -> Path:
@@ -277,6 +305,6 @@ SOURCE = Source(
     "openi",
     "Open-i, the Indiana University collection: reports and images",
     find,
-    NoOptions,
+    Options,
     frozenset({"root", "file"}),
 )

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, get_args
 
 from radpref.findings import CLASSES_14
+from radpref.findings.labelled import NO_FINDING, members
 from radpref.records import ErrorKind, Finding, Judgement
 
 ERROR_KINDS: tuple[str, ...] = get_args(ErrorKind)
@@ -21,6 +22,8 @@ RULES: dict[str, frozenset[str]] = {
     "uncertain-negative": frozenset({"present"}),
 }
 """How an uncertain statement counts: the presences that are taken as a claim."""
+SOURCES: tuple[str, ...] = ("reference", "truth", "labels")
+"""What an answer's findings are measured against: the report, what is really there, what labels say."""
 _POSITIVE_LABELS = {"uncertain-positive": (1, -1), "uncertain-negative": (1,)}
 BLEU_ORDERS = (1, 2, 3, 4)
 
@@ -55,6 +58,26 @@ def finding_counts(answer: Iterable[Finding], wanted: Iterable[Finding], source:
     stated = claimed(answer, "uncertain-negative")
     counts[f"{source}:stated"] = float(len(stated))
     counts[f"{source}:hallucinated"] = float(len(stated - claimed(wanted, "uncertain-positive")))
+    return counts
+
+
+def labelled_counts(answer: Iterable[Finding], labels: Iterable[Finding]) -> Counts:
+    """Agreement of an answer's findings with what labels say (``Question.labels``), of the labelled names alone.
+
+    A label of a class (``Lung Lesion``) is met by any finding of the class. What labels do not name, and
+    ``No Finding``, count nothing: there, nothing is known. No labels, no counts.
+    """
+    answer, labels = tuple(answer), [label for label in labels if label.name != NO_FINDING]
+    if not labels:
+        return {}
+    counts: Counts = {"labels:n": 1.0}
+    positive = {rule: {label.name for label in labels if label.presence in RULES[rule]} for rule in RULES}
+    claims = {rule: {label.name for label in labels if members(label.name) & claimed(answer, rule)} for rule in RULES}
+    for rule in RULES:
+        counts |= agreement(positive[rule], claims[rule], f"labels:{rule}")
+    stated = claims["uncertain-negative"]
+    counts["labels:stated"] = float(len(stated))
+    counts["labels:hallucinated"] = float(len(stated - positive["uncertain-positive"]))
     return counts
 
 

@@ -221,6 +221,7 @@ def _study_counts(question: Question, answer: str, judged: Judgements) -> counts
     row |= counts.finding_counts(said, reference, "reference")
     if question.truth is not None:
         row |= counts.finding_counts(said, question.truth, "truth")
+    row |= counts.labelled_counts(said, question.labels)
     row |= counts.label_counts(labels(said), labels(reference))
     for name, rows in judged.items():
         row |= counts.judge_counts(rows[question.id], name)
@@ -231,7 +232,7 @@ def _all_columns() -> set[str]:
     """Every column there can be, so that a table without a truth or a scored answer still has them, at zero."""
     nothing = Judgement(id="", question="", judge="", score=0.0)
     row = counts.text_counts("", "") | counts.label_counts({}, {})
-    for source in ("reference", "truth"):
+    for source in counts.SOURCES:
         row |= counts.finding_counts((), (), source)
     for name in ("green", "lc-green", "text"):
         row |= counts.judge_counts(nothing, name)

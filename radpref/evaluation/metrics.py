@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from radpref.evaluation.counts import BLEU_ORDERS, ERROR_KINDS, RULES
+from radpref.evaluation.counts import BLEU_ORDERS, ERROR_KINDS, RULES, SOURCES
 from radpref.findings import CLASSES_5, CLASSES_14
 
 Array = NDArray[np.float64]
@@ -90,9 +90,16 @@ def _judged(judge: str, title: str, what: str) -> Definition:
     )
 
 
+_AGAINST = {
+    "reference": "what the reference says",
+    "truth": "what is really there",
+    "labels": "the data set's own labels, of the labelled findings alone",
+}
+
+
 def _finding(source: str, rule: str) -> dict[str, Definition]:
     prefix = f"{source}:{rule}"
-    against = "what the reference says" if source == "reference" else "what is really there"
+    against = _AGAINST[source]
     suffix = f"micro_{source}_{rule}"
     said = (
         f"names of findings against {against}; counts summed over studies (micro); {rule.replace('-', ' counts as ')}"
@@ -142,10 +149,13 @@ def _label(rule: str, classes: Sequence[str]) -> dict[str, Definition]:
     }
 
 
+_HAS = {"reference": "the reference has", "truth": "the truth has", "labels": "the labels, which name them, have"}
+
+
 def _hallucination(source: str) -> Definition:
     return Definition(
         f"Hallucination rate, {source}",
-        f"share of the findings stated as present, without a hedge, that the {source} has neither as present nor "
+        f"share of the findings stated as present, without a hedge, that {_HAS[source]} neither as present nor "
         "as uncertain; counts summed over studies (micro)",
         _mean(f"{source}:hallucinated", f"{source}:stated"),
         better="lower",
@@ -178,20 +188,14 @@ METRICS: dict[str, Definition] = {
     ),
     "lc-green_mean": _judged("lc-green", "LC-GREEN", "GREEN / max(words / reference words, 1)"),
     "text_mean": _judged("text", "Text similarity", "similarity of the words of answer and reference"),
-    **{
-        name: definition
-        for source in ("reference", "truth")
-        for rule in RULES
-        for name, definition in _finding(source, rule).items()
-    },
+    **{name: definition for source in SOURCES for rule in RULES for name, definition in _finding(source, rule).items()},
     **{
         name: definition
         for rule in RULES
         for classes in (CLASSES_14, CLASSES_5)
         for name, definition in _label(rule, classes).items()
     },
-    "hallucination_rate_micro_reference": _hallucination("reference"),
-    "hallucination_rate_micro_truth": _hallucination("truth"),
+    **{f"hallucination_rate_micro_{source}": _hallucination(source) for source in SOURCES},
     "bleu": Definition(
         "BLEU",
         "corpus BLEU-4 of sacrebleu (13a tokens, lower case, exponential smoothing), in 0 to 1; not the BLEU of "
