@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,6 +54,9 @@ class Clock:
 class Page:
     """What was measured, as Markdown."""
 
+    tiny: bool
+    out: Path | None
+    """Written anew after every part, so that what was measured is there whatever ends the command."""
     lines: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -65,6 +69,7 @@ class Page:
         try:
             found = work()
         except Exception as error:  # a benchmark tells all that it can
+            traceback.print_exc()
             self.left_out.append(f"{title}: {type(error).__name__}: {str(error)[:300]}")
             return
         finally:
@@ -72,16 +77,27 @@ class Page:
                 torch.cuda.empty_cache()
         self.lines += [f"## {title}", "", *found, "", f"{time.monotonic() - start:.0f} s.", ""]
         print(f"{title}: {time.monotonic() - start:.0f} s, {clock.left:.0f} s left", file=sys.stderr, flush=True)
+        if self.out:
+            self.out.write_text(self.text(), encoding="utf-8")
+
+    def text(self) -> str:
+        """The page as far as it has come."""
+        head = ["# On a GPU" if not self.tiny else "# The smallest shapes of the GPU benchmark", ""]
+        head += ["`python benchmarks/gpu.py" + (" --tiny`" if self.tiny else "`"), ""]
+        head += [f"{platform.machine()}; " + "; ".join(f"{name}: {what}" for name, what in machine().items())]
+        head += ["", ", ".join(f"{name} {version}" for name, version in installed().items()), ""]
+        head += [f"Left out: {why}." for why in self.left_out]
+        return "\n".join([*head, "", *self.lines])
 
 
-def step(path: Path, name: str, objective: str, device: str, tiny: bool) -> list[str]:
+def step(path: Path, name: str, objective: str, device: str, tiny: bool, precision: str) -> list[str]:
     """Our step and the other's on one batch."""
-    precision = "float32" if device == "cpu" else "bfloat16"
     pixels = SIZES[name].pixels
+    times, memory = (2, False) if tiny else (1, False) if precision == "float32" else (5, True)
     setting = Setting(
-        str(path), objective, 2, 2, 2 if tiny else 5, 0, device, precision, RANK, checkpointing=not tiny, pixels=pixels
+        str(path), objective, 2, 2, times, 0, device, precision, RANK, checkpointing=not tiny, pixels=pixels
     )
-    (row,) = bench(setting, phases=("steady",), memory=device != "cpu", tell=lambda _: None)
+    (row,) = bench(setting, phases=("steady",), memory=memory, tell=lambda _: None)
     section = AlignSection(lora=LoraSection(rank=RANK), batch=2, gradient_checkpointing=not tiny)
     tokens = 32 + (784 if SIZES[name].family == "qwen3-vl" else 256)
     told = estimate(torch_config(path), section, tokens=tokens, dtype=precision).total / 2**20  # type: ignore[arg-type]
@@ -154,7 +170,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not given.tiny:
         parser.error("torch sees no GPU here; --tiny runs the smallest shapes of every part")
-    clock, page = Clock(given.minutes), Page()
+    clock, page = Clock(given.minutes), Page(given.tiny, given.out)
     qwen, gemma = ("qwen3-vl-tiny", "gemma-3-tiny") if given.tiny else ("qwen3-vl-2b", "gemma-3-4b")
     some = 0.0 if given.tiny else 1.0
     with tempfile.TemporaryDirectory() as place:
@@ -164,33 +180,31 @@ def main() -> None:
             page.part(
                 f"{name}: random weights", clock, 30 * some, lambda name=name: _built(paths, name, folder, device)
             )
-        for name, objective, needs in ((qwen, "dpo", 90), (qwen, "firempo", 60), (gemma, "dpo", 110)):
-            title = f"{name}: a step of {objective}, 2 pairs, LoRA of rank {RANK}"
-            page.part(title, clock, needs * some, lambda n=name, o=objective: step(paths[n], n, o, device, given.tiny))
+
+        def steps(name: str, objective: str, needs: float, precision: str) -> None:
+            title = f"{name}: a step of {objective}, 2 pairs, LoRA of rank {RANK}, {precision}"
+            work = partial(step, name=name, objective=objective, device=device, tiny=given.tiny, precision=precision)
+            page.part(title, clock, needs * some, lambda: work(paths[name]))
+
+        half = "float32" if device == "cpu" else "bfloat16"
+        steps(qwen, "dpo", 90, half)
+        steps(qwen, "firempo", 60, half)
+        steps(gemma, "dpo", 110, half)
         page.part(
             f"{qwen}: sampling", clock, 30 * some, lambda: sampling(paths[qwen], qwen, folder, device, given.tiny)
         )
         page.part("The road on phantoms, built-in model", clock, 60 * some, lambda: road(folder, device))
-    text = _page(page, given.tiny)
-    print(text)
+        if half != "float32":  # how far apart the two are where rounding is out of the way
+            steps(qwen, "dpo", 40, "float32")
+    print(page.text())
     if given.out:
-        given.out.write_text(text, encoding="utf-8")
+        given.out.write_text(page.text(), encoding="utf-8")
 
 
 def _built(paths: dict[str, Path], name: str, folder: Path, device: str) -> list[str]:
     paths[name] = build(name, folder / name, CORPUS, device=device)
     size = sum(file.stat().st_size for file in paths[name].glob("*.safetensors"))
     return [f"{size / 2**20:,.0f} MB of weights, images of {SIZES[name].pixels} pixels."]
-
-
-def _page(page: Page, tiny: bool) -> str:
-    head = ["# On a GPU" if not tiny else "# The smallest shapes of the GPU benchmark", ""]
-    head += ["`python benchmarks/gpu.py" + (" --tiny`" if tiny else "`"), ""]
-    head += [f"{platform.machine()}; " + "; ".join(f"{name}: {what}" for name, what in machine().items())]
-    head += ["", ", ".join(f"{name} {version}" for name, version in installed().items()), ""]
-    with suppress(ValueError):
-        head += [f"Left out: {why}." for why in page.left_out]
-    return "\n".join([*head, "", *page.lines])
 
 
 if __name__ == "__main__":

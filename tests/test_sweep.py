@@ -135,6 +135,8 @@ SAID = {
     "c is worse by more than a half": {"metric": "m", "row": "c", "below": "a", "by": 0.5},
     "c is worse by more than two": {"metric": "m", "row": "c", "below": "a", "by": 2.0},
     "d is the same": {"metric": "m", "row": "d", "near": "a", "by": 0.1},
+    "d is not worse": {"metric": "m", "row": "d", "above": "a", "by": -0.1},
+    "c is not worse": {"metric": "m", "row": "c", "above": "a", "by": -0.1},
     "b is the same": {"metric": "m", "row": "b", "near": "a", "by": 0.1},
     "nobody measured e": {"metric": "m", "row": "e", "above": "a"},
     "b is better when drawn": {"metric": "m", "row": "b, drawn", "above": "a, drawn"},
@@ -157,7 +159,7 @@ def test_claims_hold_where_the_whole_interval_lies_as_they_say() -> None:
         for name, measured in results["claims"].items()
     }
     assert [name for name, yes in held.items() if yes] == [
-        "b is better", "c is worse by more than a half", "d is the same", "b is better when drawn",
+        "b is better", "c is worse by more than a half", "d is the same", "d is not worse", "b is better when drawn",
     ]  # fmt: skip
     lines = {line.split(" | ")[0].strip("| "): line for line in markdown(made, results).splitlines()}
     assert lines["b is better"].endswith("| yes |")
@@ -175,6 +177,7 @@ def test_claims_hold_where_the_whole_interval_lies_as_they_say() -> None:
         ({"metric": "green_mean", "row": "dpo"}, "names one other row"),
         ({"metric": "green_mean", "row": "dpo", "above": "base", "below": "base"}, "names one other row"),
         ({"metric": "green_mean", "row": "dpo", "near": "base"}, "says within what"),
+        ({"metric": "green_mean", "row": "dpo", "near": "base", "by": -0.1}, "says within what"),
     ],
 )
 def test_a_claim_that_could_not_be_measured_fails_before_any_work(

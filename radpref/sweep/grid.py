@@ -57,13 +57,14 @@ class Claim(BaseModel):
     """The row that it is less than, in the same way."""
     near: str | None = None
     """The row that it differs from by less than ``by``, either way, with the whole interval."""
-    by: float = Field(default=0.0, ge=0)
+    by: float = 0.0
+    """Below 0: ``row`` may be worse, but by less than this."""
 
     @model_validator(mode="after")
     def _one_other(self) -> Claim:
         if sum(other is not None for other in (self.above, self.below, self.near)) != 1:
             raise ValueError(f"a claim on {self.row} names one other row, under `above`, `below` or `near`")
-        if self.near is not None and not self.by:
+        if self.near is not None and self.by <= 0:
             raise ValueError(f"a claim that {self.row} is near {self.near} says within what, as `by: 0.05`")
         return self
 
