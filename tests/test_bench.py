@@ -8,11 +8,13 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from radpref.bench import Row, bench, plot
-from radpref.bench.measure import BenchError, Setting, _peak, section_of
+from radpref.bench.measure import BenchError, Setting, _data, _model, _peak, _sides, section_of
 from radpref.cli import app
+from radpref.models import language_model
 from tests import tiny
 
 pytestmark = pytest.mark.heavy
@@ -49,6 +51,25 @@ def test_both_sides_compute_the_same(objective: str, rank: int, other: str, enco
     assert steady.other_encodings == encodings
     assert steady.ours_encodings in (0, 2, 4)  # kept, or once an image
     assert all(row.ours_s > 0 and row.other_s > 0 and row.ratio > 0 for row in rows)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "firempo", "sft"])
+def test_checkpointing_is_on_for_both_sides_or_for_none(objective: str, model: Path, tmp_path: Path) -> None:
+    """A layer that is checkpointed runs again in the backward pass."""
+    for on in (False, True):
+        asked = setting(model, objective)._replace(checkpointing=on)
+        for number, make in enumerate(_sides(asked)):
+            folder = tmp_path / f"{on}-{number}"
+            folder.mkdir()
+            stepper = make(_model(asked, folder), _data(asked, folder), section_of(asked), folder)
+            again: list[bool] = []
+            first = language_model(stepper.model).layers[0].self_attn
+            handle = first.register_forward_pre_hook(
+                lambda *_, again=again: again.append(torch._C._current_graph_task_id() != -1)
+            )
+            stepper.step()
+            handle.remove()
+            assert any(again) == on, (stepper.name, on)
 
 
 def test_what_cannot_be_measured_is_said(model: Path) -> None:

@@ -81,6 +81,7 @@ def ours(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) -
     student = with_lora(vlm, section)
     args = TrainingArguments(**arguments(student, section, folder / "ours", 0))
     trainer = PairTrainer(student, args, prepared, head)
+    _checkpointed(student.model, section)
     inputs = trainer._prepare_inputs(Collator(student, prepared)(prepared.items[: section.batch]))
 
     def step() -> Tensor:
@@ -134,6 +135,7 @@ def trl(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) ->
         )
 
     trainer = trainer_of(vlm.model)
+    _checkpointed(trainer.model, section)
     _drawn(trainer.model)
     some = list(pairs[: section.batch])
     batch = trainer._prepare_inputs(trainer.data_collator([conversation(pair) for pair in some]))
@@ -158,8 +160,14 @@ def trl(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) ->
 def _trls(vlm: Vlm, section: AlignSection | SftSection, folder: Path) -> dict[str, Any]:
     """Our arguments as far as TRL takes them, without checkpoints."""
     ours = arguments(vlm, section, folder / "trl", 0)
-    ours.pop("save_steps")
+    ours.pop("save_steps")  # TRL's own default of checkpointing is on
     return {**ours, "save_strategy": "no", "gradient_checkpointing": section.gradient_checkpointing}
+
+
+def _checkpointed(model: Any, section: AlignSection | SftSection) -> None:
+    """A single step does not go through ``Trainer.train``, which is where checkpointing is switched on."""
+    if section.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
 
 
 def ours_sft(vlm: Vlm, pairs: Sequence[Pair], section: SftSection, folder: Path) -> Stepper:
@@ -176,6 +184,7 @@ def ours_sft(vlm: Vlm, pairs: Sequence[Pair], section: SftSection, folder: Path)
         return student, AnswerTrainer(student, args, rows, prompts, way, kept, whole)
 
     student, trainer = trainer_of(vlm, 1, folder / "ours")
+    _checkpointed(student.model, section)
     inputs = trainer._prepare_inputs(trainer.collated(range(section.batch)))
 
     def step() -> Tensor:
@@ -220,6 +229,7 @@ def trl_sft(vlm: Vlm, pairs: Sequence[Pair], section: SftSection, folder: Path) 
         )
 
     trainer = trainer_of(vlm.model)
+    _checkpointed(trainer.model, section)
     _drawn(trainer.model)
     batch = trainer._prepare_inputs(trainer.data_collator(rows()[: section.batch]))
     make = keyed(identity(vlm))
@@ -285,6 +295,7 @@ def published_firempo(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, fo
     directions from the two distributions at the chosen answer's spans.
     """
     student = with_lora(vlm, section)
+    _checkpointed(student.model, section)
     some = list(pairs[: section.batch])
     make = keyed(identity(vlm))
     batches: dict[tuple[bool, bool], tuple[dict[str, Tensor], Tensor]] = {}

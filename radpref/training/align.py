@@ -126,8 +126,7 @@ def _train(
     set_seed(seed)
     student = _student(vlm, section)
     try:
-        less_memory = {"gradient_checkpointing": True} if section.gradient_checkpointing else {}
-        args = TrainingArguments(**arguments(student, section, folder, seed, trackers), **less_memory)
+        args = TrainingArguments(**arguments(student, section, folder, seed, trackers))
         mine = prepared._replace(objective=objective(section))
         with without_dropout(student.model, trained=not section.dropout):
             run(PairTrainer(student, args, mine, _reference_head(vlm, mine)), folder, log, max_steps)

@@ -127,6 +127,7 @@ def arguments(
         # what brought the processes together stays: a state of its own would forget how long they may wait
         **({"accelerator_config": {"use_configured_state": True}} if processes()[1] > 1 else {}),
         "dataloader_pin_memory": vlm.device.type == "cuda",
+        **({"gradient_checkpointing": True} if section.gradient_checkpointing else {}),
     }
 
 

@@ -61,7 +61,7 @@ def estimate(
     Args:
         config: of the whole model.
         section: what is trained with; its batch counts rows over all processes. A row of an alignment holds a prompt
-            and both answers.
+            and both answers; a visual term reads each pair in two rows.
         tokens: of a row: images, words and answers.
         processes: among which a batch is divided, each with the whole model (DDP).
         dtype: of the weights; those that are trained are in float32.
@@ -69,7 +69,7 @@ def estimate(
     """
     kind: torch.dtype = getattr(torch, dtype)
     model = _skeleton(config, section.lora, kind)
-    each = -(-section.batch // processes)
+    each = -(-section.batch // processes) * (2 if _corrupted(section) else 1)
     layer, whole = _kept(model, each, tokens)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     linear = sum(unwrapped(model).get_submodule(name).weight.numel() for name in _plain(model))
@@ -85,6 +85,11 @@ def estimate(
         activations=layers * ends if checkpointed else whole,
         working=(layer if checkpointed else 0) + _COPIES * 4 * min(CHUNK, each * tokens * text.vocab_size),
     )
+
+
+def _corrupted(section: AlignSection | SftSection) -> bool:
+    """Whether each pair is read with its corrupted image as well, in a row of its own."""
+    return isinstance(section, AlignSection) and bool(section.visual.weight)
 
 
 def _skeleton(config: Any, lora: LoraSection, dtype: torch.dtype) -> Any:

@@ -127,8 +127,7 @@ def _train(
     frozen = bool(section.lora.rank) or not (section.train_tower or section.train_projector)
     features = encoded(vlm, rows, prompts, section.batch, folder / "features") if way.features and frozen else None
     student = _student(vlm, section)
-    less_memory = {"gradient_checkpointing": True} if section.gradient_checkpointing else {}
-    args = TrainingArguments(**arguments(student, section, folder, seed, trackers), save_total_limit=1, **less_memory)
+    args = TrainingArguments(**arguments(student, section, folder, seed, trackers), save_total_limit=1)
     trainer = AnswerTrainer(student, args, rows, prompts, way, features, section)
     with without_dropout(student.model, trained=False):
         run(trainer, folder, log, max_steps)
