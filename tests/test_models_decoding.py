@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from radpref.images import ImageError
-from radpref.models import ModelError, Vlm, collate, encode_prompt, generate, image_token_ids
+from radpref.models import ModelError, Vlm, collate, encode_prompt, generate, image_token_ids, precision, rounded
 from radpref.models import decoding as room
 from radpref.records import Completion, ImageFile, Quarantined, Question
 from tests.tiny import FAMILIES, fresh_vlm, picture, tiny_vlm
@@ -258,6 +258,21 @@ def test_a_family_whose_positions_work_otherwise_is_refused(family: str, monkeyp
     real = room.text_positions
     monkeypatch.setattr(room, "text_positions", lambda model, inputs: torch.zeros_like(real(model, inputs)))
     with pytest.raises(ModelError, match="other probabilities"):
+        room.check_decoding(vlm)
+
+
+def test_a_machine_that_rounds_float32_is_allowed_as_much_as_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFloat-32 of a GPU lies .0015 off, which was taken for a broken cache."""
+    vlm = tiny_vlm("llava")
+    assert not rounded(torch.float32, vlm.device)
+    assert rounded(torch.bfloat16, vlm.device)
+    real = room.text_positions
+    monkeypatch.setattr(room, "text_positions", lambda model, inputs: torch.zeros_like(real(model, inputs)))
+    with pytest.raises(ModelError, match=r"at most 0\.001 is rounding"):
+        room.check_decoding(vlm)
+    monkeypatch.setattr(precision, "_rounds_float32", lambda device, asked: True)
+    assert rounded(torch.float32, vlm.device)
+    with pytest.raises(ModelError, match=r"at most 0\.1 is rounding"):
         room.check_decoding(vlm)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -427,6 +429,50 @@ def test_nothing_goes_on_after_a_sweep_was_killed(tmp_path: Path) -> None:
     for seed in (0, 1):
         lock = FileLock(tmp_path / "out" / f"seed-{seed}" / "shared" / ".lock")
         until(lambda lock=lock: _free(lock), 20)  # type: ignore[misc]
+
+
+_IDLE = """
+import sys, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from radpref.sweep.run import _end_with_the_sweep
+if __name__ == "__main__":
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_the_sweep) as pool:
+            pool.submit(abs, 1).result()
+            print("idle", flush=True)
+            time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+def test_a_process_that_waits_for_cells_is_interrupted_without_a_word(tmp_path: Path) -> None:
+    """A terminal interrupts all processes of a sweep at once."""
+    script = tmp_path / "idle.py"
+    script.write_text(_IDLE)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "idle\n"
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "jobs", "cells", "parts"),
+    [
+        (5, 1, 9, [1, 1, 1, 1, 1]), (5, 2, 9, [1, 1, 1, 1, 2]), (3, 12, 7, [4, 4, 4]), (2, 3, 9, [3, 3]),
+        (4, 2, 9, [1, 1, 1, 1]), (1, 4, 2, [2]),
+    ],
+)  # fmt: skip
+def test_seeds_that_would_leave_processes_idle_are_divided(seeds: int, jobs: int, cells: int, parts: list[int]) -> None:
+    chains = sweeping.divided([f"c{n}" for n in range(cells)], range(seeds), jobs)
+    assert [sum(of == seed for of, _ in chains) for seed in range(seeds)] == parts
+    for seed in range(seeds):
+        assert [name for of, names in chains if of == seed for name in names] == [f"c{n}" for n in range(cells)]
 
 
 def until(there: Callable[[], bool], seconds: float) -> None:

@@ -12,7 +12,7 @@ from radpref.models.decoding import context_length, decode, generate, repeat_cac
 from radpref.models.dropout import without_dropout
 from radpref.models.fingerprint import fingerprint
 from radpref.models.loading import BASE_RECORD, in_full, load, locate, read_config, save, save_beside
-from radpref.models.precision import pick_device, settle_precision
+from radpref.models.precision import pick_device, rounded, settle_precision
 from radpref.models.quantised import check_installed
 from radpref.models.segmenter import Segmenter, load_segmenter, segment
 from radpref.models.serving import Served, reach, served_name
@@ -69,6 +69,7 @@ __all__ = [
     "reach",
     "read_config",
     "repeat_cache",
+    "rounded",
     "said",
     "sampler",
     "save",

@@ -22,6 +22,7 @@ from torch import Tensor
 from radpref.images import ImageError, read_image
 from radpref.models.chat import collate, encode_answer, encode_prompt, pad
 from radpref.models.control import THOUGHTS
+from radpref.models.precision import rounded
 from radpref.models.vlm import ModelError, Vlm, autocast, image_token_ids, unwrapped
 from radpref.records import Completion, ImageFile, Quarantined, Question, TokenScores
 
@@ -380,7 +381,7 @@ def check_decoding(vlm: Vlm) -> None:
         / 2
         for got, want in zip(seen, expected, strict=True)
     )
-    allowed = 1e-3 if vlm.dtype == torch.float32 else 0.1
+    allowed = 0.1 if rounded(vlm.dtype, vlm.device) else 1e-3
     if not away <= allowed:  # also when it is not a number
         raise ModelError(
             f"{vlm.name}: decoding step by step gives other probabilities than one forward over the whole answer "

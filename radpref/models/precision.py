@@ -47,6 +47,23 @@ def pick_dtypes(precision: Precision, device: torch.device) -> tuple[torch.dtype
     return torch.float32, torch.bfloat16 if precision == "bfloat16" or fast_bfloat16() else torch.float32
 
 
+def rounded(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether matrix products of a dtype are rounded to less than float32 holds.
+
+    So they are in bfloat16, and in float32 where torch or the driver takes fewer bits for speed: TensorFloat-32 on
+    GPUs (``NVIDIA_TF32_OVERRIDE``, ``torch.set_float32_matmul_precision``), bfloat16 on CPUs that have it. There are
+    several switches, so it is tried.
+    """
+    return dtype != torch.float32 or _rounds_float32(device, torch.get_float32_matmul_precision())
+
+
+@lru_cache(maxsize=8)
+def _rounds_float32(device: torch.device, asked: str) -> bool:
+    left, right = torch.randn(2, 128, 128, generator=torch.Generator().manual_seed(0))
+    product = (left.to(device) @ right.to(device)).cpu().double()
+    return float((product - left.double() @ right.double()).abs().max()) > 1e-3  # 1e-5 and less in float32
+
+
 def settle_precision(device: torch.device) -> Precision:
     """What ``auto`` comes to on a device now, as a setting that stays."""
     _, compute = pick_dtypes("auto", device)

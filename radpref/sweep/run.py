@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from itertools import pairwise
+from math import gcd
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -112,14 +114,11 @@ class _Chain(NamedTuple):
 def _chains(
     work: Callable[[_Chain], T], grid: Grid, folder: Path, seeds: Sequence[int], jobs: int, picked: Mapping[str, str]
 ) -> Iterator[T]:  # fmt: skip
-    """What ``work`` makes of every seed's cells, as it is done; of fewer seeds than jobs the cells are divided."""
+    """What ``work`` makes of every seed's cells, as it is done."""
     if not grid.cells:
         return
-    parts = min(-(-jobs // len(seeds)), len(grid.cells))
-    names = tuple(grid.cells)
-    cut = [round(at * len(names) / parts) for at in range(parts + 1)]
-    whole = [_Chain(grid, folder, seed, names, picked) for seed in seeds]
-    chains = [one._replace(cells=names[a:b]) for one in whole for a, b in pairwise(cut)]
+    whole = [_Chain(grid, folder, seed, tuple(grid.cells), picked) for seed in seeds]
+    chains = [_Chain(grid, folder, seed, names, picked) for seed, names in divided(list(grid.cells), seeds, jobs)]
     if jobs == 1:
         for chain in chains:
             _share(chain)
@@ -132,8 +131,21 @@ def _chains(
             yield done.result()
 
 
+def divided(cells: Sequence[str], seeds: Sequence[int], jobs: int) -> list[tuple[int, tuple[str, ...]]]:
+    """Seeds with cells to run one after the other; the last seeds, which would leave processes idle, in parts."""
+    rest = len(seeds) % jobs
+    parts = min(jobs // gcd(jobs, rest), len(cells)) if rest else 1
+    cut = [round(at * len(cells) / parts) for at in range(parts + 1)]
+    whole = [(seed, tuple(cells)) for seed in seeds[: len(seeds) - rest]]
+    return whole + [(seed, tuple(cells[a:b])) for seed in seeds[len(seeds) - rest :] for a, b in pairwise(cut)]
+
+
 def _end_with_the_sweep() -> None:
-    """Let a process of a sweep end where the sweep itself is killed, and not hold its runs for hours."""
+    """Let a process of a sweep end where the sweep itself is killed, and not hold its runs for hours.
+
+    A terminal interrupts all processes at once: the sweep tells of it, and its processes end without a word.
+    """
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     sweep = parent_process()
     assert sweep is not None
 

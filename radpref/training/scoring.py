@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from radpref.models import Vlm, autocast, collate, encode_answer, encode_prompt, unwrapped
+from radpref.models import Vlm, autocast, collate, encode_answer, encode_prompt, rounded, unwrapped
 from radpref.training.features import Features, as_encoded, encode, takes_features
 from radpref.training.head import Against, Head, Read, read
 from radpref.training.layout import PIXELS, Batch, Group, attention, pack
@@ -208,7 +208,7 @@ def way_of(vlm: Vlm, *, shared: bool = True) -> Way:
             notes.append(f"{what}: {type(error).__name__}: {str(error)[:200]}")
             return False
         away = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
-        allowed = 1e-3 if vlm.compute == torch.float32 else 0.3
+        allowed = 0.3 if rounded(vlm.compute, vlm.device) else 1e-3
         if not away <= allowed:
             notes.append(f"{what}: log-probs differ by {away:.2g} from those of a plain forward")
         return away <= allowed
