@@ -23,10 +23,10 @@ from pathlib import Path
 
 import torch
 
-from radpref.bench.measure import Row, Setting, bench
+from radpref.bench.measure import Row, Setting, bench, section_of
 from radpref.bench.real import SIZES, build
 from radpref.bench.shapes import PROMPT, WORDS, pairs
-from radpref.config import AlignSection, LoraSection, ModelSection, RunSection
+from radpref.config import ModelSection, RunSection
 from radpref.doctor import machine
 from radpref.models import generate, load
 from radpref.records import Question
@@ -90,17 +90,25 @@ class Page:
         return "\n".join([*head, "", *self.lines])
 
 
-def step(path: Path, name: str, objective: str, device: str, tiny: bool, precision: str) -> list[str]:
-    """Our step and the other's on one batch."""
+def step(
+    path: Path,
+    name: str,
+    objective: str,
+    device: str,
+    tiny: bool,
+    precision: str,
+    pairs: int = 2,
+    thrifty: bool = False,
+) -> list[str]:
+    """Our step and the other's on one batch, ``thrifty`` with gradient checkpointing."""
     pixels = SIZES[name].pixels
     times, memory = (2, False) if tiny else (1, False) if precision == "float32" else (5, True)
     setting = Setting(
-        str(path), objective, 2, 2, times, 0, device, precision, RANK, checkpointing=not tiny, pixels=pixels
+        str(path), objective, pairs, pairs, times, 0, device, precision, RANK, checkpointing=thrifty, pixels=pixels
     )
     (row,) = bench(setting, phases=("steady",), memory=memory, tell=lambda _: None)
-    section = AlignSection(lora=LoraSection(rank=RANK), batch=2, gradient_checkpointing=not tiny)
     tokens = 32 + (784 if SIZES[name].family == "qwen3-vl" else 256)
-    told = estimate(torch_config(path), section, tokens=tokens, dtype=precision).total / 2**20  # type: ignore[arg-type]
+    told = estimate(torch_config(path), section_of(setting), tokens=tokens, dtype=precision).total / 2**20  # type: ignore[arg-type]
     return [*_table(row), "", f"Estimated beforehand (`radpref models memory`): {told:.0f} MB a step."]
 
 
@@ -181,9 +189,15 @@ def main() -> None:
                 f"{name}: random weights", clock, 30 * some, lambda name=name: _built(paths, name, folder, device)
             )
 
-        def steps(name: str, objective: str, needs: float, precision: str) -> None:
-            title = f"{name}: a step of {objective}, 2 pairs, LoRA of rank {RANK}, {precision}"
-            work = partial(step, name=name, objective=objective, device=device, tiny=given.tiny, precision=precision)
+        def steps(
+            name: str, objective: str, needs: float, precision: str, pairs: int = 2, thrifty: bool = False
+        ) -> None:
+            title = f"{name}: a step of {objective}, {pairs} pairs, LoRA of rank {RANK}, {precision}"
+            title += ", gradient checkpointing" if thrifty else ""
+            work = partial(
+                step, name=name, objective=objective, device=device, tiny=given.tiny, precision=precision, pairs=pairs,
+                thrifty=thrifty,
+            )  # fmt: skip
             page.part(title, clock, needs * some, lambda: work(paths[name]))
 
         half = "float32" if device == "cpu" else "bfloat16"
@@ -194,6 +208,7 @@ def main() -> None:
             f"{qwen}: sampling", clock, 30 * some, lambda: sampling(paths[qwen], qwen, folder, device, given.tiny)
         )
         page.part("The road on phantoms, built-in model", clock, 60 * some, lambda: road(folder, device))
+        steps(qwen, "dpo", 90, half, pairs=8, thrifty=True)
         if half != "float32":  # how far apart the two are where rounding is out of the way
             steps(qwen, "dpo", 40, "float32")
     print(page.text())
