@@ -7,10 +7,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,11 +20,12 @@ from radpref import config
 from radpref.config import LoraSection, ModelSection, SftSection
 from radpref.images import read_image
 from radpref.losses import LOSSES, objective
-from radpref.models import Vlm, encode_answer, encode_prompt, load
+from radpref.models import Vlm, encode_answer, encode_prompt, load, vision_tower
 from radpref.pipeline import road_of
 from radpref.records import ImageFile, Pair
 from radpref.runs.runner import check
 from radpref.training import Prepared, TrainingError, align, checkpoints, prepare, sft
+from radpref.training.loop import walked_once
 from radpref.training.rows import items, keyed
 from tests import tiny
 from tests import training_toys as toys
@@ -357,6 +360,37 @@ def test_the_journal_holds_what_was_logged(vlm: Vlm, prepared: Prepared, tmp_pat
     assert {"loss", "reward_margin", "reward_accuracy", "chosen_logp", "rejected_logp", "kl", "chosen_tokens"} <= set(
         lines[0]
     )
+
+
+def test_a_training_sets_the_mode_of_its_modules_once(
+    vlm: Vlm, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Trainer asks a model for mode, parameters and gradients several times a step, and each is a walk."""
+    tower = type(vision_tower(vlm.model))
+    set_mode, calls = tower.train, list[bool]()
+    monkeypatch.setattr(tower, "train", lambda self, mode=True: calls.append(mode) or set_mode(self, mode))
+    steps = align(vlm, prepared, toys.section(), tmp_path / "t", seed=0).steps
+    assert calls.count(True) < steps
+    assert not {"train", "zero_grad", "parameters"} & vars(vlm.model).keys()
+
+
+def test_what_a_training_is_spared_is_answered_as_before(vlm: Vlm) -> None:
+    model, tower = vlm.model, vision_tower(vlm.model)
+    trainer = SimpleNamespace(model=model, accelerator=SimpleNamespace(distributed_type=DistributedType.NO))
+    before, own = list(model.parameters()), list(model.parameters(recurse=False))
+    with walked_once(trainer):
+        assert model.train() is model
+        assert tower.training
+        assert all(a is b for a, b in zip(model.parameters(), before, strict=True))
+        assert list(model.parameters(recurse=False)) == own
+        before[0].grad = torch.ones_like(before[0])
+        model.zero_grad()
+        assert before[0].grad is None
+        assert not model.eval().training
+        assert not tower.training
+    sharded = SimpleNamespace(model=model, accelerator=SimpleNamespace(distributed_type=DistributedType.FSDP))
+    with walked_once(sharded):
+        assert "parameters" not in vars(model)
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory(vlm: Vlm, prepared: Prepared, tmp_path: Path) -> None:

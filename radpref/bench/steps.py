@@ -32,7 +32,7 @@ from radpref.records import Pair, Question
 from radpref.training import Collator, PairTrainer, Prepared, Prompts, prepare, way_of
 from radpref.training.answers import AnswerTrainer, encoded
 from radpref.training.head import Head
-from radpref.training.loop import arguments
+from radpref.training.loop import arguments, walked_once
 from radpref.training.prepare import identity
 from radpref.training.rows import answer_ids, keyed
 from radpref.training.sft import usable
@@ -98,7 +98,8 @@ def ours(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) -
         args = TrainingArguments(**{**arguments(again, whole, folder / f"ours-{count}", 0), "save_strategy": "no"})
         training = PairTrainer(again, args, anew, _reference_head(bare, anew))
         training.remove_callback(PrinterCallback)
-        training.train()
+        with walked_once(training):
+            training.train()
         again.model.unload()
         return training
 
@@ -197,7 +198,8 @@ def ours_sft(vlm: Vlm, pairs: Sequence[Pair], section: SftSection, folder: Path)
         bare = replace(vlm, model=student.model.unload() if section.lora.rank else vlm.model)
         again, training = trainer_of(bare, count, folder / f"ours-{count}")
         training.remove_callback(PrinterCallback)
-        training.train()
+        with walked_once(training):
+            training.train()
         if section.lora.rank:
             again.model.unload()
         return training

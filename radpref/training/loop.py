@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from peft import PeftModel
 from torch import Tensor
 from torch.optim import Optimizer
@@ -307,7 +307,7 @@ def run(trainer: Any, folder: Path, log: Log | None, max_steps: int | None) -> N
         _restore(trainer.model, saved[-1].path)
     _name_layers(trainer)
     before = None if saved else _sample(trainer.model)
-    with suppress(_AtTheEnd):  # the weights have been read by then
+    with suppress(_AtTheEnd), walked_once(trainer):  # the weights have been read by then
         trainer.train(resume_from_checkpoint=str(saved[-1].path) if saved else None)
     if before is not None and _sample(trainer.model) == before:
         why = _why_unchanged(trainer)
@@ -315,6 +315,41 @@ def run(trainer: Any, folder: Path, log: Log | None, max_steps: int | None) -> N
             for checkpoint in checkpoints(folder):
                 shutil.rmtree(checkpoint.path)
         raise TrainingError(why)
+
+
+@contextmanager
+def walked_once(trainer: Any) -> Iterator[None]:
+    """Spare a training the walks over all modules that the Trainer takes several times a step.
+
+    An adapter gives a model of a few layers a thousand modules, and a short step spends a twentieth of its time on
+    asking them for their parameters and for the mode that they are in. Neither changes while the Trainer has the model,
+    where a single process trains it: what shards a model puts other parameters in the place of these.
+    """
+    if trainer.accelerator.distributed_type != DistributedType.NO:
+        yield
+        return
+    model = trainer.model
+    known, parameters, train = list(model.parameters()), model.parameters, model.train
+
+    def set_mode(mode: bool = True) -> Any:
+        return model if model.training is mode else train(mode)
+
+    def forget_gradients(set_to_none: bool = True) -> None:
+        for parameter in known:
+            parameter.grad = None
+
+    model.eval()  # all of them in one mode, from where the first step sets the other
+    shadows = {
+        "train": set_mode,
+        "zero_grad": forget_gradients,
+        "parameters": lambda recurse=True: iter(known) if recurse else parameters(recurse=False),
+    }
+    vars(model).update(shadows)
+    try:
+        yield
+    finally:
+        for name in shadows:
+            del vars(model)[name]
 
 
 def _name_layers(trainer: Any) -> None:
