@@ -9,7 +9,7 @@ from importlib import metadata
 
 ROOMS: dict[str, int] = {
     "data": 3,
-    "evaluation": 2,
+    "evaluation": 3,
     "findings": 2,
     "grounding": 1,
     "images": 1,

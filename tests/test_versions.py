@@ -117,7 +117,7 @@ RESULTS: dict[str, Callable[[], Any]] = {
 }
 WAS: dict[str, tuple[int, str]] = {
     "data": (3, "75c3e3f55e7f143a01117b0c"),
-    "evaluation": (2, "ee2be82caaa22e5e9b5c91c4"),
+    "evaluation": (3, "2f5b7a9ae3a3d3667dbbec16"),
     "findings": (2, "6d2247e4ccd40a0c2ed9c176"),
     "images": (1, "84e65ee8289b9e49de390691"),
     "judges": (3, "e84f8c52bc9e3c36fe3a98a6"),
