@@ -6,7 +6,7 @@ seed and the number of patients, so two systems measured on the same studies mee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -21,8 +21,15 @@ _TOLERANCE = 1e-12
 
 def draws(patients: int, resamples: int, seed: int) -> Array:
     """How often each patient is drawn in each bootstrap resample: float64 ``(resamples, patients)``."""
+    return np.concatenate([*_in_blocks(patients, resamples, seed, resamples)])
+
+
+def _in_blocks(patients: int, resamples: int, seed: int, most: int) -> Iterator[Array]:
+    """The rows of ``draws``, so many at a time."""
     generator = np.random.default_rng([seed, patients, 0])
-    return generator.multinomial(patients, np.full(patients, 1 / patients), size=resamples).astype(np.float64)
+    for start in range(0, resamples, most):
+        rows = min(most, resamples - start)
+        yield generator.multinomial(patients, np.full(patients, 1 / patients), size=rows).astype(np.float64)
 
 
 @lru_cache(maxsize=4)
@@ -41,11 +48,8 @@ def resampled(values: Array, resamples: int, seed: int) -> Array:
     patients = len(values)
     if patients * resamples <= _HELD:
         return _kept(patients, resamples, seed) @ values
-    generator = np.random.default_rng([seed, patients, 0])
-    share, block = np.full(patients, 1 / patients), max(1, _HELD // patients)
-    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
-    return np.concatenate([generator.multinomial(patients, share, size=size).astype(np.float64) @ values
-                           for size in sizes])  # fmt: skip
+    blocks = _in_blocks(patients, resamples, seed, max(1, _HELD // patients))
+    return np.concatenate([drawn @ values for drawn in blocks])
 
 
 def swaps(patients: int, resamples: int, seed: int) -> tuple[Array, bool]:
