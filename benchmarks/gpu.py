@@ -1,6 +1,6 @@
 """One GPU of 80 GB, in under eight minutes: our step against TRL's at real size, sampling, the whole road in 16 bit.
 
-    python benchmarks/gpu.py [--out docs/results/gpu.md] [--tiny] [--minutes 8]
+    python benchmarks/gpu.py [--out FILE] [--tiny] [--minutes 8]
 
 Models have the shapes of Qwen3-VL-2B and Gemma-3-4B and random weights, so that nothing is downloaded. Parts come in
 the order of their worth; one that would not end in time is left out, and said to be. ``--tiny`` takes the smallest
@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -62,20 +61,19 @@ class Page:
 
     def part(self, title: str, clock: Clock, needs: float, work: Callable[[], list[str]]) -> None:
         """A part of the page, where the time is enough for it; what fails is said and stops nothing else."""
+        start = time.monotonic()
         if clock.left < needs:
             self.left_out.append(f"{title}: {clock.left:.0f} s were left and it takes some {needs:.0f}")
-            return
-        start = time.monotonic()
-        try:
-            found = work()
-        except Exception as error:  # a benchmark tells all that it can
-            traceback.print_exc()
-            self.left_out.append(f"{title}: {type(error).__name__}: {str(error)[:300]}")
-            return
-        finally:
+        else:
+            try:
+                found = work()
+            except Exception as error:  # a benchmark tells all that it can
+                traceback.print_exc()
+                self.left_out.append(f"{title}: {type(error).__name__}: {str(error)[:300]}")
+            else:
+                self.lines += [f"## {title}", "", *found, "", f"{time.monotonic() - start:.0f} s.", ""]
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        self.lines += [f"## {title}", "", *found, "", f"{time.monotonic() - start:.0f} s.", ""]
         print(f"{title}: {time.monotonic() - start:.0f} s, {clock.left:.0f} s left", file=sys.stderr, flush=True)
         if self.out:
             self.out.write_text(self.text(), encoding="utf-8")
@@ -97,8 +95,9 @@ def step(
     device: str,
     tiny: bool,
     precision: str,
-    pairs: int = 2,
-    thrifty: bool = False,
+    *,
+    pairs: int,
+    thrifty: bool,
 ) -> list[str]:
     """Our step and the other's on one batch, ``thrifty`` with gradient checkpointing."""
     pixels = SIZES[name].pixels
@@ -194,11 +193,12 @@ def main() -> None:
         ) -> None:
             title = f"{name}: a step of {objective}, {pairs} pairs, LoRA of rank {RANK}, {precision}"
             title += ", gradient checkpointing" if thrifty else ""
-            work = partial(
-                step, name=name, objective=objective, device=device, tiny=given.tiny, precision=precision, pairs=pairs,
-                thrifty=thrifty,
-            )  # fmt: skip
-            page.part(title, clock, needs * some, lambda: work(paths[name]))
+            page.part(
+                title,
+                clock,
+                needs * some,
+                lambda: step(paths[name], name, objective, device, given.tiny, precision, pairs=pairs, thrifty=thrifty),
+            )
 
         half = "float32" if device == "cpu" else "bfloat16"
         steps(qwen, "dpo", 90, half)

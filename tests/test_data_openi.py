@@ -95,12 +95,19 @@ def test_labels_by_hand_are_read_where_they_are_asked_for(tmp_path: Path) -> Non
     row = {
         "uid": "1", "findings": FINDINGS, "images": [{"file": "1_IM-0001-4001.dcm.png", "projection": "Frontal"}],
         "chexpert_labeler_on_findings": {"Cardiomegaly": 1},
-        "negbio_gold14": {"Effusion": 1, "Infiltration": 0, "Pleural_Thickening": 1, "normal": 0, "other": 1},
+        "negbio_gold14": {"Effusion": 1, "Infiltration": 0, "Pleural_Thickening": 1, "Hernia": 0, "normal": 0, "x": 1},
     }  # fmt: skip
     (root / "reports.jsonl").write_text(json.dumps(row))
     assert load(root).studies[0].labels == {"Cardiomegaly": 1}
     by_hand = load(root, options={"labels": "manual"}).studies[0].labels
-    assert by_hand == {"pleural effusion": 1, "lung opacity": 0, "pleural thickening": 1, "No Finding": 0}
+    # an infiltrate is an opacity, and other opacities are none of these labels; hernias were not looked for
+    assert by_hand == {"pleural effusion": 1, "pleural thickening": 1, "No Finding": 0}
+    row["negbio_gold14"]["Infiltration"] = 1  # type: ignore[index]
+    (root / "reports.jsonl").write_text(json.dumps(row))
+    assert load(root, options={"labels": "manual"}).studies[0].labels["lung opacity"] == 1
+    (root / "reports.jsonl").write_text(json.dumps({**row, "negbio_gold14": None}))
+    with pytest.raises(DataError, match=r"no row of reports\.jsonl has labels under 'negbio_gold14'"):
+        load(root, options={"labels": "manual"})
     archive(root / "NLMCXR_reports.tgz", REPORTS)
     (root / "reports.jsonl").unlink()
     with pytest.raises(DataError, match=r"data\.options\.labels is manual, and NLMCXR_reports\.tgz has no labels"):

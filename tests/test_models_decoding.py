@@ -270,7 +270,7 @@ def test_a_machine_that_rounds_float32_is_allowed_as_much_as_bfloat16(monkeypatc
     monkeypatch.setattr(room, "text_positions", lambda model, inputs: torch.zeros_like(real(model, inputs)))
     with pytest.raises(ModelError, match=r"at most 0\.001 is rounding"):
         room.check_decoding(vlm)
-    monkeypatch.setattr(precision, "_rounds_float32", lambda device, asked: True)
+    monkeypatch.setattr(precision, "_rounds_float32", lambda device: True)
     assert rounded(torch.float32, vlm.device)
     with pytest.raises(ModelError, match=r"at most 0\.1 is rounding"):
         room.check_decoding(vlm)

@@ -165,7 +165,9 @@ def test_claims_hold_where_the_whole_interval_lies_as_they_say() -> None:
     ]  # fmt: skip
     lines = {line.split(" | ")[0].strip("| "): line for line in markdown(made, results).splitlines()}
     assert lines["b is better"].endswith("| yes |")
-    assert "wanted 2" in lines["c is worse by more than two"]
+    assert "wanted below -2" in lines["c is worse by more than two"]
+    assert "wanted above -0.1" in lines["d is not worse"]
+    assert "wanted within 0.1" in lines["d is the same"]
     assert lines["c is worse by more than two"].endswith("| **no** |")
     assert lines["nobody measured e"].endswith("| not measured |")
 

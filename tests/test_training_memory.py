@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from radpref import config
 from radpref.bench.real import SIZES, build, config_of
-from radpref.config import AlignSection, LoraSection, ModelSection
+from radpref.config import AlignSection, LoraSection, ModelSection, VisualSection
 from radpref.models import load
 from radpref.training.check import check
 from radpref.training.layout import pack
@@ -48,6 +48,9 @@ def test_memory_follows_from_what_is_asked_for() -> None:
     small = estimate(read, plain, tokens=64, quantized=True)
     decoder = (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128) * 2
     assert whole.weights - small.weights == pytest.approx(decoder * (2 - NF4), abs=1)
+    seen = plain.model_copy(update={"visual": VisualSection(weight=0.1)})  # each pair with its corrupted image as well
+    twice = plain.model_copy(update={"batch": 8})
+    assert estimate(read, seen, tokens=64).activations == estimate(read, twice, tokens=64).activations
     less = plain.model_copy(update={"gradient_checkpointing": True})
     assert estimate(read, less, tokens=64).activations == 2 * 4 * 64 * 64 * 2
     full = estimate(read, AlignSection(lora=LoraSection(rank=0), batch=4), tokens=64)

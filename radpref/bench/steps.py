@@ -161,8 +161,8 @@ def trl(vlm: Vlm, pairs: Sequence[Pair], section: AlignSection, folder: Path) ->
 def _trls(vlm: Vlm, section: AlignSection | SftSection, folder: Path) -> dict[str, Any]:
     """Our arguments as far as TRL takes them, without checkpoints."""
     ours = arguments(vlm, section, folder / "trl", 0)
-    ours.pop("save_steps")  # TRL's own default of checkpointing is on
-    return {**ours, "save_strategy": "no", "gradient_checkpointing": section.gradient_checkpointing}
+    ours.pop("save_steps")
+    return {**ours, "save_strategy": "no"}
 
 
 def _checkpointed(model: Any, section: AlignSection | SftSection) -> None:

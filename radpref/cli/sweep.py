@@ -20,7 +20,7 @@ def sweep(
     out_folder: Annotated[Path | None, typer.Option("--out", help="Folder of all runs; sweeps/GRID if absent.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 5,
     first: Annotated[int, typer.Option("--first-seed", min=0, help="The first of them.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Seeds that are run at the same time, each in a process.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes: each runs a seed, or a part of one.")] = 1,
 ) -> None:
     """Run a comparison over settings and seeds; the same command again goes on where it stopped.
 

@@ -22,8 +22,12 @@ RULES: dict[str, frozenset[str]] = {
     "uncertain-negative": frozenset({"present"}),
 }
 """How an uncertain statement counts: the presences that are taken as a claim."""
-SOURCES: tuple[str, ...] = ("reference", "truth", "labels")
-"""What an answer's findings are measured against: the report, what is really there, what labels say."""
+SOURCES: dict[str, str] = {
+    "reference": "what the reference says",
+    "truth": "what is really there",
+    "labels": "the data set's own labels, of the labelled findings alone",
+}
+"""What an answer's findings are measured against, and in words."""
 _POSITIVE_LABELS = {"uncertain-positive": (1, -1), "uncertain-negative": (1,)}
 BLEU_ORDERS = (1, 2, 3, 4)
 
@@ -52,13 +56,9 @@ def finding_counts(answer: Iterable[Finding], wanted: Iterable[Finding], source:
     neither as present nor as uncertain.
     """
     answer, wanted = tuple(answer), tuple(wanted)
-    counts: Counts = {f"{source}:n": 1.0}
-    for rule in RULES:
-        counts |= agreement(claimed(wanted, rule), claimed(answer, rule), f"{source}:{rule}")
-    stated = claimed(answer, "uncertain-negative")
-    counts[f"{source}:stated"] = float(len(stated))
-    counts[f"{source}:hallucinated"] = float(len(stated - claimed(wanted, "uncertain-positive")))
-    return counts
+    return _claims(
+        {rule: claimed(wanted, rule) for rule in RULES}, {rule: claimed(answer, rule) for rule in RULES}, source
+    )
 
 
 def labelled_counts(answer: Iterable[Finding], labels: Iterable[Finding]) -> Counts:
@@ -70,14 +70,19 @@ def labelled_counts(answer: Iterable[Finding], labels: Iterable[Finding]) -> Cou
     answer, labels = tuple(answer), [label for label in labels if label.name != NO_FINDING]
     if not labels:
         return {}
-    counts: Counts = {"labels:n": 1.0}
-    positive = {rule: {label.name for label in labels if label.presence in RULES[rule]} for rule in RULES}
-    claims = {rule: {label.name for label in labels if members(label.name) & claimed(answer, rule)} for rule in RULES}
+    given = {rule: claimed(answer, rule) for rule in RULES}
+    met = {rule: frozenset(label.name for label in labels if members(label.name) & given[rule]) for rule in RULES}
+    return _claims({rule: claimed(labels, rule) for rule in RULES}, met, "labels")
+
+
+def _claims(wanted: Mapping[str, frozenset[str]], given: Mapping[str, frozenset[str]], source: str) -> Counts:
+    """What two sides claim, by rule."""
+    counts: Counts = {f"{source}:n": 1.0}
     for rule in RULES:
-        counts |= agreement(positive[rule], claims[rule], f"labels:{rule}")
-    stated = claims["uncertain-negative"]
-    counts["labels:stated"] = float(len(stated))
-    counts["labels:hallucinated"] = float(len(stated - positive["uncertain-positive"]))
+        counts |= agreement(wanted[rule], given[rule], f"{source}:{rule}")
+    stated = given["uncertain-negative"]
+    counts[f"{source}:stated"] = float(len(stated))
+    counts[f"{source}:hallucinated"] = float(len(stated - wanted["uncertain-positive"]))
     return counts
 
 

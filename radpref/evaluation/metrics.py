@@ -90,20 +90,11 @@ def _judged(judge: str, title: str, what: str) -> Definition:
     )
 
 
-_AGAINST = {
-    "reference": "what the reference says",
-    "truth": "what is really there",
-    "labels": "the data set's own labels, of the labelled findings alone",
-}
-
-
 def _finding(source: str, rule: str) -> dict[str, Definition]:
     prefix = f"{source}:{rule}"
-    against = _AGAINST[source]
     suffix = f"micro_{source}_{rule}"
-    said = (
-        f"names of findings against {against}; counts summed over studies (micro); {rule.replace('-', ' counts as ')}"
-    )
+    uncertain = rule.replace("-", " counts as ")
+    said = f"names of findings against {SOURCES[source]}; counts summed over studies (micro); {uncertain}"
 
     def counts(sums: Sums) -> tuple[Array, Array, Array]:
         return sums[f"{prefix}:tp"], sums[f"{prefix}:fp"], sums[f"{prefix}:fn"]
@@ -149,14 +140,11 @@ def _label(rule: str, classes: Sequence[str]) -> dict[str, Definition]:
     }
 
 
-_HAS = {"reference": "the reference has", "truth": "the truth has", "labels": "the labels, which name them, have"}
-
-
 def _hallucination(source: str) -> Definition:
     return Definition(
         f"Hallucination rate, {source}",
-        f"share of the findings stated as present, without a hedge, that {_HAS[source]} neither as present nor "
-        "as uncertain; counts summed over studies (micro)",
+        f"share of the findings stated as present, without a hedge, that are neither present nor uncertain by "
+        f"{SOURCES[source]}; counts summed over studies (micro)",
         _mean(f"{source}:hallucinated", f"{source}:stated"),
         better="lower",
         count=f"{source}:n",

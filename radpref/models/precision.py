@@ -54,11 +54,10 @@ def rounded(dtype: torch.dtype, device: torch.device) -> bool:
     GPUs (``NVIDIA_TF32_OVERRIDE``, ``torch.set_float32_matmul_precision``), bfloat16 on CPUs that have it. There are
     several switches, so it is tried.
     """
-    return dtype != torch.float32 or _rounds_float32(device, torch.get_float32_matmul_precision())
+    return dtype != torch.float32 or _rounds_float32(device)
 
 
-@lru_cache(maxsize=8)
-def _rounds_float32(device: torch.device, asked: str) -> bool:
+def _rounds_float32(device: torch.device) -> bool:
     left, right = torch.randn(2, 128, 128, generator=torch.Generator().manual_seed(0))
     product = (left.to(device) @ right.to(device)).cpu().double()
     return float((product - left.double() @ right.double()).abs().max()) > 1e-3  # 1e-5 and less in float32

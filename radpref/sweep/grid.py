@@ -73,6 +73,13 @@ class Claim(BaseModel):
         """The row that ``row`` is held against."""
         return self.above or self.below or self.near or ""
 
+    @property
+    def asked(self) -> str:
+        """Where the difference of ``row`` and ``other`` is to lie."""
+        if self.near is not None:
+            return f"within {self.by:g}"
+        return f"above {self.by:g}" if self.above is not None else f"below {-self.by:g}"
+
     def holds(self, low: float, high: float) -> bool:
         """Whether a 95 % interval of ``row - other`` lies where the claim says."""
         if self.near is not None:

@@ -167,7 +167,7 @@ def _claims(grid: Grid, measured: Mapping[str, Estimate | None]) -> str:
     lines = ["| claim | measured | difference | holds |", "|---|---|---|---|"]
     for words, claim in grid.claims.items():
         found = measured.get(words)
-        wanted = f", wanted {'within ' if claim.near is not None else ''}{claim.by:g}" if claim.by else ""
+        wanted = f", wanted {claim.asked}" if claim.by else ""
         verdict = "not measured" if found is None else "yes" if claim.holds(found.low, found.high) else "**no**"
         what = f"{grid.metrics[claim.metric]}, {claim.row} less {claim.other}{wanted}"
         lines.append(f"| {words} | {what} | {_shown(found, signed=True)} | {verdict} |")

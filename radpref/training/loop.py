@@ -127,7 +127,7 @@ def arguments(
         # what brought the processes together stays: a state of its own would forget how long they may wait
         **({"accelerator_config": {"use_configured_state": True}} if processes()[1] > 1 else {}),
         "dataloader_pin_memory": vlm.device.type == "cuda",
-        **({"gradient_checkpointing": True} if section.gradient_checkpointing else {}),
+        "gradient_checkpointing": section.gradient_checkpointing,
     }
 
 
@@ -322,8 +322,8 @@ def walked_once(trainer: Any) -> Iterator[None]:
     """Spare a training the walks over all modules that the Trainer takes several times a step.
 
     An adapter gives a model of a few layers a thousand modules, and a short step spends a twentieth of its time on
-    asking them for their parameters and for the mode that they are in. Neither changes while the Trainer has the model,
-    where a single process trains it: what shards a model puts other parameters in the place of these.
+    asking them for their parameters and for the mode that they are in. The parameters stay the same ones while a single
+    process trains (what shards a model puts others in their place), and the mode is set when it is another one.
     """
     if trainer.accelerator.distributed_type != DistributedType.NO:
         yield
@@ -334,7 +334,7 @@ def walked_once(trainer: Any) -> Iterator[None]:
     def set_mode(mode: bool = True) -> Any:
         return model if model.training is mode else train(mode)
 
-    def forget_gradients(set_to_none: bool = True) -> None:
+    def forget_gradients(set_to_none: bool = True) -> None:  # nothing here asks for zeros in their place
         for parameter in known:
             parameter.grad = None
 
