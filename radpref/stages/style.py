@@ -6,9 +6,9 @@ answer tells, in nats a token: an answer of its own costs few, one in strange wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from radpref.records import Completion, Quarantined, Styled
+from radpref.records import Completion, Quarantined, Question, Styled
 from radpref.rooms import grounding, images, models
 from radpref.runs.context import Context
 from radpref.runs.stage import Outcome, Rows, Stage
@@ -18,9 +18,15 @@ from radpref.stages.ports import PREDICTED, STYLED, TEST, TUNED
 
 
 def _styled(batch: Sequence[Completion], context: Context) -> Iterator[Sequence[Styled] | Quarantined]:
-    """log p of every answer under the model before alignment, in one forward pass."""
     questions = context.once("questions", lambda: {row.id: row for row in context.read(TEST)})
-    vlm = context.load(context.fact(TUNED))
+    for one in costs(context.load(context.fact(TUNED)), questions, batch):
+        yield one if isinstance(one, Quarantined) else [one]
+
+
+def costs(
+    vlm: models.Vlm, questions: Mapping[str, Question], batch: Sequence[Completion]
+) -> Iterator[Styled | Quarantined]:
+    """What every answer costs under a model, in one forward pass; ``questions`` are theirs, by id."""
     vlm.model.eval()
     refused = dict[str, Quarantined]()
     rows = []
@@ -39,9 +45,9 @@ def _styled(batch: Sequence[Completion], context: Context) -> Iterator[Sequence[
             yield refused[one.id]
         else:
             logps = next(scores)
-            yield [
-                Styled(id=one.id, system=one.system, question=one.question, nats=-float(logps.sum()), tokens=len(logps))
-            ]
+            yield Styled(
+                id=one.id, system=one.system, question=one.question, nats=-float(logps.sum()), tokens=len(logps)
+            )
 
 
 def _answers(context: Context) -> Iterator[Completion]:
