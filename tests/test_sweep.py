@@ -235,7 +235,8 @@ def test_what_is_drawn_is_held_against_what_is_drawn() -> None:
 def test_what_is_counted_by_patient_is_estimated_over_seeds_and_patients() -> None:
     """As `evaluation.over_seeds` does, with Holm's correction over all differences of a metric."""
     made = Grid(
-        recipe="firempo", share="corrupt", against=("a",), metrics={"green_mean": "GREEN", "pairs": "pairs"},
+        recipe="firempo", share="corrupt", against=("a",),
+        metrics={"green_mean": "GREEN", "pairs": "pairs", "style_nats_mean": "style", "effect_words": "effect"},
         cells={name: Cell() for name in "abc"},
     )  # fmt: skip
     rng = np.random.default_rng(5)
@@ -252,7 +253,15 @@ def test_what_is_counted_by_patient_is_estimated_over_seeds_and_patients() -> No
 
     counted = {"a": sums(0.0), "b": sums(0.2), "c": sums(0.001)}
     values = {
-        row: {seed: {"green_mean": float(one.values[:, 0].mean()), "pairs": 3.0} for seed, one in seeds.items()}
+        row: {
+            seed: {
+                "green_mean": float(one.values[:, 0].mean()),
+                "pairs": 3.0,
+                "style_nats_mean": 0.2,
+                "effect_words": 1.0,
+            }
+            for seed, one in seeds.items()
+        }
         for row, seeds in counted.items()
     }
     results = tabled(made, values, counted)
@@ -263,7 +272,8 @@ def test_what_is_counted_by_patient_is_estimated_over_seeds_and_patients() -> No
     assert gain.mean == pytest.approx(0.2)
     assert gain.p_holm == pytest.approx(min(1.0, 2 * gain.p))
     assert none.p_holm >= none.p
-    assert results["differences"]["b - a"]["pairs"].p is None, "it is not counted by patient"
+    for name in ("pairs", "style_nats_mean", "effect_words"):  # measured by a run, by a model, on images
+        assert results["differences"]["b - a"][name].p is None, "it is not counted by patient"
     assert "**" in markdown(made, results)
 
 

@@ -272,7 +272,7 @@ def is_counted(metric: str, columns: Iterable[tuple[str, ...]]) -> bool:
     """Whether each of some systems' ``columns`` have what a metric is made of."""
     try:
         rule = definition(metric)
-        return not any(_missing(rule, own) for own in columns)
+        return all(name in own for own in columns for name in columns_of(rule, own))
     except (KeyError, NotImplementedError):  # no metric of texts
         return False
 
