@@ -66,7 +66,7 @@ class Options(Section):
 
     labels: Literal["chexpert", "manual"] = Field(
         "chexpert",
-        description="chexpert: what the CheXpert labeler reads in the findings; manual: fourteen findings from the "
+        description="chexpert: what the CheXpert labeler reads in the findings; manual: findings from the "
         "collection's MeSH coding by hand, as NegBio published them",
     )
 

@@ -21,7 +21,7 @@ _TOLERANCE = 1e-12
 
 def draws(patients: int, resamples: int, seed: int) -> Array:
     """How often each patient is drawn in each bootstrap resample: float64 ``(resamples, patients)``."""
-    return np.concatenate([*_in_blocks(patients, resamples, seed, resamples)])
+    return next(_in_blocks(patients, resamples, seed, resamples))
 
 
 def _in_blocks(patients: int, resamples: int, seed: int, most: int) -> Iterator[Array]:
