@@ -1,10 +1,11 @@
 """One GPU of 80 GB, in under eight minutes: our step against TRL's at real size, sampling, the whole road in 16 bit.
 
-    python benchmarks/gpu.py [--out FILE] [--tiny] [--minutes 8]
+    python benchmarks/gpu.py [--out FILE] [--tiny] [--minutes 8] [--only TEXT ...]
 
 Models have the shapes of Qwen3-VL-2B and Gemma-3-4B and random weights, so that nothing is downloaded. Parts come in
 the order of their worth; one that would not end in time is left out, and said to be. ``--tiny`` takes the smallest
 models of the same make, on whatever device there is: it shows that every part runs, and its numbers mean nothing.
+``--only`` measures the parts alone whose title has one of the texts in it.
 """
 
 from __future__ import annotations
@@ -56,11 +57,15 @@ class Page:
     tiny: bool
     out: Path | None
     """Written anew after every part, so that what was measured is there whatever ends the command."""
+    only: tuple[str, ...] = ()
+    """Parts of the title of what is measured; empty measures all."""
     lines: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     def part(self, title: str, clock: Clock, needs: float, work: Callable[[], list[str]]) -> None:
         """A part of the page, where the time is enough for it; what fails is said and stops nothing else."""
+        if self.only and not any(text in title for text in self.only):
+            return
         start = time.monotonic()
         if clock.left < needs:
             self.left_out.append(f"{title}: {clock.left:.0f} s were left and it takes some {needs:.0f}")
@@ -108,7 +113,9 @@ def step(
     (row,) = bench(setting, phases=("steady",), memory=memory, tell=lambda _: None)
     tokens = 32 + (784 if SIZES[name].family == "qwen3-vl" else 256)
     told = estimate(torch_config(path), section_of(setting), tokens=tokens, dtype=precision).total / 2**20  # type: ignore[arg-type]
-    return [*_table(row), "", f"Estimated beforehand (`radpref models memory`): {told:.0f} MB a step."]
+    size = sum(file.stat().st_size for file in path.glob("*.safetensors")) / 2**20
+    words = f"{size:,.0f} MB of weights, images of {pixels} pixels"
+    return [*_table(row), "", f"{words}; estimated beforehand (`radpref models memory`): {told:.0f} MB a step."]
 
 
 def torch_config(path: Path) -> object:
@@ -173,20 +180,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="TEXT", help="parts whose title has one of these in it"
+    )
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not given.tiny:
         parser.error("torch sees no GPU here; --tiny runs the smallest shapes of every part")
-    clock, page = Clock(given.minutes), Page(given.tiny, given.out)
+    clock, page = Clock(given.minutes), Page(given.tiny, given.out, tuple(given.only))
     qwen, gemma = ("qwen3-vl-tiny", "gemma-3-tiny") if given.tiny else ("qwen3-vl-2b", "gemma-3-4b")
     some = 0.0 if given.tiny else 1.0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        paths = {}
-        for name in (qwen, gemma):
-            page.part(
-                f"{name}: random weights", clock, 30 * some, lambda name=name: _built(paths, name, folder, device)
-            )
+        paths: dict[str, Path] = {}
+
+        def made(name: str) -> Path:
+            if name not in paths:
+                paths[name] = build(name, folder / name, CORPUS, device=device)
+            return paths[name]
 
         def steps(
             name: str, objective: str, needs: float, precision: str, pairs: int = 2, thrifty: bool = False
@@ -197,29 +208,23 @@ def main() -> None:
                 title,
                 clock,
                 needs * some,
-                lambda: step(paths[name], name, objective, device, given.tiny, precision, pairs=pairs, thrifty=thrifty),
+                lambda: step(made(name), name, objective, device, given.tiny, precision, pairs=pairs, thrifty=thrifty),
             )
 
         half = "float32" if device == "cpu" else "bfloat16"
         steps(qwen, "dpo", 90, half)
         steps(qwen, "firempo", 60, half)
         steps(gemma, "dpo", 110, half)
-        page.part(
-            f"{qwen}: sampling", clock, 30 * some, lambda: sampling(paths[qwen], qwen, folder, device, given.tiny)
-        )
+        page.part(f"{qwen}: sampling", clock, 30 * some, lambda: sampling(made(qwen), qwen, folder, device, given.tiny))
         page.part("The road on phantoms, built-in model", clock, 60 * some, lambda: road(folder, device))
         steps(qwen, "dpo", 90, half, pairs=8, thrifty=True)
+        steps(qwen, "firempo", 90, half, pairs=8, thrifty=True)
+        steps(qwen, "sft", 60, half, pairs=8)
         if half != "float32":  # how far apart the two are where rounding is out of the way
             steps(qwen, "dpo", 40, "float32")
     print(page.text())
     if given.out:
         given.out.write_text(page.text(), encoding="utf-8")
-
-
-def _built(paths: dict[str, Path], name: str, folder: Path, device: str) -> list[str]:
-    paths[name] = build(name, folder / name, CORPUS, device=device)
-    size = sum(file.stat().st_size for file in paths[name].glob("*.safetensors"))
-    return [f"{size / 2**20:,.0f} MB of weights, images of {SIZES[name].pixels} pixels."]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,27 @@ def test_what_is_saved_loads_as_it_was(family: str, tmp_path: Path) -> None:
     again = loaded(tmp_path / "again")
     assert torch.equal(logits(again), logits(vlm))
     assert type(again.processor).__name__ == type(vlm.processor).__name__
+
+
+def test_a_search_for_garbage_leaves_out_what_the_imports_made(saved: Callable[[str], Path]) -> None:
+    loaded(saved("llava"))
+    left_out = gc.get_freeze_count()
+    assert left_out > 100_000  # torch and transformers alone are more
+    loaded(saved("llava"))
+    assert gc.get_freeze_count() <= left_out  # once: what comes later is looked through
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_model_is_freed_without_a_search_for_garbage(adapted: bool, saved: Callable[[str], Path]) -> None:
+    gc.disable()
+    try:
+        vlm = loaded(saved("llava"))
+        model = get_peft_model(vlm.model, LoraConfig(target_modules=["q_proj"])) if adapted else vlm.model
+        held = weakref.ref(model)
+        del model, vlm
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_half_precision_weights_are_loaded_in_float32(llava: Path) -> None:

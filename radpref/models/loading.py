@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
 
+from radpref.collector import leave_out_imports
 from radpref.config import ModelSection, RunSection
 from radpref.models.control import control_of
 from radpref.models.decoding import check_decoding, image_limit
@@ -52,6 +53,7 @@ def load(section: ModelSection, run: RunSection) -> Vlm:
     decoding (``check_decoding``), so that a processor that does not fit shows now and not in the results.
     Raises ModelError, saying what to do, for whatever cannot be used.
     """
+    leave_out_imports()
     disable_progress_bar()  # a bar over the tensors of every load says nothing to a user
     folder, name = locate(section), section.path
     config = _config(folder, name)
