@@ -1,4 +1,4 @@
-"""Other Pythons than this one: with torchvision (and num2words), and without, whatever is installed here.
+"""Other Pythons than this one: with torchvision (and num2words and timm), and without, whatever is installed here.
 
 ``python -m tests.elsewhere with|without MODULE:FUNCTION ARGUMENT ...`` calls a function with strings in such a process;
 ``call`` starts one. torchvision as PyPI gives it belongs to a CUDA build of torch: beside another one its compiled
@@ -17,11 +17,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def packages(folder: Path) -> str | None:
-    """Puts torchvision and num2words into ``folder``; returns why they cannot be had, or None."""
+    """Puts torchvision, num2words and timm into ``folder``; returns why they cannot be had, or None."""
     import torch
 
     minor = int(torch.__version__.split(".")[1]) + 15  # torch 2.13 goes with torchvision 0.28
-    wanted = [f"torchvision==0.{minor}.*", "num2words", "docopt"]
+    wanted = [f"torchvision==0.{minor}.*", "num2words", "docopt", "timm"]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *wanted]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stderr[-300:] if done.returncode else None

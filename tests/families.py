@@ -287,6 +287,25 @@ def llava_onevision() -> Built:
     return hf.LlavaOnevisionForConditionalGeneration(config), processor
 
 
+def fast_vlm() -> Built:
+    """A convolutional tower of timm, whose last layer's places are the image tokens."""
+    tokens = tokenizer({"image_token": "<image>"})
+    processor = hf.LlavaProcessor(
+        _pictures("CLIP", **_cropped(128)),
+        tokens,
+        patch_size=32,
+        vision_feature_select_strategy="full",
+        chat_template=template("<image>"),
+    )
+    config = hf.FastVlmConfig(
+        vision_config=hf.TimmWrapperConfig(architecture="test_efficientnet", do_pooling=False, hidden_size=256),
+        text_config=hf.Qwen2Config(**_text(tokens)),
+        image_token_index=tokens.image_token_id,
+        image_seq_length=16,
+    )
+    return hf.FastVlmForConditionalGeneration(config), processor
+
+
 def _pixtral_parts(merge: int) -> tuple[Any, Any, Any, Any]:
     """Images keep their own size."""
     tokens = tokenizer({"image_token": "[IMG]", "break": "[IMG_BREAK]", "close": "[IMG_END]"}, bos_token="<s>")
@@ -698,6 +717,7 @@ BUILDERS: dict[str, Callable[[], Built]] = {
         vipllava,
         llava_next,
         llava_onevision,
+        fast_vlm,
         pixtral,
         mistral3,
         internvl,
@@ -714,7 +734,11 @@ BUILDERS: dict[str, Callable[[], Built]] = {
         janus,
     )
 }
-MORE = {"torchvision": ("kimi_k25", "llama4", "lfm2_vl", "mistral3", "pixtral"), "num2words": ("smolvlm",)}
+MORE = {
+    "torchvision": ("kimi_k25", "llama4", "lfm2_vl", "mistral3", "pixtral"),
+    "num2words": ("smolvlm",),
+    "timm": ("fast_vlm",),
+}
 """Packages that transformers asks for, and the families that it asks them for."""
 
 

@@ -36,10 +36,10 @@ def test_a_family_goes_down_the_whole_road(family: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with torchvision and num2words."""
+    """A folder with torchvision, num2words and timm."""
     folder = tmp_path_factory.mktemp("packages")
     if why := elsewhere.packages(folder):
-        pytest.skip(f"torchvision and num2words cannot be had here: {why}")
+        pytest.skip(f"torchvision, num2words and timm cannot be had here: {why}")
     return folder
 
 

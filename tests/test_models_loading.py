@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import shutil
 import weakref
@@ -112,6 +113,15 @@ def test_half_precision_weights_are_loaded_in_float32(llava: Path) -> None:
     save_file(weights, llava / "model.safetensors", metadata={"format": "pt"})
     edit(llava / "config.json", dtype="float16")
     assert {p.dtype for p in loaded(llava).model.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed here")
+def test_a_package_that_a_tower_needs_is_named(llava: Path) -> None:
+    tower = {"model_type": "timm_wrapper", "architecture": "test_efficientnet"}
+    chosen = {"vision_feature_select_strategy": "full", "vision_feature_layer": -1}
+    edit(llava / "config.json", model_type="fast_vlm", vision_config=tower, **chosen)
+    with pytest.raises(ModelError, match=r"needs a package that is not installed here: .*timm"):
+        loaded(llava)
 
 
 # ------------------------------------------------------------------------------------------------ fingerprint

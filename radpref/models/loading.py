@@ -285,6 +285,9 @@ def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype, **small: 
     except Exception as error:  # what a family raises on sizes and types that cannot be
         if is_of_memory(error):
             raise
+        if isinstance(error, ImportError):
+            why = brief(" ".join(str(error).split())).rstrip(".")
+            raise ModelError(f"{name} needs a package that is not installed here: {why}.") from error
         raise ModelError(
             f"the weights of {name} do not load: {brief(str(error))}. They may be cut short or belong to another "
             "config.json; copy or download them again."
