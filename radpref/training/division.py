@@ -9,6 +9,7 @@ backward pass. A training can be resumed by another number of processes: a batch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -106,12 +107,37 @@ class _Places(Dataset[tuple[Any, Place]]):
         return self._items[place.item], place
 
 
+class Ahead:
+    """A data loader whose next batch is made in a thread of its own while the one before is trained on.
+
+    To whoever asks for its data set, sampler or number of batches it is the loader itself. An error in making a batch
+    is raised where that batch is asked for.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        self._loader = batches
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        with ThreadPoolExecutor(1) as pool:
+            batches = iter(self._loader)
+            coming = pool.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = pool.submit(next, batches, None)
+                yield batch
+
+
 def loader(
     items: Sequence[Any],
     batches: Batches,
     collate: Callable[[list[Any], list[bool]], dict[str, Any]],
     args: Any,
-) -> DataLoader[Any]:
+) -> Ahead:
     """The data loader of one process, which divides nothing any more.
 
     ``collate`` is given items and, of each, whether it counts; ``SHARE`` is put beside what it returns.
@@ -126,7 +152,7 @@ def loader(
         _Places(items), batch_sampler=batches, collate_fn=gather, pin_memory=args.dataloader_pin_memory
     )
     made.set_epoch = batches.set_epoch  # the Trainer asks the loader
-    return made  # type: ignore[no-any-return]
+    return Ahead(made)
 
 
 def part(batch: int) -> int:
