@@ -306,14 +306,16 @@ def test_an_answer_that_was_cut_has_the_reward_zero(vlm: Vlm, questions: list[Qu
 
 
 _PROCESS = """
-import os, sys
+import sys
 from pathlib import Path
-from tests.test_grpo_trainer import SAMPLE, SECTION, count_of_e, toys
+from radpref.records import Question
 from radpref.training.grpo import grpo
+from tests.test_grpo_trainer import SAMPLE, SECTION, count_of_e, toys
 
-root = Path(sys.argv[1])
+model, root = Path(sys.argv[1]), Path(sys.argv[2])
+questions = [Question.model_validate_json(line) for line in (root / "questions.jsonl").read_text().splitlines()]
 section = SECTION.model_copy(update={"questions": 4, "lr": 1e-4, "beta": 0.1})
-grpo(toys.vlm(root / "llava"), toys.questions(root / "images", 4), count_of_e, section, SAMPLE, root / "two", seed=3)
+grpo(toys.vlm(model), questions, count_of_e, section, SAMPLE, root / "two", seed=3)
 """
 
 
@@ -324,9 +326,12 @@ def test_two_processes_equal_one(vlm: Vlm, questions: list[Question], tmp_path: 
     one = weights(grpo(fresh, questions, count_of_e, section, SAMPLE, tmp_path / "one", seed=3).path)
     script = tmp_path / "process.py"
     script.write_text(_PROCESS)
+    (tmp_path / "questions.jsonl").write_text("\n".join(question.model_dump_json() for question in questions))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*launcher, str(script), str(tmp_path)], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = subprocess.run(
+        [*launcher, str(script), str(vlm.folder), str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     before, two = weights(vlm.folder), weights(tmp_path / "two" / "model")
     assert (one - two).norm() / (one - before).norm() < 1e-3
