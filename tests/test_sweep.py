@@ -207,7 +207,10 @@ def test_trials_are_chosen_on_a_seed_of_their_own(tmp_path: Path, monkeypatch: p
     def measured(chain: Any, name: str, trial: str, source: Path, place: Path, found: Any) -> sweeping.CellRun:
         value = {"a": 1.0, "b": 2.0}[name] + chain.seed
         sums = PatientSums("t", ("p",), ("words", "studies"), np.ones((1, 2)))
-        return sweeping.CellRun(chain.seed, name, trial, place, found, {name: {"green_mean": value}}, {name: sums})
+        made, trivial = {name: {"green_mean": value}}, {"constant normal report": {"green_mean": value + 10}}
+        return sweeping.CellRun(
+            chain.seed, name, trial, place, found, made, trivial, {name: sums, "constant normal report": sums}
+        )
 
     monkeypatch.setattr(sweeping, "_share", lambda chain: None)
     monkeypatch.setattr(sweeping, "_tried", score)
@@ -222,6 +225,7 @@ def test_trials_are_chosen_on_a_seed_of_their_own(tmp_path: Path, monkeypatch: p
     assert results["tuned"] == {"a": {"low": 0.3, "high": 0.7, "breaks": None}}
     assert results["chosen"] == {"a": {0: "high", 1: "high"}, "b": {0: WHOLE, 1: WHOLE}}
     assert [(one["seed"], one["trial"]) for one in results["failed"]] == [(100, "breaks")]
+    assert results["trivial"]["constant normal report"]["green_mean"].mean == 11.5  # as the first cell measured it
     assert "| a | low 0.300; **high 0.700**; breaks failed |" in (tmp_path / "results.md").read_text()
     assert "seed 100: it broke down" in (tmp_path / "results.md").read_text()
 
@@ -330,6 +334,12 @@ def test_a_sweep_runs_and_goes_on(tmp_path: Path) -> None:
     loaded = load_grid(grid(tmp_path / "grid.yaml"))
     first = sweep(loaded, tmp_path / "out", [0])
     assert set(first["means"]) == {"base", "dpo", "firempo"}
+    reached = first["trivial"]["constant normal report"]["green_mean"]
+    told = json.loads((tmp_path / "out" / "seed-0" / "firempo" / "metrics.json").read_text("utf-8"))["metrics"]
+    (value,) = (m["value"] for m in told if (m["system"], m["name"]) == ("constant normal report", "green_mean"))
+    assert (reached.mean, reached.n) == (value, 1)
+    page = (tmp_path / "out" / "results.md").read_text("utf-8")
+    assert page.count(f"| *constant normal report* | {value:.3f}") == 1  # beside the models, held against none
     recipe = yaml.safe_load((tmp_path / "out" / "seed-0" / "firempo" / "recipe.yaml").read_text("utf-8"))
     assert recipe["align"]["visual"]["weight"] == 0.2
     assert recipe["align"]["kl"]["weight"] == 0.01

@@ -9,7 +9,7 @@ intervals, differences that are paired by seed, and, where cells have levels of 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from radpref import __version__
 from radpref.files import write_atomically
 from radpref.sweep.grid import Cell, Grid, SweepError, load_grid
 from radpref.sweep.run import CellRun, Failed, run_seeds
-from radpref.sweep.tables import Estimate, estimate, markdown, tabled
+from radpref.sweep.tables import Estimate, estimate, markdown, means_of, tabled
 
 if TYPE_CHECKING:
     from radpref.evaluation import PatientSums
@@ -47,7 +47,8 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict
 
     def written() -> dict[str, Any]:
         results: dict[str, Any] = {
-            **tabled(grid, found, sums), "tuned": tuned, "trials": _trials(done), "chosen": _chosen(done),
+            **tabled(grid, found, sums), "trivial": _trivial(grid, done), "tuned": tuned,
+            "trials": _trials(done), "chosen": _chosen(done),
             "failed": [{**one._asdict(), "folder": one.folder.name} for one in failed],
             "grid": grid.model_dump(mode="json"), "version": __version__,
         }  # fmt: skip
@@ -66,6 +67,19 @@ def sweep(grid: Grid, folder: Path, seeds: Sequence[int], jobs: int = 1) -> dict
                 sums.setdefault(row, {})[one.seed] = one.sums[row]
         latest = written() if part.cells else None
     return latest or written()
+
+
+def _trivial(grid: Grid, done: Sequence[CellRun]) -> dict[str, dict[str, Estimate]]:
+    """What trivial answers reach: of each seed as its first cell measured them, in the order of the grid."""
+    order = list(grid.cells)
+    found: dict[str, dict[int, Mapping[str, float]]] = {}
+    sums: dict[str, dict[int, PatientSums]] = {}
+    for one in sorted(done, key=lambda one: order.index(one.cell)):
+        for row, values in one.trivial.items():
+            if one.seed not in found.setdefault(row, {}):
+                found[row][one.seed] = values
+                sums.setdefault(row, {})[one.seed] = one.sums[row]
+    return means_of(grid, found, sums)
 
 
 def _trials(done: Sequence[CellRun]) -> dict[str, dict[int, dict[str, float | None]]]:

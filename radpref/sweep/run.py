@@ -21,6 +21,7 @@ from radpref.errors import RadprefError
 from radpref.files import content_key, disk_errors, read_json
 from radpref.outside import enough_memory
 from radpref.pipeline import road_of, run_all, run_stage_alone
+from radpref.rooms import evaluation
 from radpref.runs.context import Left
 from radpref.runs.folder import Run
 from radpref.stages.ports import AFTER, CHOICE, MINED, PAIRS
@@ -52,8 +53,10 @@ class CellRun(NamedTuple):
     """Trial to its score on the seed's validation studies, where there are several and they are chosen there."""
     rows: Mapping[str, Mapping[str, float]]
     """Row of the table to metric to value."""
+    trivial: Mapping[str, Mapping[str, float]]
+    """Trivial answer to metric to value, on the cell's test set."""
     sums: Mapping[str, PatientSums]
-    """Row of the table to what the system counts by patient."""
+    """Row of the table, or trivial answer, to what it counts by patient."""
 
 
 class Failed(NamedTuple):
@@ -210,8 +213,10 @@ def _measure(
         run_all(run, redo=True)
         rows = _rows(run, name, chain.grid.cells[name])
         finished = read_finished(place)
-        sums = {row: finished.sums(system) for system, row in rows.items()}
-        return CellRun(chain.seed, name, trial, place, tried, _read(run, rows), sums)
+        known = {*evaluation.BASELINES, *evaluation.VQA_BASELINES}
+        trivial = {system: system for system in _systems(run) if system in known}
+        sums = {row: finished.sums(system) for system, row in {**trivial, **rows}.items()}
+        return CellRun(chain.seed, name, trial, place, tried, _read(run, rows), _read(run, trivial), sums)
 
 
 def _all_tried(
@@ -293,8 +298,7 @@ def _rows(run: Run, name: str, cell: Cell) -> dict[str, str]:
 
     Raises SweepError for a system that the run has not measured.
     """
-    systems = dict.fromkeys(row["system"] for row in read_json(run.path("metrics.json"))["metrics"])
-    called = shown(name, cell)
+    systems, called = _systems(run), shown(name, cell)
     for system in called:
         if system not in systems:
             raise SweepError(
@@ -302,6 +306,11 @@ def _rows(run: Run, name: str, cell: Cell) -> dict[str, str]:
             )
     parts = {system: system.partition(",") for system in systems}
     return {system: f"{called[of]}{comma}{way}" for system, (of, comma, way) in parts.items() if of in called}
+
+
+def _systems(run: Run) -> list[str]:
+    """All that a run has measured, in its order."""
+    return list(dict.fromkeys(row["system"] for row in read_json(run.path("metrics.json"))["metrics"]))
 
 
 def _read(run: Run, rows: Mapping[str, str]) -> dict[str, dict[str, float]]:

@@ -50,11 +50,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 def tabled(grid: Grid, found: Found, sums: Sums | None = None) -> dict[str, Any]:
     """``values``, ``means``, ``differences``, ``effects`` and ``claims`` of what was ``found``."""
     counted = {} if sums is None else sums
-    values = {
-        row: {metric: {s: v[metric] for s, v in by_seed.items() if metric in v} for metric in grid.metrics}
-        for row, by_seed in found.items()
-    }
-    table = {row: {m: _mean(m, v, counted.get(row, {})) for m, v in ms.items() if v} for row, ms in values.items()}
+    values = _values(grid, found)
 
     def difference(metric: str, row: str, base: str) -> Estimate | None:
         one, other = (values.get(name, {}).get(metric, {}) for name in (row, base))
@@ -84,7 +80,24 @@ def tabled(grid: Grid, found: Found, sums: Sums | None = None) -> dict[str, Any]
                 contrast := _contrast([values[row][m] for row in sides[True]], [values[row][m] for row in sides[False]])
             )
         }
-    return {"values": values, "means": table, "differences": differences, "effects": effects, "claims": claims}
+    means = means_of(grid, found, counted)
+    return {"values": values, "means": means, "differences": differences, "effects": effects, "claims": claims}
+
+
+def means_of(grid: Grid, found: Found, sums: Sums) -> dict[str, dict[str, Estimate]]:
+    """Row to metric to its mean over seeds, where any seed has it."""
+    return {
+        row: {metric: _mean(metric, of, sums.get(row, {})) for metric, of in ms.items() if of}
+        for row, ms in _values(grid, found).items()
+    }
+
+
+def _values(grid: Grid, found: Found) -> dict[str, dict[str, dict[int, float]]]:
+    """Row to metric of the grid to seed to value."""
+    return {
+        row: {metric: {s: v[metric] for s, v in by_seed.items() if metric in v} for metric in grid.metrics}
+        for row, by_seed in found.items()
+    }
 
 
 def _mean(metric: str, values: Mapping[int, float], sums: Mapping[int, PatientSums]) -> Estimate:
@@ -138,6 +151,8 @@ def markdown(grid: Grid, results: Mapping[str, Any]) -> str:
     titles = (("means", "Means over seeds"), ("differences", "Differences, paired by seed"), ("effects", "Effects"))
     for name, title in titles:
         rows = results[name]
+        if name == "means":  # what looks at no image, beside what does
+            rows = {**rows, **{f"*{row}*": values for row, values in results.get("trivial", {}).items()}}
         if not rows:
             continue
         moved = [m for m in grid.metrics if name == "means" or any(_moves(v.get(m)) for v in rows.values())]
