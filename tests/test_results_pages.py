@@ -21,7 +21,7 @@ def estimates(table: dict[str, dict[str, list[Any]]]) -> dict[str, dict[str, Est
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
 def test_every_table_of_a_page_is_what_its_numbers_give(path: Path) -> None:
     found = read_json(path)
-    results: dict[str, Any] = {name: estimates(found[name]) for name in ("means", "differences", "effects")}
+    results: dict[str, Any] = {name: estimates(found[name]) for name in ("means", "trivial", "differences", "effects")}
     results["claims"] = {name: one and Estimate(*one) for name, one in found.get("claims", {}).items()}
     results |= {name: found[name] for name in ("tuned", "failed") if name in found}
     tables = markdown(Grid.model_validate(found["grid"]), results).split("\n\n")
