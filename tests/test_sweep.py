@@ -460,10 +460,11 @@ def test_nothing_goes_on_after_a_sweep_was_killed(tmp_path: Path) -> None:
 
 
 _IDLE = """
-import sys, time
+import signal, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from radpref.sweep.run import _end_with_the_sweep
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started deaf to it
 if __name__ == "__main__":
     try:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_the_sweep) as pool:
