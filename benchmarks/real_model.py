@@ -53,7 +53,6 @@ def build(gguf: Path, tower: Path | None = None) -> tuple[Model, LlavaProcessor]
     language.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     del language.config.quantization_config  # the weights are plain numbers by now
     image = tokenizer.convert_tokens_to_ids("<image>")
-    torch.manual_seed(0)
     model, processor = (
         _builtin(language, tokenizer, image) if tower is None else _lite0(language, tokenizer, image, tower)
     )

@@ -215,7 +215,7 @@ def _measure(
         run_all(run, redo=True)
         rows = _rows(run, name, chain.grid.cells[name])
         finished = read_finished(place)
-        known = {*evaluation.BASELINES, *evaluation.VQA_BASELINES} - set(rows)
+        known = set(evaluation.tables.BASELINES) - set(rows)
         trivial = {system: system for system in _systems(run) if system in known}
         sums = {row: finished.sums(system) for system, row in {**trivial, **rows}.items()}
         return CellRun(chain.seed, name, trial, place, tried, _read(run, rows), _read(run, trivial), sums)
